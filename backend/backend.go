@@ -1,0 +1,237 @@
+// Package backend is where limits are decided and remembered. It knows nothing of Gin or of HTTP: a
+// [Backend] is asked to take a cost from a key under some [Limit] values and answers with a [Result].
+//
+// The four algorithms live here as pure integer functions of (state, now, limit, cost), one file each;
+// a store wraps them with whatever keeps the state: package memory keeps it in the process.
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// ErrUnavailable is in the chain of every error that comes from a store that could not decide: it is down,
+// too slow, out of memory, read-only, or holds a value that is not ours. It is the only kind of error that
+// a failure policy may let pass.
+var ErrUnavailable = errors.New("ginlimit: backend unavailable")
+
+// Backend decides and remembers. All methods may be called at once from any number of goroutines.
+//
+// The key is opaque and may hold any bytes: the root package makes it, injectively, from the limiter's
+// name and the client's key. Times are the backend's own: it has one clock, and callers never pass one.
+type Backend interface {
+	// Take charges cost to every limit of key, or to none: if one refuses, the others stay as they were.
+	//
+	// The Result is that of the limit that decided: the refusing one with the longest wait, else the one
+	// with the least left (the first of equals). Cost 0 charges and writes nothing: Allowed and RetryAfter
+	// then say whether, or when, one unit could be taken.
+	//
+	// A refusal is not an error. An error means that no decision was reached: the cost is negative, there
+	// is no limit, a limit is not valid, or the store failed (then [ErrUnavailable] is in its chain).
+	Take(ctx context.Context, key string, cost int64, limits ...Limit) (Result, error)
+
+	// Refund gives back what a Take charged: charge is the Result of that Take, cost and limits are what it
+	// was called with. It never raises what is left above the capacity, never moves a window, and never
+	// credits a window other than the one charged: a charge that has aged out gives nothing back, nor does
+	// one that was refused. It is not an error if there is nothing to give back.
+	Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error
+
+	// Reset forgets everything about key, for every limit. It is not an error if nothing was known.
+	Reset(ctx context.Context, key string) error
+}
+
+// Algorithm says how a [Limit] counts. The zero value is [TokenBucket].
+type Algorithm uint8
+
+const (
+	// TokenBucket holds Burst units and is refilled continuously with Count units per Period. It admits at
+	// most Burst + Count/Period × t units in any time t. State: two integers.
+	TokenBucket Algorithm = iota
+	// SlidingWindow weighs the count of the previous window with the share of it that the sliding window
+	// still covers, and adds the count of the current one. Windows follow one another from the key's first
+	// hit. It assumes that the previous window was filled evenly; the worst case, everything at that window's
+	// very end, admits fewer than 2 × Count units in one Period, never more than Count in one instant.
+	// State: three integers.
+	SlidingWindow
+	// SlidingLog is exact: it never admits more than Count units in any Period. It remembers every charge
+	// until it is one Period old: 16 bytes for each, of which there are at most Count.
+	SlidingLog
+	// FixedWindow admits Count units in a window that starts at the key's first hit and lasts one Period.
+	// Across the end of a window it can admit 2 × Count units at once. State: two integers.
+	FixedWindow
+)
+
+// String returns the algorithm's name in lower case, such as "token bucket".
+func (a Algorithm) String() string {
+	switch a {
+	case TokenBucket:
+		return "token bucket"
+	case SlidingWindow:
+		return "sliding window"
+	case SlidingLog:
+		return "sliding log"
+	case FixedWindow:
+		return "fixed window"
+	default:
+		return fmt.Sprintf("Algorithm(%d)", uint8(a))
+	}
+}
+
+// The ranges that [Limit.Validate] accepts. They keep every intermediate result of every algorithm exact, in
+// Go's integers and, up to 2^53, in the numbers of a Lua script.
+const (
+	// MaxCount is the largest Count and Burst: the largest integer of RFC 9651, section 3.3.1, and so the
+	// largest that a response can state.
+	MaxCount = 999_999_999_999_999
+	// MinPeriod and MaxPeriod bound a Period, which must also be a whole number of microseconds.
+	MinPeriod = time.Millisecond
+	MaxPeriod = 366 * 24 * time.Hour
+	// MaxRefill bounds the time in which an empty token bucket fills: Burst × Period / Count.
+	MaxRefill = 100 * 365 * 24 * time.Hour
+)
+
+// Never is the RetryAfter of a refusal that no waiting can turn into a yes.
+const Never time.Duration = -1
+
+// Limit is a rate: Count units per Period. It is a small immutable value: WithBurst, WithAlgorithm and Named
+// return changed copies. The zero Limit is not valid.
+type Limit struct {
+	Name      string        // the policy's name in headers; "" becomes the limiter's name, or "100-per-1m" and the like where it has several limits
+	Count     int64         // units per Period, at most MaxCount; 0 blocks everything; math.MaxInt64 is unlimited
+	Period    time.Duration // 1 ms to 366 days, in whole microseconds
+	Burst     int64         // TokenBucket only: units at once, at most MaxCount; 0 means Count
+	Algorithm Algorithm     // TokenBucket if not set
+}
+
+// Tier is a named list of limits, for one kind of caller. The zero Tier has none.
+type Tier struct {
+	Name   string
+	Limits []Limit
+}
+
+// Unlimited returns the limit that never refuses and keeps no state.
+func Unlimited() Limit {
+	return Limit{Count: math.MaxInt64, Period: time.Second}
+}
+
+// IsUnlimited reports whether l never refuses.
+func (l Limit) IsUnlimited() bool { return l.Count == math.MaxInt64 }
+
+// WithBurst returns l with room for n units at once. Only a TokenBucket has a burst.
+func (l Limit) WithBurst(n int64) Limit {
+	l.Burst = n
+	return l
+}
+
+// WithAlgorithm returns l counted by a.
+func (l Limit) WithAlgorithm(a Algorithm) Limit {
+	l.Algorithm = a
+	return l
+}
+
+// Named returns l under name, which is what the response's headers call it.
+func (l Limit) Named(name string) Limit {
+	l.Name = name
+	return l
+}
+
+// Capacity returns the units that can be taken at once from an untouched key: Burst for a TokenBucket that
+// has one, else Count.
+func (l Limit) Capacity() int64 {
+	if l.Algorithm == TokenBucket && l.Burst > 0 {
+		return l.Burst
+	}
+	return l.Count
+}
+
+// String returns what l says, without its name: "100 per 1m0s, burst 20, token bucket".
+func (l Limit) String() string {
+	if l.IsUnlimited() {
+		return "unlimited"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d per %v, ", l.Count, l.Period)
+	if l.Burst != 0 {
+		fmt.Fprintf(&b, "burst %d, ", l.Burst)
+	}
+	b.WriteString(l.Algorithm.String())
+	return b.String()
+}
+
+// Validate returns nil if l can be enforced exactly, else an error that says what to change. See [MaxCount],
+// [MinPeriod], [MaxPeriod] and [MaxRefill] for the ranges.
+func (l Limit) Validate() error {
+	switch {
+	case l.Algorithm > FixedWindow:
+		return fmt.Errorf("ginlimit: limit %v: unknown algorithm; use TokenBucket, SlidingWindow, SlidingLog or FixedWindow", l)
+	case l.Burst != 0 && (l.Algorithm != TokenBucket || l.IsUnlimited()):
+		return fmt.Errorf("ginlimit: limit %v has burst %d; only a token bucket has a burst", l, l.Burst)
+	case l.IsUnlimited():
+		return nil
+	case l.Count < 0:
+		return fmt.Errorf("ginlimit: limit %v: count is negative; use 0 to block everything", l)
+	case l.Count > MaxCount:
+		return fmt.Errorf("ginlimit: limit %v: count is above %d; use Unlimited() for no limit", l, int64(MaxCount))
+	case l.Period < MinPeriod || l.Period > MaxPeriod:
+		return fmt.Errorf("ginlimit: limit %v: period is not between %v and %v", l, MinPeriod, MaxPeriod)
+	case l.Period%time.Microsecond != 0:
+		return fmt.Errorf("ginlimit: limit %v: period is not a whole number of microseconds", l)
+	case l.Burst < 0:
+		return fmt.Errorf("ginlimit: limit %v: burst is negative; use 0 for a burst as large as the count", l)
+	case l.Burst > MaxCount:
+		return fmt.Errorf("ginlimit: limit %v: burst is above %d", l, int64(MaxCount))
+	case l.Burst > 0 && l.Count == 0:
+		return fmt.Errorf("ginlimit: limit %v: a burst with count 0 would never be refilled", l)
+	}
+	if l.Algorithm == TokenBucket && l.Count > 0 {
+		if refill, ok := mulDiv(l.Capacity(), l.Period.Microseconds(), l.Count); !ok || refill >= MaxRefill.Microseconds() {
+			return fmt.Errorf("ginlimit: limit %v: an empty bucket takes more than 100 years to fill; lower the burst", l)
+		}
+	}
+	return nil
+}
+
+// Result is the answer to a Take: the view of the limit that decided. Times are exact to the microsecond.
+type Result struct {
+	Allowed    bool
+	Limit      Limit
+	Remaining  int64         // units that could be taken now; never negative; math.MaxInt64 if unlimited
+	RetryAfter time.Duration // until this cost could be taken; 0 if Allowed, Never (negative) if it never can
+	ResetAfter time.Duration // until Remaining is the capacity again
+	At         time.Time     // the backend's clock at the decision, in whole microseconds
+	Source     Source        // who decided
+}
+
+// Source says who reached a decision. The zero value is [SourceStore].
+type Source uint8
+
+const (
+	// SourceStore is the backend's own store.
+	SourceStore Source = iota
+	// SourceDenyCache is a denial of the store, remembered in the process until its wait is over.
+	SourceDenyCache
+	// SourceLease is units that the process charged to the store before.
+	SourceLease
+	// SourceFallback is a secondary backend that decided while the primary could not.
+	SourceFallback
+)
+
+// String returns the source's name, such as "deny-cache": a short word fit for a metric's label.
+func (s Source) String() string {
+	switch s {
+	case SourceStore:
+		return "store"
+	case SourceDenyCache:
+		return "deny-cache"
+	case SourceLease:
+		return "lease"
+	case SourceFallback:
+		return "fallback"
+	default:
+		return fmt.Sprintf("Source(%d)", uint8(s))
+	}
+}

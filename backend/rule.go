@@ -1,0 +1,349 @@
+package backend
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"time"
+)
+
+// Rule is a valid [Limit] with everything worked out that decisions under it need. It is what a store calls
+// the algorithms through; it is immutable. Times in this file and in the algorithms' are whole microseconds:
+// an instant since any epoch the store likes, as long as it stays with it.
+type Rule struct {
+	limit    Limit
+	period   int64 // of the limit, in µs
+	capacity int64
+	unit     span // TokenBucket: the time that refills one unit
+	full     span // TokenBucket: the time that refills the capacity
+}
+
+// NewRule returns the Rule of l, or the error of l.Validate.
+func NewRule(l Limit) (*Rule, error) {
+	if err := l.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Rule{limit: l, period: l.Period.Microseconds(), capacity: l.Capacity()}
+	if l.Algorithm == TokenBucket && !r.stateless() {
+		r.unit = r.spanOf(1)
+		r.full = r.spanOf(r.capacity)
+	}
+	return r, nil
+}
+
+// Limit returns the limit that r was made of.
+func (r *Rule) Limit() Limit { return r.limit }
+
+// Decides reports whether r decides as l would: their numbers are the same, whatever their names.
+func (r *Rule) Decides(l *Limit) bool {
+	return r.limit.Count == l.Count && r.limit.Period == l.Period &&
+		r.limit.Burst == l.Burst && r.limit.Algorithm == l.Algorithm
+}
+
+// stateless reports whether r decides without looking: it blocks everything, or nothing.
+func (r *Rule) stateless() bool { return r.limit.Count == 0 || r.limit.IsUnlimited() }
+
+// State is what a store remembers of one limit of one key. Which fields mean something depends on the
+// algorithm; the file of each says what. It belongs to the [Rule] that it was written under.
+type State struct {
+	Time int64    // an instant: TokenBucket's arrival time, or the start of the current window
+	Frac int64    // TokenBucket: what Time lacks, in 1/Count of a microsecond
+	Used int64    // units charged in the current window, or in the log
+	Prev int64    // SlidingWindow: units charged in the window before
+	Log  []Charge // SlidingLog: charges, oldest first, no two at one instant
+}
+
+// Charge is one entry of a SlidingLog.
+type Charge struct {
+	At    int64 // µs
+	Units int64
+}
+
+// Slot is one limit's place in a key: the state, and the rule it was written under. Limits are matched with
+// slots by position and algorithm. The zero Slot is empty.
+type Slot struct {
+	Rule  *Rule
+	State State
+}
+
+// Expired reports whether s carries no information any more: a key without it decides the same.
+func (s *Slot) Expired(now int64) bool {
+	return s.Rule == nil || s.Rule.Expiry(&s.State) <= now
+}
+
+// Take decides cost for the rules, in order, against slots, of which there must be as many or more, and
+// charges all of them or none. It returns the Result of the rule that decided, by its index too, so that
+// the caller can put the limit's own name in, and whether slots changed and have to be written. They change
+// when the cost was charged, or when a limit changed and its state was carried over.
+func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int, write bool) {
+	if len(rules) == 1 {
+		res, write = rules[0].Take(&slots[0], now, cost)
+		return res, 0, write
+	}
+	var few [4]State
+	states := few[:0]
+	allowed := true
+	var longest int64
+	for i, r := range rules {
+		st, changed := r.load(&slots[i], now)
+		write = write || changed
+		states = append(states, st)
+		if wait := r.wait(&st, now, max(cost, 1)); wait != 0 && (allowed || longer(wait, longest)) {
+			allowed, longest, decided = false, wait, i
+		}
+	}
+	if cost == 0 {
+		write = false
+	} else if allowed {
+		for i, r := range rules {
+			r.charge(&states[i], now, cost)
+			write = write || !r.stateless()
+		}
+	}
+	if allowed {
+		least := int64(math.MaxInt64)
+		for i, r := range rules {
+			if left := r.remaining(&states[i], now); left < least {
+				least, decided = left, i
+			}
+		}
+	}
+	if write {
+		for i, r := range rules {
+			slots[i].store(r, &states[i])
+		}
+	}
+	return rules[decided].result(&states[decided], now, longest), decided, write
+}
+
+// Take is [Take] for a single rule.
+func (r *Rule) Take(s *Slot, now, cost int64) (res Result, write bool) {
+	st, changed := r.load(s, now)
+	wait := r.wait(&st, now, max(cost, 1))
+	if cost > 0 && (wait == 0 || changed) && !r.stateless() {
+		if wait == 0 {
+			r.charge(&st, now, cost)
+		}
+		write = true
+		s.store(r, &st)
+	}
+	return r.result(&st, now, wait), write
+}
+
+// Refund gives back units charged at an instant to the slot, and reports whether it changed. It works under
+// the rule that the state was last written under, so that it is right also if the limit changed in between.
+func (s *Slot) Refund(now, charged, cost int64) (write bool) {
+	r := s.Rule
+	if r == nil || r.stateless() || cost <= 0 {
+		return false
+	}
+	st, _ := r.load(s, now)
+	if !r.refund(&st, now, charged, cost) {
+		return false
+	}
+	s.State = st
+	return true
+}
+
+// store puts what r made of st into the slot. A rule that keeps no state leaves the slot as it was: the
+// units of a caller who is unlimited for a while age under the limit that they were charged to.
+func (s *Slot) store(r *Rule, st *State) {
+	if !r.stateless() {
+		s.Rule, s.State = r, *st
+	}
+}
+
+// longer reports whether waiting a is worse than waiting b; never is worst.
+func longer(a, b int64) bool { return b >= 0 && (a < 0 || a > b) }
+
+// load returns the slot's state as r sees it at now: aged, carried over if the limit changed, and clamped to
+// what r allows. It does not write to the slot. It reports whether anything but age changed, so that the
+// state has to be written even if nothing is charged.
+func (r *Rule) load(s *Slot, now int64) (st State, changed bool) {
+	if s.Rule == nil || s.Rule.limit.Algorithm != r.limit.Algorithm || r.stateless() {
+		st.Time = now
+		return st, false
+	}
+	switch st = s.State; r.limit.Algorithm {
+	case SlidingWindow:
+		changed = slidingWindowLoad(r, &st, s.Rule, now)
+	case SlidingLog:
+		changed = slidingLogLoad(r, &st, s.Rule, now)
+	case FixedWindow:
+		changed = fixedWindowLoad(r, &st, s.Rule, now)
+	default:
+		changed = tokenBucketLoad(r, &st, s.Rule, now)
+	}
+	return st, changed
+}
+
+// wait returns the µs until cost > 0 fits: 0 if it does now, negative if it never will.
+func (r *Rule) wait(st *State, now, cost int64) int64 {
+	if cost > r.capacity {
+		return int64(Never)
+	}
+	if r.stateless() {
+		return 0
+	}
+	switch r.limit.Algorithm {
+	case SlidingWindow:
+		return slidingWindowWait(r, st, now, cost)
+	case SlidingLog:
+		return slidingLogWait(r, st, now, cost)
+	case FixedWindow:
+		return fixedWindowWait(r, st, now, cost)
+	default:
+		return tokenBucketWait(r, st, now, cost)
+	}
+}
+
+// charge adds cost, which must fit, to a loaded state.
+func (r *Rule) charge(st *State, now, cost int64) {
+	if r.stateless() {
+		return
+	}
+	switch r.limit.Algorithm {
+	case SlidingLog:
+		slidingLogCharge(r, st, now, cost)
+	case SlidingWindow, FixedWindow:
+		st.Used += cost
+	default:
+		tokenBucketCharge(r, st, now, cost)
+	}
+}
+
+// refund takes cost, charged at an instant, off a loaded state, and reports whether there was anything.
+func (r *Rule) refund(st *State, now, charged, cost int64) bool {
+	switch r.limit.Algorithm {
+	case SlidingWindow:
+		return slidingWindowRefund(r, st, charged, cost)
+	case SlidingLog:
+		return slidingLogRefund(st, charged, cost)
+	case FixedWindow:
+		return fixedWindowRefund(r, st, charged, cost)
+	default:
+		return tokenBucketRefund(r, st, now, charged, cost)
+	}
+}
+
+// remaining returns the units that fit at now.
+func (r *Rule) remaining(st *State, now int64) int64 {
+	if r.stateless() {
+		return r.capacity
+	}
+	switch r.limit.Algorithm {
+	case SlidingWindow:
+		return slidingWindowRemaining(r, st, now)
+	case SlidingLog, FixedWindow:
+		return r.limit.Count - st.Used
+	default:
+		return tokenBucketRemaining(r, st, now)
+	}
+}
+
+// reset returns the instant from which the whole capacity remains, now or earlier if it does.
+func (r *Rule) reset(st *State) int64 {
+	switch r.limit.Algorithm {
+	case SlidingWindow:
+		return slidingWindowReset(r, st)
+	case SlidingLog:
+		return slidingLogReset(r, st)
+	case FixedWindow:
+		return fixedWindowReset(r, st)
+	default:
+		return tokenBucketReset(st)
+	}
+}
+
+// Expiry returns the instant from which a state written under r carries no information any more: the time
+// of its TTL. It can be later than the instant from which the whole capacity remains, because a window whose
+// charges were all refunded still runs.
+func (r *Rule) Expiry(st *State) int64 {
+	switch r.limit.Algorithm {
+	case SlidingWindow, FixedWindow:
+		return max(st.Time+r.period, r.reset(st))
+	default:
+		return r.reset(st)
+	}
+}
+
+func (r *Rule) result(st *State, now, wait int64) Result {
+	res := Result{Allowed: wait == 0, Limit: r.limit, At: time.UnixMicro(now), Remaining: r.remaining(st, now)}
+	if wait < 0 {
+		res.RetryAfter = Never
+	} else {
+		res.RetryAfter = time.Duration(wait) * time.Microsecond
+	}
+	if !r.stateless() {
+		res.ResetAfter = time.Duration(max(0, r.reset(st)-now)) * time.Microsecond
+	}
+	return res
+}
+
+// CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative cost, or no
+// limit. Limits are checked by [NewRule].
+func CheckTake(cost int64, limits []Limit) error {
+	if cost < 0 {
+		return fmt.Errorf("ginlimit: cost %d is negative; use Refund to give units back", cost)
+	}
+	if len(limits) == 0 {
+		return fmt.Errorf("ginlimit: no limit was given; use Unlimited() to let everything pass")
+	}
+	return nil
+}
+
+// span is a length of time as a TokenBucket measures it: us whole microseconds and num/Count of one, where
+// 0 <= num < Count of the rule that it belongs to. In this form every multiple of Period/Count is exact.
+type span struct{ us, num int64 }
+
+// spanOf returns units × Period/Count. Units must not be above the capacity: then Validate has made sure
+// that the result is below MaxRefill.
+func (r *Rule) spanOf(units int64) span {
+	us, num := mulAddDiv(units, r.period, 0, r.limit.Count)
+	return span{us, num}
+}
+
+func (r *Rule) add(a, b span) span {
+	s := span{a.us + b.us, a.num + b.num}
+	if s.num >= r.limit.Count {
+		s.us++
+		s.num -= r.limit.Count
+	}
+	return s
+}
+
+func (r *Rule) sub(a, b span) span {
+	s := span{a.us - b.us, a.num - b.num}
+	if s.num < 0 {
+		s.us--
+		s.num += r.limit.Count
+	}
+	return s
+}
+
+// ceil returns the whole microseconds that cover s.
+func (s span) ceil() int64 {
+	if s.num > 0 {
+		return s.us + 1
+	}
+	return s.us
+}
+
+// mulDiv returns floor(a×b/c) of non-negative integers, and whether it fits.
+func mulDiv(a, b, c int64) (int64, bool) {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	if hi >= uint64(c) {
+		return 0, false
+	}
+	q, _ := bits.Div64(hi, lo, uint64(c))
+	return int64(q), q <= math.MaxInt64
+}
+
+// mulAddDiv returns the quotient and the remainder of (a×b+c)/d of non-negative integers. The quotient must
+// fit: every caller says why it does.
+func mulAddDiv(a, b, c, d int64) (quo, rem int64) {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	lo, carry := bits.Add64(lo, uint64(c), 0)
+	q, r := bits.Div64(hi+carry, lo, uint64(d))
+	return int64(q), int64(r)
+}

@@ -1,0 +1,88 @@
+package backend
+
+// TokenBucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the state is one instant, the
+// theoretical arrival time, at which the bucket will be full again: Time µs and Frac/Count of a µs. What lies
+// between now and then is the debt; each unit adds Period/Count to it, and it may not exceed the capacity's
+// own refill time. In 1/Count of a µs every step is an integer, so that no rate ever drifts.
+
+// tokenBucketLoad clamps the debt to the capacity, and carries it over from old.
+func tokenBucketLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
+	debt := span{st.Time - now, st.Frac}
+	if debt.us < 0 { // also if us+num/Count is between -1 and 0
+		debt = span{}
+	}
+	if old.limit.Count != r.limit.Count || old.period != r.period {
+		changed = debt != span{}
+		debt = tokenBucketCarry(r, debt, old)
+	}
+	if debt.us > r.full.us || debt.us == r.full.us && debt.num > r.full.num {
+		changed = true // the burst became smaller, or the clock went back
+		debt = r.full
+	}
+	st.Time, st.Frac = now+debt.us, debt.num
+	return changed
+}
+
+// tokenBucketCarry returns the debt under r for the units that debt stands for under old, rounded up to
+// 1/Period of a unit, with Period in µs.
+func tokenBucketCarry(r *Rule, debt span, old *Rule) span {
+	// Used units, whole and in 1/old.period: below MaxCount, because the debt is at most the old capacity's
+	// refill time or, after the clock went back, is clamped here.
+	if debt.us > old.full.us {
+		debt = old.full
+	}
+	units, part := mulAddDiv(debt.us, old.limit.Count, debt.num, old.period)
+	if units >= r.capacity {
+		return r.full
+	}
+	// part < old.period, so that this is at most r.period, and the sum below at most the capacity's time.
+	rest, over := mulAddDiv(part, r.period, 0, old.period)
+	if over > 0 {
+		rest++
+	}
+	us, num := mulAddDiv(units, r.period, rest, r.limit.Count)
+	return span{us, num}
+}
+
+func tokenBucketWait(r *Rule, st *State, now, cost int64) int64 {
+	after := r.add(span{st.Time - now, st.Frac}, r.cost(cost))
+	return max(0, r.sub(after, r.full).ceil())
+}
+
+func tokenBucketCharge(r *Rule, st *State, now, cost int64) {
+	debt := r.add(span{st.Time - now, st.Frac}, r.cost(cost))
+	st.Time, st.Frac = now+debt.us, debt.num
+}
+
+// tokenBucketRefund lowers the debt, at most to nothing. A charge that is older than the time in which the
+// bucket fills has been refilled since, and gives nothing back.
+func tokenBucketRefund(r *Rule, st *State, now, charged, cost int64) bool {
+	debt := span{st.Time - now, st.Frac}
+	if now-charged >= r.full.ceil() || debt == (span{}) {
+		return false
+	}
+	if cost < r.capacity {
+		debt = r.sub(debt, r.cost(cost))
+	}
+	if cost >= r.capacity || debt.us < 0 {
+		debt = span{}
+	}
+	st.Time, st.Frac = now+debt.us, debt.num
+	return true
+}
+
+func tokenBucketRemaining(r *Rule, st *State, now int64) int64 {
+	free := r.sub(r.full, span{st.Time - now, st.Frac})
+	// At most the capacity, because free is at most the capacity's time.
+	units, _ := mulAddDiv(free.us, r.limit.Count, free.num, r.period)
+	return units
+}
+
+func tokenBucketReset(st *State) int64 { return span{st.Time, st.Frac}.ceil() }
+
+func (r *Rule) cost(units int64) span {
+	if units == 1 {
+		return r.unit
+	}
+	return r.spanOf(units)
+}
