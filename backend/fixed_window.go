@@ -5,10 +5,10 @@ package backend
 
 // fixedWindowLoad starts a new window if the old one is over, and carries units over from old: they keep
 // their relative age, so that half a window stays half a window.
-func fixedWindowLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
-	age := now - st.Time
+func fixedWindowLoad(r *Rule, c *Counters, old *Rule, now int64) (changed bool) {
+	age := now - c.Time
 	if age >= old.period {
-		*st = State{Time: now}
+		*c = Counters{Time: now}
 		return false
 	}
 	if age < 0 { // the clock went back: the window starts again, with the units used
@@ -18,31 +18,31 @@ func fixedWindowLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
 		age, _ = mulDiv(age, r.period, old.period) // below r.period, because age < old.period
 		changed = true
 	}
-	st.Time = now - age
-	if st.Used > r.limit.Count {
-		st.Used, changed = r.limit.Count, true
+	c.Time = now - age
+	if c.Used > r.limit.Count {
+		c.Used, changed = r.limit.Count, true
 	}
 	return changed
 }
 
-func fixedWindowWait(r *Rule, st *State, now, cost int64) int64 {
-	if st.Used+cost <= r.limit.Count {
+func fixedWindowWait(r *Rule, c *Counters, now, cost int64) int64 {
+	if c.Used+cost <= r.limit.Count {
 		return 0
 	}
-	return st.Time + r.period - now
+	return c.Time + r.period - now
 }
 
-func fixedWindowRefund(r *Rule, st *State, charged, cost int64) bool {
-	if st.Used == 0 || charged < st.Time || charged >= st.Time+r.period {
+func fixedWindowRefund(r *Rule, c *Counters, charged, cost int64) bool {
+	if c.Used == 0 || charged < c.Time || charged >= c.Time+r.period {
 		return false
 	}
-	st.Used = max(0, st.Used-cost)
+	c.Used = max(0, c.Used-cost)
 	return true
 }
 
-func fixedWindowReset(r *Rule, st *State) int64 {
-	if st.Used == 0 {
-		return st.Time
+func fixedWindowReset(r *Rule, c *Counters) int64 {
+	if c.Used == 0 {
+		return c.Time
 	}
-	return st.Time + r.period
+	return c.Time + r.period
 }

@@ -11,11 +11,12 @@ import (
 // the algorithms through; it is immutable. Times in this file and in the algorithms' are whole microseconds:
 // an instant since any epoch the store likes, as long as it stays with it.
 type Rule struct {
-	limit    Limit
-	period   int64 // of the limit, in µs
-	capacity int64
-	unit     span // TokenBucket: the time that refills one unit
-	full     span // TokenBucket: the time that refills the capacity
+	limit     Limit
+	period    int64 // of the limit, in µs
+	capacity  int64
+	stateless bool // it decides without looking: it blocks everything, or nothing
+	unit      span // TokenBucket: the time that refills one unit
+	full      span // TokenBucket: the time that refills the capacity
 }
 
 // NewRule returns the Rule of l, or the error of l.Validate.
@@ -24,7 +25,8 @@ func NewRule(l Limit) (*Rule, error) {
 		return nil, err
 	}
 	r := &Rule{limit: l, period: l.Period.Microseconds(), capacity: l.Capacity()}
-	if l.Algorithm == TokenBucket && !r.stateless() {
+	r.stateless = l.Count == 0 || l.IsUnlimited()
+	if l.Algorithm == TokenBucket && !r.stateless {
 		r.unit = r.spanOf(1)
 		r.full = r.spanOf(r.capacity)
 	}
@@ -40,17 +42,19 @@ func (r *Rule) Decides(l *Limit) bool {
 		r.limit.Burst == l.Burst && r.limit.Algorithm == l.Algorithm
 }
 
-// stateless reports whether r decides without looking: it blocks everything, or nothing.
-func (r *Rule) stateless() bool { return r.limit.Count == 0 || r.limit.IsUnlimited() }
-
 // State is what a store remembers of one limit of one key. Which fields mean something depends on the
 // algorithm; the file of each says what. It belongs to the [Rule] that it was written under.
 type State struct {
-	Time int64    // an instant: TokenBucket's arrival time, or the start of the current window
-	Frac int64    // TokenBucket: what Time lacks, in 1/Count of a microsecond
-	Used int64    // units charged in the current window, or in the log
-	Prev int64    // SlidingWindow: units charged in the window before
-	Log  []Charge // SlidingLog: charges, oldest first, no two at one instant
+	Counters
+	Log []Charge // SlidingLog: charges, oldest first, no two at one instant
+}
+
+// Counters is all the state of an algorithm other than SlidingLog.
+type Counters struct {
+	Time int64 // an instant: TokenBucket's arrival time, or the start of the current window
+	Frac int64 // TokenBucket: what Time lacks, in 1/Count of a microsecond
+	Used int64 // units charged in the current window, or in the log
+	Prev int64 // SlidingWindow: units charged in the window before
 }
 
 // Charge is one entry of a SlidingLog.
@@ -72,69 +76,65 @@ func (s *Slot) Expired(now int64) bool {
 }
 
 // Take decides cost for the rules, in order, against slots, of which there must be as many or more, and
-// charges all of them or none. It returns the Result of the rule that decided, by its index too, so that
-// the caller can put the limit's own name in, and whether slots changed and have to be written. They change
-// when the cost was charged, or when a limit changed and its state was carried over.
+// charges all of them or none. It returns the Result of the rule that decided, and its index, because Limit is
+// the caller's to fill in, and whether slots changed and have to be written. They change when the cost was
+// charged, or when a limit changed and its state was carried over.
 func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int, write bool) {
-	if len(rules) == 1 {
-		res, write = rules[0].Take(&slots[0], now, cost)
-		return res, 0, write
-	}
 	var few [4]State
 	states := few[:0]
-	allowed := true
 	var longest int64
 	for i, r := range rules {
 		st, changed := r.load(&slots[i], now)
 		write = write || changed
 		states = append(states, st)
-		if wait := r.wait(&st, now, max(cost, 1)); wait != 0 && (allowed || longer(wait, longest)) {
-			allowed, longest, decided = false, wait, i
+		if wait := r.wait(&st, now, max(cost, 1)); longer(wait, longest) {
+			longest, decided = wait, i
 		}
 	}
-	if cost == 0 {
-		write = false
-	} else if allowed {
-		for i, r := range rules {
-			r.charge(&states[i], now, cost)
-			write = write || !r.stateless()
-		}
-	}
-	if allowed {
+	if longest == 0 {
 		least := int64(math.MaxInt64)
 		for i, r := range rules {
+			if cost > 0 && !r.stateless {
+				r.charge(&states[i], now, cost)
+				write = true
+			}
 			if left := r.remaining(&states[i], now); left < least {
 				least, decided = left, i
 			}
 		}
 	}
-	if write {
+	if write = write && cost > 0; write {
 		for i, r := range rules {
 			slots[i].store(r, &states[i])
 		}
 	}
-	return rules[decided].result(&states[decided], now, longest), decided, write
+	rules[decided].fill(&res, &states[decided], now, longest)
+	return res, decided, write
 }
 
-// Take is [Take] for a single rule.
-func (r *Rule) Take(s *Slot, now, cost int64) (res Result, write bool) {
-	st, changed := r.load(s, now)
-	wait := r.wait(&st, now, max(cost, 1))
-	if cost > 0 && (wait == 0 || changed) && !r.stateless() {
+// TakeCounters is [Take] for r alone, which must not be a SlidingLog, with the state in c, written under old.
+// It fills res in, all but Limit and Source, and reports whether c changed.
+func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+	st := *c
+	changed := r.loadCounters(&st, old, now)
+	wait := r.waitCounters(&st, now, max(cost, 1))
+	if cost > 0 && !r.stateless {
 		if wait == 0 {
-			r.charge(&st, now, cost)
+			r.chargeCounters(&st, now, cost)
 		}
-		write = true
-		s.store(r, &st)
+		if write = wait == 0 || changed; write {
+			*c = st
+		}
 	}
-	return r.result(&st, now, wait), write
+	r.fillCounters(res, &st, now, wait)
+	return write
 }
 
 // Refund gives back units charged at an instant to the slot, and reports whether it changed. It works under
 // the rule that the state was last written under, so that it is right also if the limit changed in between.
 func (s *Slot) Refund(now, charged, cost int64) (write bool) {
 	r := s.Rule
-	if r == nil || r.stateless() || cost <= 0 {
+	if r == nil || r.stateless || cost <= 0 {
 		return false
 	}
 	st, _ := r.load(s, now)
@@ -148,7 +148,7 @@ func (s *Slot) Refund(now, charged, cost int64) (write bool) {
 // store puts what r made of st into the slot. A rule that keeps no state leaves the slot as it was: the
 // units of a caller who is unlimited for a while age under the limit that they were charged to.
 func (s *Slot) store(r *Rule, st *State) {
-	if !r.stateless() {
+	if !r.stateless {
 		s.Rule, s.State = r, *st
 	}
 }
@@ -160,98 +160,119 @@ func longer(a, b int64) bool { return b >= 0 && (a < 0 || a > b) }
 // what r allows. It does not write to the slot. It reports whether anything but age changed, so that the
 // state has to be written even if nothing is charged.
 func (r *Rule) load(s *Slot, now int64) (st State, changed bool) {
-	if s.Rule == nil || s.Rule.limit.Algorithm != r.limit.Algorithm || r.stateless() {
+	switch {
+	case s.Rule == nil || s.Rule.limit.Algorithm != r.limit.Algorithm || r.stateless:
 		st.Time = now
-		return st, false
-	}
-	switch st = s.State; r.limit.Algorithm {
-	case SlidingWindow:
-		changed = slidingWindowLoad(r, &st, s.Rule, now)
-	case SlidingLog:
+	case r.limit.Algorithm == SlidingLog:
+		st = s.State
 		changed = slidingLogLoad(r, &st, s.Rule, now)
-	case FixedWindow:
-		changed = fixedWindowLoad(r, &st, s.Rule, now)
 	default:
-		changed = tokenBucketLoad(r, &st, s.Rule, now)
+		st = s.State
+		changed = r.loadCounters(&st.Counters, s.Rule, now)
 	}
 	return st, changed
 }
 
+func (r *Rule) loadCounters(c *Counters, old *Rule, now int64) (changed bool) {
+	switch {
+	case r.stateless || old == nil || r != old && old.limit.Algorithm != r.limit.Algorithm:
+		*c = Counters{Time: now}
+		return false
+	case r.limit.Algorithm == TokenBucket:
+		return tokenBucketLoad(r, c, old, now)
+	case r.limit.Algorithm == SlidingWindow:
+		return slidingWindowLoad(r, c, old, now)
+	default:
+		return fixedWindowLoad(r, c, old, now)
+	}
+}
+
 // wait returns the µs until cost > 0 fits: 0 if it does now, negative if it never will.
 func (r *Rule) wait(st *State, now, cost int64) int64 {
-	if cost > r.capacity {
-		return int64(Never)
-	}
-	if r.stateless() {
-		return 0
-	}
-	switch r.limit.Algorithm {
-	case SlidingWindow:
-		return slidingWindowWait(r, st, now, cost)
-	case SlidingLog:
+	if r.limit.Algorithm == SlidingLog && cost <= r.capacity && !r.stateless {
 		return slidingLogWait(r, st, now, cost)
-	case FixedWindow:
-		return fixedWindowWait(r, st, now, cost)
+	}
+	return r.waitCounters(&st.Counters, now, cost)
+}
+
+func (r *Rule) waitCounters(c *Counters, now, cost int64) int64 {
+	switch {
+	case cost > r.capacity:
+		return int64(Never)
+	case r.stateless:
+		return 0
+	case r.limit.Algorithm == TokenBucket:
+		return tokenBucketWait(r, c, now, cost)
+	case r.limit.Algorithm == SlidingWindow:
+		return slidingWindowWait(r, c, now, cost)
 	default:
-		return tokenBucketWait(r, st, now, cost)
+		return fixedWindowWait(r, c, now, cost)
 	}
 }
 
 // charge adds cost, which must fit, to a loaded state.
 func (r *Rule) charge(st *State, now, cost int64) {
-	if r.stateless() {
-		return
-	}
-	switch r.limit.Algorithm {
-	case SlidingLog:
+	if r.limit.Algorithm == SlidingLog {
 		slidingLogCharge(r, st, now, cost)
-	case SlidingWindow, FixedWindow:
-		st.Used += cost
-	default:
-		tokenBucketCharge(r, st, now, cost)
+	} else {
+		r.chargeCounters(&st.Counters, now, cost)
+	}
+}
+
+func (r *Rule) chargeCounters(c *Counters, now, cost int64) {
+	if r.limit.Algorithm == TokenBucket {
+		tokenBucketCharge(r, c, now, cost)
+	} else {
+		c.Used += cost
 	}
 }
 
 // refund takes cost, charged at an instant, off a loaded state, and reports whether there was anything.
 func (r *Rule) refund(st *State, now, charged, cost int64) bool {
 	switch r.limit.Algorithm {
-	case SlidingWindow:
-		return slidingWindowRefund(r, st, charged, cost)
 	case SlidingLog:
 		return slidingLogRefund(st, charged, cost)
+	case SlidingWindow:
+		return slidingWindowRefund(r, &st.Counters, charged, cost)
 	case FixedWindow:
-		return fixedWindowRefund(r, st, charged, cost)
+		return fixedWindowRefund(r, &st.Counters, charged, cost)
 	default:
-		return tokenBucketRefund(r, st, now, charged, cost)
+		return tokenBucketRefund(r, &st.Counters, now, charged, cost)
 	}
 }
 
 // remaining returns the units that fit at now.
-func (r *Rule) remaining(st *State, now int64) int64 {
-	if r.stateless() {
+func (r *Rule) remaining(st *State, now int64) int64 { return r.remainingCounters(&st.Counters, now) }
+
+func (r *Rule) remainingCounters(c *Counters, now int64) int64 {
+	switch {
+	case r.stateless:
 		return r.capacity
-	}
-	switch r.limit.Algorithm {
-	case SlidingWindow:
-		return slidingWindowRemaining(r, st, now)
-	case SlidingLog, FixedWindow:
-		return r.limit.Count - st.Used
+	case r.limit.Algorithm == TokenBucket:
+		return tokenBucketRemaining(r, c, now)
+	case r.limit.Algorithm == SlidingWindow:
+		return slidingWindowRemaining(r, c, now)
 	default:
-		return tokenBucketRemaining(r, st, now)
+		return r.limit.Count - c.Used
 	}
 }
 
 // reset returns the instant from which the whole capacity remains, now or earlier if it does.
 func (r *Rule) reset(st *State) int64 {
-	switch r.limit.Algorithm {
-	case SlidingWindow:
-		return slidingWindowReset(r, st)
-	case SlidingLog:
+	if r.limit.Algorithm == SlidingLog {
 		return slidingLogReset(r, st)
-	case FixedWindow:
-		return fixedWindowReset(r, st)
+	}
+	return r.resetCounters(&st.Counters)
+}
+
+func (r *Rule) resetCounters(c *Counters) int64 {
+	switch r.limit.Algorithm {
+	case TokenBucket:
+		return tokenBucketReset(c)
+	case SlidingWindow:
+		return slidingWindowReset(r, c)
 	default:
-		return tokenBucketReset(st)
+		return fixedWindowReset(r, c)
 	}
 }
 
@@ -267,17 +288,31 @@ func (r *Rule) Expiry(st *State) int64 {
 	}
 }
 
-func (r *Rule) result(st *State, now, wait int64) Result {
-	res := Result{Allowed: wait == 0, Limit: r.limit, At: time.UnixMicro(now), Remaining: r.remaining(st, now)}
-	if wait < 0 {
-		res.RetryAfter = Never
-	} else {
+func (r *Rule) fill(res *Result, st *State, now, wait int64) {
+	if r.limit.Algorithm != SlidingLog || r.stateless {
+		r.fillCounters(res, &st.Counters, now, wait)
+		return
+	}
+	r.fillIn(res, now, wait, r.remaining(st, now), slidingLogReset(r, st))
+}
+
+func (r *Rule) fillCounters(res *Result, c *Counters, now, wait int64) {
+	reset := now
+	if !r.stateless {
+		reset = r.resetCounters(c)
+	}
+	r.fillIn(res, now, wait, r.remainingCounters(c, now), reset)
+}
+
+func (r *Rule) fillIn(res *Result, now, wait, remaining, reset int64) {
+	res.Allowed = wait == 0
+	res.Remaining = remaining
+	res.RetryAfter = Never
+	if wait >= 0 {
 		res.RetryAfter = time.Duration(wait) * time.Microsecond
 	}
-	if !r.stateless() {
-		res.ResetAfter = time.Duration(max(0, r.reset(st)-now)) * time.Microsecond
-	}
-	return res
+	res.ResetAfter = time.Duration(max(0, reset-now)) * time.Microsecond
+	res.At = time.UnixMicro(now)
 }
 
 // CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative cost, or no

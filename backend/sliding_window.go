@@ -13,16 +13,16 @@ package backend
 
 // slidingWindowLoad moves on to the window that now is in, and carries units over from old: they keep their
 // relative age, so that their weight stays what it was.
-func slidingWindowLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
-	age := now - st.Time
+func slidingWindowLoad(r *Rule, c *Counters, old *Rule, now int64) (changed bool) {
+	age := now - c.Time
 	if age < 0 { // the clock went back: the window starts again, with the units used
 		age, changed = 0, true
 	}
 	if age >= old.period {
 		age -= old.period
-		st.Prev, st.Used = st.Used, 0
-		if age >= old.period || st.Prev == 0 {
-			*st = State{Time: now}
+		c.Prev, c.Used = c.Used, 0
+		if age >= old.period || c.Prev == 0 {
+			*c = Counters{Time: now}
 			return false
 		}
 	}
@@ -30,27 +30,27 @@ func slidingWindowLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) 
 		age, _ = mulDiv(age, r.period, old.period) // below r.period, because age < old.period
 		changed = true
 	}
-	st.Time = now - age
-	if st.Used > r.limit.Count {
-		st.Used, changed = r.limit.Count, true
+	c.Time = now - age
+	if c.Used > r.limit.Count {
+		c.Used, changed = r.limit.Count, true
 	}
 	// The most of the window before that the limit has room for. It can be more than an int64 holds; then
 	// there is room for all.
-	if most, ok := mulDiv(r.limit.Count-st.Used, r.period, r.period-age); ok && st.Prev > most {
-		st.Prev, changed = most, true
+	if most, ok := mulDiv(r.limit.Count-c.Used, r.period, r.period-age); ok && c.Prev > most {
+		c.Prev, changed = most, true
 	}
 	return changed
 }
 
 // slidingWindowWait returns the time until Prev × (Period-e) <= (Count-Used-cost) × Period, in this window or,
 // where Used alone leaves no room, in the next one, in which Used takes the place of Prev.
-func slidingWindowWait(r *Rule, st *State, now, cost int64) int64 {
-	left := st.Time + r.period - now // Period - e
-	room := r.limit.Count - cost - st.Used
+func slidingWindowWait(r *Rule, c *Counters, now, cost int64) int64 {
+	left := c.Time + r.period - now // Period - e
+	room := r.limit.Count - cost - c.Used
 	if room >= 0 {
-		return max(0, left-covered(room, st.Prev, r.period))
+		return max(0, left-covered(room, c.Prev, r.period))
 	}
-	return left + r.period - covered(room+st.Used, st.Used, r.period)
+	return left + r.period - covered(room+c.Used, c.Used, r.period)
 }
 
 // covered returns how many µs of a window with used units the sliding window may still cover if it has room
@@ -64,34 +64,34 @@ func covered(room, used, period int64) int64 {
 }
 
 // slidingWindowRefund credits the window that was charged, the current one or the one before.
-func slidingWindowRefund(r *Rule, st *State, charged, cost int64) bool {
-	window := &st.Used
-	if charged < st.Time {
-		window = &st.Prev
+func slidingWindowRefund(r *Rule, c *Counters, charged, cost int64) bool {
+	window := &c.Used
+	if charged < c.Time {
+		window = &c.Prev
 	}
-	if *window == 0 || charged < st.Time-r.period || charged >= st.Time+r.period {
+	if *window == 0 || charged < c.Time-r.period || charged >= c.Time+r.period {
 		return false
 	}
 	*window = max(0, *window-cost)
 	return true
 }
 
-func slidingWindowRemaining(r *Rule, st *State, now int64) int64 {
+func slidingWindowRemaining(r *Rule, c *Counters, now int64) int64 {
 	// ceil(Prev × (Period-e)/Period): at most Count-Used, because load saw to it.
-	weight, rest := mulAddDiv(st.Prev, st.Time+r.period-now, 0, r.period)
+	weight, rest := mulAddDiv(c.Prev, c.Time+r.period-now, 0, r.period)
 	if rest > 0 {
 		weight++
 	}
-	return r.limit.Count - st.Used - weight
+	return r.limit.Count - c.Used - weight
 }
 
-func slidingWindowReset(r *Rule, st *State) int64 {
+func slidingWindowReset(r *Rule, c *Counters) int64 {
 	switch {
-	case st.Used > 0:
-		return st.Time + 2*r.period
-	case st.Prev > 0:
-		return st.Time + r.period
+	case c.Used > 0:
+		return c.Time + 2*r.period
+	case c.Prev > 0:
+		return c.Time + r.period
 	default:
-		return st.Time
+		return c.Time
 	}
 }

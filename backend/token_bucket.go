@@ -6,8 +6,8 @@ package backend
 // own refill time. In 1/Count of a µs every step is an integer, so that no rate ever drifts.
 
 // tokenBucketLoad clamps the debt to the capacity, and carries it over from old.
-func tokenBucketLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
-	debt := span{st.Time - now, st.Frac}
+func tokenBucketLoad(r *Rule, c *Counters, old *Rule, now int64) (changed bool) {
+	debt := span{c.Time - now, c.Frac}
 	if debt.us < 0 { // also if us+num/Count is between -1 and 0
 		debt = span{}
 	}
@@ -19,7 +19,7 @@ func tokenBucketLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
 		changed = true // the burst became smaller, or the clock went back
 		debt = r.full
 	}
-	st.Time, st.Frac = now+debt.us, debt.num
+	c.Time, c.Frac = now+debt.us, debt.num
 	return changed
 }
 
@@ -44,20 +44,20 @@ func tokenBucketCarry(r *Rule, debt span, old *Rule) span {
 	return span{us, num}
 }
 
-func tokenBucketWait(r *Rule, st *State, now, cost int64) int64 {
-	after := r.add(span{st.Time - now, st.Frac}, r.cost(cost))
+func tokenBucketWait(r *Rule, c *Counters, now, cost int64) int64 {
+	after := r.add(span{c.Time - now, c.Frac}, r.cost(cost))
 	return max(0, r.sub(after, r.full).ceil())
 }
 
-func tokenBucketCharge(r *Rule, st *State, now, cost int64) {
-	debt := r.add(span{st.Time - now, st.Frac}, r.cost(cost))
-	st.Time, st.Frac = now+debt.us, debt.num
+func tokenBucketCharge(r *Rule, c *Counters, now, cost int64) {
+	debt := r.add(span{c.Time - now, c.Frac}, r.cost(cost))
+	c.Time, c.Frac = now+debt.us, debt.num
 }
 
 // tokenBucketRefund lowers the debt, at most to nothing. A charge that is older than the time in which the
 // bucket fills has been refilled since, and gives nothing back.
-func tokenBucketRefund(r *Rule, st *State, now, charged, cost int64) bool {
-	debt := span{st.Time - now, st.Frac}
+func tokenBucketRefund(r *Rule, c *Counters, now, charged, cost int64) bool {
+	debt := span{c.Time - now, c.Frac}
 	if now-charged >= r.full.ceil() || debt == (span{}) {
 		return false
 	}
@@ -67,18 +67,18 @@ func tokenBucketRefund(r *Rule, st *State, now, charged, cost int64) bool {
 	if cost >= r.capacity || debt.us < 0 {
 		debt = span{}
 	}
-	st.Time, st.Frac = now+debt.us, debt.num
+	c.Time, c.Frac = now+debt.us, debt.num
 	return true
 }
 
-func tokenBucketRemaining(r *Rule, st *State, now int64) int64 {
-	free := r.sub(r.full, span{st.Time - now, st.Frac})
+func tokenBucketRemaining(r *Rule, c *Counters, now int64) int64 {
+	free := r.sub(r.full, span{c.Time - now, c.Frac})
 	// At most the capacity, because free is at most the capacity's time.
 	units, _ := mulAddDiv(free.us, r.limit.Count, free.num, r.period)
 	return units
 }
 
-func tokenBucketReset(st *State) int64 { return span{st.Time, st.Frac}.ceil() }
+func tokenBucketReset(c *Counters) int64 { return span{c.Time, c.Frac}.ceil() }
 
 func (r *Rule) cost(units int64) span {
 	if units == 1 {
