@@ -1,0 +1,167 @@
+package ginlimit
+
+import (
+	"net/http"
+	"net/netip"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"weak"
+
+	"github.com/gin-gonic/gin"
+)
+
+// clientIP finds the address of a request's client.
+type clientIP struct {
+	last atomic.Pointer[seen] // there is mostly one engine
+}
+
+type seen struct {
+	engine *gin.Engine
+	*engineFacts
+}
+
+// of returns the canonical address, and whether there is one.
+func (x *clientIP) of(c *gin.Context) (netip.Addr, bool) {
+	facts := x.facts(c)
+	text := ""
+	switch {
+	case facts.trusting:
+		facts.warnTrust(c)
+		if text = platformIP(c, facts); text == "" {
+			return socketIP(c)
+		}
+	case !facts.mayForward(c):
+		return socketIP(c)
+	default:
+		text = c.ClientIP()
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	return canonical(addr), true
+}
+
+// facts returns what is known of the request's engine.
+func (x *clientIP) facts(c *gin.Context) *engineFacts {
+	g := engineOf(c)
+	if last := x.last.Load(); last != nil && g != nil && last.engine == g {
+		return last.engineFacts
+	}
+	facts := factsOf(c, g)
+	if g != nil {
+		x.last.Store(&seen{g, facts})
+	}
+	return facts
+}
+
+// socketIP returns the address that the connection came from.
+func socketIP(c *gin.Context) (netip.Addr, bool) {
+	if remote, err := netip.ParseAddrPort(c.Request.RemoteAddr); err == nil {
+		return canonical(remote.Addr()), true
+	}
+	addr, err := netip.ParseAddr(c.RemoteIP())
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	return canonical(addr), true
+}
+
+// platformIP returns what the platform that the engine trusts, such as a CDN, says of the client, or "".
+func platformIP(c *gin.Context, facts *engineFacts) string {
+	if facts.platform == "" {
+		return ""
+	}
+	return c.Request.Header.Get(facts.platform)
+}
+
+// engineFacts is what ByIP has to know of an engine, and what was said about it.
+type engineFacts struct {
+	trusting bool     // it takes anybody's word for the client's address
+	platform string   // gin.Engine.TrustedPlatform
+	fields   []string // header fields that ClientIP looks at, as http.Header has them; nil if not known
+
+	trust, built sync.Once // diagnostics, once each
+}
+
+// mayForward reports whether the request has a field from which ClientIP might take the client's address.
+func (f *engineFacts) mayForward(c *gin.Context) bool {
+	if f.fields == nil {
+		return true
+	}
+	for _, field := range f.fields {
+		if _, ok := c.Request.Header[field]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// engines has the facts of each engine by a weak pointer: those of an engine that is gone go too.
+var engines sync.Map // of weak.Pointer[gin.Engine] to *engineFacts
+
+func factsOf(c *gin.Context, g *gin.Engine) *engineFacts {
+	if g == nil {
+		return inspect(c, g)
+	}
+	key := weak.Make(g)
+	if facts, ok := engines.Load(key); ok {
+		return facts.(*engineFacts)
+	}
+	facts, loaded := engines.LoadOrStore(key, inspect(c, g))
+	if !loaded {
+		runtime.AddCleanup(g, func(key weak.Pointer[gin.Engine]) { engines.Delete(key) }, key)
+	}
+	return facts.(*engineFacts)
+}
+
+// inspect asks an engine, by requests that nobody sent, whether it lets an address of TEST-NET-3 (RFC 5737) or of
+// the documentation prefix (RFC 3849) speak for its clients. No proxy has such an address.
+func inspect(c *gin.Context, g *gin.Engine) *engineFacts {
+	facts := &engineFacts{}
+	names := []string{"X-Forwarded-For", "X-Real-Ip"}
+	if g != nil {
+		facts.platform = g.TrustedPlatform
+		facts.fields = []string{}
+		names = g.RemoteIPHeaders
+		for _, name := range names {
+			facts.fields = append(facts.fields, http.CanonicalHeaderKey(name))
+		}
+		if g.TrustedPlatform != "" {
+			facts.fields = append(facts.fields, http.CanonicalHeaderKey(g.TrustedPlatform))
+		}
+		if g.AppEngine {
+			facts.fields = append(facts.fields, "X-Appengine-Remote-Addr")
+		}
+	}
+	const claimed = "198.51.100.1"
+	for _, remote := range []string{"203.0.113.77:7", "[2001:db8::77]:7"} {
+		probe := c.Copy()
+		probe.Request = &http.Request{Header: http.Header{}, RemoteAddr: remote}
+		for _, name := range names {
+			probe.Request.Header.Set(name, claimed)
+		}
+		facts.trusting = facts.trusting || strings.TrimSpace(probe.ClientIP()) == claimed
+	}
+	return facts
+}
+
+// engineField is the index of gin.Context's engine, which Gin does not export; negative if a future one has none.
+// Then every request costs an inspection of its own.
+var engineField = func() int {
+	f, ok := reflect.TypeFor[gin.Context]().FieldByName("engine")
+	if !ok || f.Type != reflect.TypeFor[*gin.Engine]() {
+		return -1
+	}
+	return f.Index[0]
+}()
+
+func engineOf(c *gin.Context) *gin.Engine {
+	if engineField < 0 {
+		return nil
+	}
+	return (*gin.Engine)(reflect.ValueOf(c).Elem().Field(engineField).UnsafePointer())
+}

@@ -1,0 +1,368 @@
+// Package ginlimit limits the rate of requests to a Gin application: exactly, with truthful headers, in
+// memory for one process and through another [backend.Backend] for many.
+//
+//	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP()))
+//
+// A [Limit] says how much, a [KeyFunc] who is asking, an [Option] everything else. What does not fit into a
+// middleware is on the [Limiter]: Check in a handler, Allow outside HTTP, Peek and Reset for operators.
+package ginlimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// Limit is a rate: Count units per Period. See [backend.Limit].
+type Limit = backend.Limit
+
+// Result is what a backend answered. See [backend.Result].
+type Result = backend.Result
+
+// Tier is a named list of limits for one kind of caller. See [WithTier].
+type Tier = backend.Tier
+
+// PerSecond returns a token bucket of n requests a second, all of which may come at once.
+func PerSecond(n int64) Limit { return Per(n, time.Second) }
+
+// PerMinute returns a token bucket of n requests a minute, all of which may come at once.
+func PerMinute(n int64) Limit { return Per(n, time.Minute) }
+
+// PerHour returns a token bucket of n requests an hour, all of which may come at once.
+func PerHour(n int64) Limit { return Per(n, time.Hour) }
+
+// PerDay returns a token bucket of n requests in 24 hours, all of which may come at once.
+func PerDay(n int64) Limit { return Per(n, 24*time.Hour) }
+
+// Per returns a token bucket of n requests per period, all of which may come at once. WithBurst and
+// WithAlgorithm change that. The period is 1 ms to 366 days in whole microseconds; n is 0, which blocks
+// everything, to [backend.MaxCount]. [NewLimiter] refuses what is out of range.
+func Per(n int64, period time.Duration) Limit { return Limit{Count: n, Period: period} }
+
+// Unlimited returns the limit that never refuses: for a tier that has none. PerMinute(0) blocks everything.
+func Unlimited() Limit { return backend.Unlimited() }
+
+// New returns NewLimiter(limit, key, opts...).Handle. It panics where NewLimiter returns an error, so that a
+// mistake shows when the application starts.
+func New(limit Limit, key KeyFunc, opts ...Option) gin.HandlerFunc {
+	l, err := NewLimiter(limit, key, opts...)
+	if err != nil {
+		panic(err)
+	}
+	return l.Handle
+}
+
+// NewLimiter returns a Limiter that lets each key have limit. It returns an error, which begins with
+// "ginlimit: ", if the limit is not valid, key is nil, or an option is.
+func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
+	o := options{limits: []Limit{limit}}
+	if key == nil {
+		return nil, errors.New("ginlimit: the key is nil; use ByIP(), or Global() for one budget for all")
+	}
+	for i, opt := range opts {
+		if opt == nil {
+			return nil, fmt.Errorf("ginlimit: option %d is nil", i+1)
+		}
+		opt(&o)
+	}
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	own, err := newPlan(o.name, o.limits)
+	if err != nil {
+		return nil, err
+	}
+	l := &Limiter{options: o, key: key, own: own, inRequest: calledInRequest()}
+	l.timed = len(o.observers) > 0 || !o.private
+	return l, nil
+}
+
+// Limiter limits requests. It is immutable, safe for concurrent use, starts no goroutine and has nothing to
+// close. The same Limiter may stand on the engine, a group and a route: a request is charged once.
+type Limiter struct {
+	options
+	key       KeyFunc
+	own       *plan     // of the limiter's own limits
+	plans     planCache // of the tiers' limits
+	timed     bool      // somebody looks at Decision.Elapsed
+	inRequest bool      // built while a request was being handled
+	wait      waitList
+	expose    atomic.Pointer[exposed]
+
+	twice, early sync.Once    // diagnostics
+	ordered      atomic.Int32 // checks of the order
+}
+
+// Decision is what was decided for one request, and why.
+type Decision struct {
+	Limiter string // WithName
+	Tier    string // the name of the tier that WithTier found
+	TierErr error  // the tier look-up failed: the limiter's own limits decided
+	Key     string // the key charged; may identify a person
+	Cost    int64  // what the request costs, in units
+	Result         // of the limit that decided; zero if Err is not nil
+	Limits  []Limit
+	Elapsed time.Duration // time spent deciding; 0 for a decision in memory that nobody observes
+	Waited  time.Duration // time a request was held by WithMaxWait
+	DryRun  bool          // WithDryRun
+	Err     error         // why no decision was reached, or nil; ErrSkip if none was wanted
+
+	failOpen bool // Err is of the kind that the failure policy lets pass, and it does
+}
+
+// errNegativeCost is the error of a request whose WithCost is below 0.
+var errNegativeCost = errors.New("ginlimit: the cost is negative; WithCost must return 0 or more")
+
+// Status returns 0 if the request passes, else the HTTP status that it is answered with: 429 if a limit is
+// spent, 400 if the request has no key or a negative cost, 503 if no decision was reached and the failure
+// policy is FailClosed.
+func (d Decision) Status() int {
+	switch {
+	case d.DryRun || d.Err == nil && d.Allowed || d.failOpen:
+		return 0
+	case d.Err == nil:
+		return http.StatusTooManyRequests
+	case errors.Is(d.Err, ErrSkip):
+		return 0
+	case errors.Is(d.Err, ErrNoKey) || errors.Is(d.Err, errNegativeCost):
+		return http.StatusBadRequest
+	default:
+		return http.StatusServiceUnavailable
+	}
+}
+
+// Handle is the middleware: it decides as Check does, writes the headers, and lets the request go on or
+// answers it. It alone waits (WithMaxWait) and gives charges back (WithRefundIf).
+func (l *Limiter) Handle(c *gin.Context) {
+	before := visitOf(c)
+	if before != nil && before.handledBy(l) {
+		l.warnTwice(c)
+		c.Next()
+		return
+	}
+	if l.inRequest {
+		l.warnInRequest(c)
+	}
+	v := &visit{limiter: l, plan: l.own, before: before, handled: true}
+	d := &v.decision
+	l.decide(c, v, true)
+	if d.Err == ErrSkip {
+		c.Next()
+		return
+	}
+	v.enter(c)
+	status := d.Status()
+	if !d.DryRun {
+		v.writeHeaders(c, status)
+	}
+	if status != 0 {
+		l.refuse(c, v, status)
+		return
+	}
+	keys := len(c.Keys)
+	c.Next()
+	if l.refundIf != nil && d.Allowed && d.Cost > 0 && l.refundIf(c) {
+		// Also if the client has gone. A refund that fails leaves the charge, which lets nobody in.
+		ctx := context.WithoutCancel(c.Request.Context())
+		_ = l.backend.Refund(ctx, l.backendKey(d.Key), d.Result, d.Cost, d.Limits...)
+	}
+	if len(c.Keys) != keys && d.Err == nil {
+		l.checkOrder(c, d)
+	}
+}
+
+// Check decides whether the request may pass, charges it if so, and writes nothing to the response: for a
+// handler that knows only half-way what a request is. Each call charges. A request that is skipped, by
+// WithSkip or ErrSkip, has ErrSkip as its Err.
+func (l *Limiter) Check(c *gin.Context) Decision {
+	v := &visit{limiter: l, plan: l.own, before: visitOf(c)}
+	l.decide(c, v, false)
+	if v.decision.Err != ErrSkip {
+		v.enter(c)
+	}
+	return v.decision
+}
+
+// FromContext returns the tightest decision that was made for the request so far, and whether there was one:
+// a refusal before a pass, the one with the longest wait or the least left before others. A dry run or a
+// failure counts only if there is nothing else.
+func FromContext(c *gin.Context) (Decision, bool) {
+	v := visitOf(c)
+	if v == nil {
+		return Decision{}, false
+	}
+	return v.tightest(func(*visit) bool { return true }).decision, true
+}
+
+// Allow decides outside HTTP: it charges cost to key, which is what the limiter's KeyFunc would return, under
+// the limiter's own limits or, if some are given, under those. The error is the Decision's Err: nil also for
+// a refusal. The failure policy is the caller's to apply, by Decision.Status. Cost 0 charges nothing.
+func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...Limit) (Decision, error) {
+	d := Decision{Key: key}
+	if l.init(&d); l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
+		l.take(ctx, &d)
+	}
+	l.observe(ctx, &d)
+	return d, d.Err
+}
+
+// Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and is not
+// observed.
+func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decision, error) {
+	d := Decision{Key: key}
+	if l.init(&d); l.replace(&d, limits) && l.keyed(&d, key, nil) {
+		l.take(ctx, &d)
+	}
+	return d, d.Err
+}
+
+// Reset forgets what key has used, under every limit. It is not an error if that was nothing.
+func (l *Limiter) Reset(ctx context.Context, key string) error {
+	if key == "" {
+		return ErrNoKey
+	}
+	return l.backend.Reset(ctx, l.backendKey(key))
+}
+
+// decide fills the decision in for a request, and tells the observers unless the request is skipped.
+func (l *Limiter) decide(c *gin.Context, v *visit, mayWait bool) {
+	d := &v.decision
+	if l.skip != nil && l.skip(c) {
+		d.Err = ErrSkip
+		return
+	}
+	l.init(d)
+	known := len(c.Keys)
+	key, err := l.key(c)
+	if len(c.Keys) != known {
+		l.warnTrust(c)
+	}
+	if errors.Is(err, ErrSkip) {
+		d.Err = ErrSkip
+		return
+	}
+	if l.keyed(d, key, err) {
+		if l.tier != nil {
+			if l.lookUp(c, v); d.Err != nil {
+				return
+			}
+		}
+		cost := int64(1)
+		if l.cost != nil {
+			cost = l.cost(c)
+		}
+		if l.costs(d, cost) {
+			if mayWait && l.maxWait > 0 && !l.dryRun {
+				l.takeOrWait(c.Request.Context(), d)
+			} else {
+				l.take(c.Request.Context(), d)
+			}
+		}
+	}
+	if len(l.observers) > 0 {
+		l.observe(c.Request.Context(), d)
+	}
+}
+
+func (l *Limiter) init(d *Decision) {
+	d.Limiter, d.Limits, d.DryRun = l.name, l.own.limits, l.dryRun
+}
+
+// keyed puts the key in, or the reason why there is none.
+func (l *Limiter) keyed(d *Decision, key string, err error) bool {
+	d.Key = key
+	switch {
+	case err == nil && key != "":
+		return true
+	case err == nil:
+		d.Err = ErrNoKey
+	default:
+		d.Err = err
+		d.failOpen = l.policy == FailOpen && !errors.Is(err, ErrNoKey)
+	}
+	d.Key = ""
+	return false
+}
+
+func (l *Limiter) costs(d *Decision, cost int64) bool {
+	d.Cost = cost
+	if cost < 0 {
+		d.Err = errNegativeCost
+	}
+	return cost >= 0
+}
+
+// replace puts limits in the place of the limiter's own, if there are any.
+func (l *Limiter) replace(d *Decision, limits []Limit) bool {
+	if len(limits) == 0 {
+		return true
+	}
+	p, err := l.plans.get(l.name, Tier{Limits: limits})
+	if err != nil {
+		d.Err = err
+		return false
+	}
+	d.Limits = p.limits
+	return true
+}
+
+// lookUp puts the tier in. Whatever goes wrong, the limiter's own limits stay.
+func (l *Limiter) lookUp(c *gin.Context, v *visit) {
+	d := &v.decision
+	tier, err := l.tier(c)
+	switch {
+	case errors.Is(err, ErrSkip):
+		d.Err = ErrSkip
+	case err != nil:
+		d.TierErr = err
+	default:
+		d.Tier = tier.Name
+		if len(tier.Limits) == 0 {
+			return
+		}
+		if p, err := l.plans.get(l.name, tier); err != nil {
+			d.TierErr = err
+		} else {
+			d.Limits, v.plan = p.limits, p
+		}
+	}
+}
+
+// take asks the backend.
+func (l *Limiter) take(ctx context.Context, d *Decision) {
+	var start time.Time
+	if l.timed {
+		start = time.Now()
+	}
+	d.Result, d.Err = l.backend.Take(ctx, l.backendKey(d.Key), d.Cost, d.Limits...)
+	if l.timed {
+		d.Elapsed += time.Since(start)
+	}
+	if d.Err != nil {
+		d.Result = Result{}
+		d.failOpen = l.policy == FailOpen && errors.Is(d.Err, backend.ErrUnavailable)
+	}
+}
+
+func (l *Limiter) observe(ctx context.Context, d *Decision) {
+	for _, observe := range l.observers {
+		observe(ctx, *d)
+	}
+}
+
+// backendKey returns what the backend knows key as. A name has no NUL, so that no two pairs of a name and a
+// key are the same; a backend of our own has no other limiter's keys.
+func (l *Limiter) backendKey(key string) string {
+	if l.private {
+		return key
+	}
+	return l.name + "\x00" + key
+}

@@ -1,0 +1,236 @@
+package ginlimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/memory"
+)
+
+// Option changes a default of [NewLimiter]. Of two that say the same thing the last one wins, unless its
+// documentation says that it adds. An Option that cannot be honoured makes NewLimiter return an error.
+type Option func(*options)
+
+type options struct {
+	name      string
+	limits    []Limit
+	tier      func(*gin.Context) (Tier, error)
+	cost      func(*gin.Context) int64
+	refundIf  func(*gin.Context) bool
+	maxWait   time.Duration
+	skip      func(*gin.Context) bool
+	backend   backend.Backend
+	private   bool // the backend is ours alone
+	policy    FailurePolicy
+	headers   Headers
+	deny      func(*gin.Context, Decision)
+	observers []func(context.Context, Decision)
+	dryRun    bool
+	logger    *slog.Logger
+
+	errs      []error
+	noHeaders bool // WithHeaders was given, so that 0 is not the default
+	named     bool
+}
+
+// defaultName is the name of a limiter, and of its policy in headers, unless WithName says otherwise.
+const defaultName = "default"
+
+// complete fills the defaults in and returns what is wrong.
+func (o *options) complete() error {
+	if o.name == "" && !o.named {
+		o.name = defaultName
+	}
+	if err := checkName(o.name); err != nil {
+		o.errs = append(o.errs, fmt.Errorf("ginlimit: WithName(%q): %w", o.name, err))
+	}
+	if o.backend != nil && !o.named {
+		o.errs = append(o.errs, errors.New("ginlimit: WithBackend needs WithName, so that two limiters never share counters by accident"))
+	}
+	if o.backend == nil {
+		o.backend, o.private = memory.New(), true
+	}
+	if !o.noHeaders {
+		o.headers = HeadersIETF | HeadersLegacy
+	}
+	if o.logger == nil {
+		o.logger = slog.Default()
+	}
+	return errors.Join(o.errs...)
+}
+
+func (o *options) fail(format string, args ...any) {
+	o.errs = append(o.errs, fmt.Errorf("ginlimit: "+format, args...))
+}
+
+// WithName names the limiter: in Decision, in diagnostics, in the headers of its only limit, and in the keys of
+// a shared backend. Limiters with one name on one backend share their counters. Printable ASCII only, because
+// the RateLimit fields can hold nothing else. The default is "default".
+func WithName(name string) Option {
+	return func(o *options) { o.name, o.named = name, true }
+}
+
+// WithLimits adds limits to that of [NewLimiter]: a request passes if all allow it, else none is charged. What
+// a key used is remembered by the position of the limit in the list.
+func WithLimits(limits ...Limit) Option {
+	return func(o *options) { o.limits = append(o.limits, limits...) }
+}
+
+// WithTier sets a look-up of the limits for the caller of a request: by plan, by customer, from a database. It
+// runs on every request, after the key and before anything is charged, so that it should be fast; authentication
+// has to run before the limiter. The zero Tier means the limiter's own limits, and so do an error, which is
+// then Decision.TierErr, and a tier with a limit that is not valid: never no limit, which is [Unlimited].
+// ErrSkip lets the request pass uncharged.
+func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
+	return func(o *options) {
+		if o.tier = lookup; lookup == nil {
+			o.fail("WithTier(nil): leave the option out for no tiers")
+		}
+	}
+}
+
+// WithCost sets what a request costs, in units of the limit; the default is 1. A cost of 0 charges nothing: the
+// request passes while at least one unit is left. A negative cost is answered with 400. A cost above a limit's
+// capacity can never pass.
+func WithCost(cost func(*gin.Context) int64) Option {
+	return func(o *options) {
+		if o.cost = cost; cost == nil {
+			o.fail("WithCost(nil): leave the option out for a cost of 1")
+		}
+	}
+}
+
+// WithRefundIf gives the charge back if refund returns true, asked after the handlers ran: to count only failed
+// log-ins, say, or not to count 304. The charge is held while they run, so that a limit of 5 admits no sixth
+// request at the same time. Handle alone asks; a handler that panics is not asked about, and stays charged.
+func WithRefundIf(refund func(*gin.Context) bool) Option {
+	return func(o *options) {
+		if o.refundIf = refund; refund == nil {
+			o.fail("WithRefundIf(nil): leave the option out for no refunds")
+		}
+	}
+}
+
+// WithMaxWait holds a request that is refused until it fits, at most so long and no longer than its context
+// lives; 0, the default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
+// Requests with one key go on in the order in which they came. At most 1,024 requests of one limiter are held,
+// 128 of one key, and none that the requests held before it leave no time for: others are refused at once.
+// Only Handle waits, and not in a dry run.
+func WithMaxWait(limit time.Duration) Option {
+	return func(o *options) {
+		if o.maxWait = limit; limit < 0 {
+			o.fail("WithMaxWait(%v): the wait is negative; use 0 to refuse at once", limit)
+		}
+	}
+}
+
+// WithSkip lets requests pass without a look if skip returns true: they are not charged, not observed, and get
+// no headers.
+func WithSkip(skip func(*gin.Context) bool) Option {
+	return func(o *options) {
+		if o.skip = skip; skip == nil {
+			o.fail("WithSkip(nil): leave the option out to skip nothing")
+		}
+	}
+}
+
+// WithBackend sets where counters are kept; the default is a memory.New() of the limiter's own. It requires
+// WithName. Many limiters may share one backend.
+func WithBackend(b backend.Backend) Option {
+	return func(o *options) {
+		if o.backend = b; b == nil {
+			o.fail("WithBackend(nil): leave the option out for memory")
+		}
+	}
+}
+
+// FailurePolicy says what becomes of a request when no decision can be reached, because the backend is
+// unavailable or the KeyFunc failed. A request without a key is refused whatever the policy.
+type FailurePolicy uint8
+
+const (
+	// FailOpen, the default, lets the request pass, without headers.
+	FailOpen FailurePolicy = iota
+	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis is down.
+	FailClosed
+)
+
+// WithFailurePolicy sets what becomes of a request when no decision can be reached; the default is [FailOpen].
+func WithFailurePolicy(p FailurePolicy) Option {
+	return func(o *options) {
+		if o.policy = p; p > FailClosed {
+			o.fail("WithFailurePolicy(%d): use FailOpen or FailClosed", p)
+		}
+	}
+}
+
+// Headers is a set of response header fields. Retry-After on a refusal is not among them: it is always sent.
+type Headers uint8
+
+const (
+	// HeadersIETF are RateLimit-Policy and RateLimit, of draft-ietf-httpapi-ratelimit-headers-11.
+	HeadersIETF Headers = 1 << iota
+	// HeadersLegacy are X-RateLimit-Limit, -Remaining and -Reset, in units and in seconds from now.
+	HeadersLegacy
+	// HeadersLegacyEpoch are the same, but X-RateLimit-Reset is in seconds since 1970, as GitHub has it. It
+	// prevails over HeadersLegacy.
+	HeadersLegacyEpoch
+	// HeadersNone is the empty set.
+	HeadersNone Headers = 0
+)
+
+// WithHeaders sets which fields a response gets; the default is HeadersIETF | HeadersLegacy.
+func WithHeaders(h Headers) Option {
+	return func(o *options) {
+		o.headers, o.noHeaders = h, true
+		if h > HeadersIETF|HeadersLegacy|HeadersLegacyEpoch {
+			o.fail("WithHeaders(%d): use HeadersIETF, HeadersLegacy, HeadersLegacyEpoch or HeadersNone", h)
+		}
+	}
+}
+
+// WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503: Decision.Status and
+// Decision.Err tell them apart. Headers are set before, the handlers after the limiter do not run. The default
+// is a problem document (RFC 9457).
+func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
+	return func(o *options) {
+		if o.deny = deny; deny == nil {
+			o.fail("WithDenyHandler(nil): leave the option out for the default answer")
+		}
+	}
+}
+
+// WithObserver adds a function that is told of every decision once: of Handle, Check and Allow, also without a
+// key and when the backend failed; not of Peek, Reset and skipped requests. It runs on the request's goroutine,
+// and has to be safe for concurrent use. Decision.Key may identify a person.
+func WithObserver(observe func(context.Context, Decision)) Option {
+	return func(o *options) {
+		if observe == nil {
+			o.fail("WithObserver(nil): leave the option out for no observer")
+			return
+		}
+		o.observers = append(o.observers, observe)
+	}
+}
+
+// WithDryRun decides, charges and observes, but never refuses, never waits, and writes no headers: to try a limit
+// on real traffic first.
+func WithDryRun(on bool) Option {
+	return func(o *options) { o.dryRun = on }
+}
+
+// WithLogger sets where diagnostics go, each once; nothing is logged per request. The default is slog.Default(),
+// as it is when the limiter is made.
+func WithLogger(l *slog.Logger) Option {
+	return func(o *options) {
+		if o.logger = l; l == nil {
+			o.fail("WithLogger(nil): use slog.New(slog.DiscardHandler) for no diagnostics")
+		}
+	}
+}
