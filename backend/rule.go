@@ -80,35 +80,38 @@ func (s *Slot) Expired(now int64) bool {
 // the caller's to fill in, and whether slots changed and have to be written. They change when the cost was
 // charged, or when a limit changed and its state was carried over.
 func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int, write bool) {
-	var few [4]State
+	type loaded struct {
+		State
+		changed bool
+	}
+	var few [4]loaded
 	states := few[:0]
 	var longest int64
 	for i, r := range rules {
 		st, changed := r.load(&slots[i], now)
-		write = write || changed
-		states = append(states, st)
+		states = append(states, loaded{st, changed})
 		if wait := r.wait(&st, now, max(cost, 1)); longer(wait, longest) {
 			longest, decided = wait, i
 		}
 	}
-	if longest == 0 {
-		least := int64(math.MaxInt64)
-		for i, r := range rules {
+	least := int64(math.MaxInt64)
+	for i, r := range rules {
+		st := &states[i]
+		if longest == 0 {
 			if cost > 0 && !r.stateless {
-				r.charge(&states[i], now, cost)
-				write = true
+				r.charge(&st.State, now, cost)
+				st.changed = true
 			}
-			if left := r.remaining(&states[i], now); left < least {
+			if left := r.remaining(&st.State, now); left < least {
 				least, decided = left, i
 			}
 		}
-	}
-	if write = write && cost > 0; write {
-		for i, r := range rules {
-			slots[i].store(r, &states[i])
+		if st.changed && cost > 0 {
+			slots[i].Rule, slots[i].State = r, st.State
+			write = true
 		}
 	}
-	rules[decided].fill(&res, &states[decided], now, longest)
+	rules[decided].fill(&res, &states[decided].State, now, longest)
 	return res, decided, write
 }
 
@@ -130,27 +133,19 @@ func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *Result
 	return write
 }
 
-// Refund gives back units charged at an instant to the slot, and reports whether it changed. It works under
-// the rule that the state was last written under, so that it is right also if the limit changed in between.
-func (s *Slot) Refund(now, charged, cost int64) (write bool) {
-	r := s.Rule
-	if r == nil || r.stateless || cost <= 0 {
-		return false
+// Refund gives back cost, charged at an instant under limits, to slots, and reports whether any changed. It works
+// under the rules that the slots were last written under, so that it is right also if a limit changed in between.
+func Refund(slots []Slot, limits []Limit, now, charged, cost int64) (write bool) {
+	for i := range min(len(slots), len(limits)) {
+		s, l := &slots[i], &limits[i]
+		if s.Rule == nil || s.Rule.limit.Algorithm != l.Algorithm || l.Count == 0 || l.IsUnlimited() || cost <= 0 {
+			continue // nothing was charged here, or what was is forgotten
+		}
+		if st, _ := s.Rule.load(s, now); s.Rule.refund(&st, now, charged, cost) {
+			s.State, write = st, true
+		}
 	}
-	st, _ := r.load(s, now)
-	if !r.refund(&st, now, charged, cost) {
-		return false
-	}
-	s.State = st
-	return true
-}
-
-// store puts what r made of st into the slot. A rule that keeps no state leaves the slot as it was: the
-// units of a caller who is unlimited for a while age under the limit that they were charged to.
-func (s *Slot) store(r *Rule, st *State) {
-	if !r.stateless {
-		s.Rule, s.State = r, *st
-	}
+	return write
 }
 
 // longer reports whether waiting a is worse than waiting b; never is worst.

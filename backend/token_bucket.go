@@ -11,9 +11,11 @@ func tokenBucketLoad(r *Rule, c *Counters, old *Rule, now int64) (changed bool) 
 	if debt.us < 0 { // also if us+num/Count is between -1 and 0
 		debt = span{}
 	}
-	if old.limit.Count != r.limit.Count || old.period != r.period {
-		changed = debt != span{}
-		debt = tokenBucketCarry(r, debt, old)
+	if old != r && !old.Decides(&r.limit) {
+		changed = debt != span{} // also if only the burst is another: a refund asks for it
+		if old.limit.Count != r.limit.Count || old.period != r.period {
+			debt = tokenBucketCarry(r, debt, old)
+		}
 	}
 	if debt.us > r.full.us || debt.us == r.full.us && debt.num > r.full.num {
 		changed = true // the burst became smaller, or the clock went back

@@ -22,7 +22,7 @@ type Option func(*Backend)
 
 // WithMaxKeys sets how many keys are held at most; the default is [DefaultMaxKeys], less than 1 counts as 1.
 // One TokenBucket, SlidingWindow or FixedWindow costs about 45 bytes a key; a key with several limits or a
-// SlidingLog costs more: 64 bytes a limit, and 16 to 24 bytes for each charge in a log.
+// SlidingLog costs more: 64 bytes a limit, and 16 to 26 bytes for each charge in a log.
 //
 // Keys that have fully recovered go first. When all are live, new keys do not push one out: they share
 // overflow buckets, so that a flood of made-up keys frees nobody who is over the limit. A key that shares a
@@ -219,7 +219,6 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	if !charge.Allowed {
 		return nil
 	}
-	charged := charge.At.UnixMicro()
 	h := b.hash(key)
 	sh := b.shard(&h)
 	sh.mu.Lock()
@@ -232,11 +231,7 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	e := &sh.table.entries[at]
 	var few [4]backend.Slot
 	slots := b.slotsOf(sh, e, few[:0])
-	write := false
-	for i := range slots[:min(len(slots), len(limits))] {
-		write = slots[i].Refund(now, charged, cost) || write
-	}
-	if write {
+	if backend.Refund(slots, limits, now, charge.At.UnixMicro(), cost) {
 		b.keep(sh, e, slots)
 		sh.stir()
 	}
