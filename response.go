@@ -71,7 +71,7 @@ func newPlan(name string, asked []Limit) (*plan, error) {
 		if err != nil {
 			return nil, fmt.Errorf("ginlimit: limit name %q: %w", l.Name, err)
 		}
-		s.problem += strings.Trim(string(inJSON), `"`) + ` `
+		s.problem += `\"` + string(inJSON[1:len(inJSON)-1]) + `\" `
 		s.end = `","violated-policies":[` + string(inJSON) + `]}`
 		if !l.IsUnlimited() {
 			policies = append(policies, quoted+";q="+strconv.FormatInt(l.Count, 10)+";w="+strconv.FormatInt(seconds(l.Period), 10))

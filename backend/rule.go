@@ -118,6 +118,9 @@ func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int
 // TakeCounters is [Take] for r alone, which must not be a SlidingLog, with the state in c, written under old.
 // It fills res in, all but Limit and Source, and reports whether c changed.
 func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+	if r.limit.Algorithm == TokenBucket && !r.stateless {
+		return tokenBucketTake(r, c, old, now, cost, res)
+	}
 	st := *c
 	changed := r.loadCounters(&st, old, now)
 	wait := r.waitCounters(&st, now, max(cost, 1))
@@ -288,7 +291,7 @@ func (r *Rule) fill(res *Result, st *State, now, wait int64) {
 		r.fillCounters(res, &st.Counters, now, wait)
 		return
 	}
-	r.fillIn(res, now, wait, r.remaining(st, now), slidingLogReset(r, st))
+	fill(res, now, wait, r.remaining(st, now), slidingLogReset(r, st)-now)
 }
 
 func (r *Rule) fillCounters(res *Result, c *Counters, now, wait int64) {
@@ -296,17 +299,18 @@ func (r *Rule) fillCounters(res *Result, c *Counters, now, wait int64) {
 	if !r.stateless {
 		reset = r.resetCounters(c)
 	}
-	r.fillIn(res, now, wait, r.remainingCounters(c, now), reset)
+	fill(res, now, wait, r.remainingCounters(c, now), reset-now)
 }
 
-func (r *Rule) fillIn(res *Result, now, wait, remaining, reset int64) {
+// fill puts figures into res. The waits are in µs from now.
+func fill(res *Result, now, wait, remaining, reset int64) {
 	res.Allowed = wait == 0
 	res.Remaining = remaining
 	res.RetryAfter = Never
 	if wait >= 0 {
 		res.RetryAfter = time.Duration(wait) * time.Microsecond
 	}
-	res.ResetAfter = time.Duration(max(0, reset-now)) * time.Microsecond
+	res.ResetAfter = time.Duration(max(0, reset)) * time.Microsecond
 	res.At = time.UnixMicro(now)
 }
 
@@ -374,6 +378,9 @@ func mulDiv(a, b, c int64) (int64, bool) {
 func mulAddDiv(a, b, c, d int64) (quo, rem int64) {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	lo, carry := bits.Add64(lo, uint64(c), 0)
+	if hi+carry == 0 { // much faster
+		return int64(lo / uint64(d)), int64(lo % uint64(d))
+	}
 	q, r := bits.Div64(hi+carry, lo, uint64(d))
 	return int64(q), int64(r)
 }

@@ -5,29 +5,60 @@ package backend
 // between now and then is the debt; each unit adds Period/Count to it, and it may not exceed the capacity's
 // own refill time. In 1/Count of a µs every step is an integer, so that no rate ever drifts.
 
-// tokenBucketLoad clamps the debt to the capacity, and carries it over from old.
-func tokenBucketLoad(r *Rule, c *Counters, old *Rule, now int64) (changed bool) {
-	debt := span{c.Time - now, c.Frac}
-	if debt.us < 0 { // also if us+num/Count is between -1 and 0
-		debt = span{}
+// tokenBucketTake is TakeCounters: the steps below in one, because every decision in memory goes through it.
+func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+	debt, changed := tokenBucketDebt(r, c, old, now)
+	after := r.full
+	wait := int64(Never)
+	if cost <= r.capacity {
+		after = r.add(debt, r.cost(max(cost, 1)))
+		wait = max(0, r.sub(after, r.full).ceil())
 	}
-	if old != r && !old.Decides(&r.limit) {
-		changed = debt != span{} // also if only the burst is another: a refund asks for it
-		if old.limit.Count != r.limit.Count || old.period != r.period {
-			debt = tokenBucketCarry(r, debt, old)
+	if cost > 0 {
+		if wait == 0 {
+			debt, changed = after, true
+		}
+		if changed {
+			c.Time, c.Frac = now+debt.us, debt.num
 		}
 	}
-	if debt.us > r.full.us || debt.us == r.full.us && debt.num > r.full.num {
-		changed = true // the burst became smaller, or the clock went back
-		debt = r.full
-	}
+	fill(res, now, wait, tokenBucketFree(r, debt), debt.ceil())
+	return changed && cost > 0
+}
+
+// tokenBucketLoad brings the arrival time up to now, clamps the debt to the capacity, and carries it over from old.
+func tokenBucketLoad(r *Rule, c *Counters, old *Rule, now int64) (changed bool) {
+	debt, changed := tokenBucketDebt(r, c, old, now)
 	c.Time, c.Frac = now+debt.us, debt.num
 	return changed
 }
 
+func tokenBucketDebt(r *Rule, c *Counters, old *Rule, now int64) (debt span, changed bool) {
+	debt = span{c.Time - now, c.Frac}
+	if debt.us < 0 { // also if us+num/Count is between -1 and 0
+		debt = span{}
+	}
+	if old != r {
+		debt, changed = tokenBucketCarry(r, debt, old)
+	}
+	if debt.us >= r.full.us && (debt.us > r.full.us || debt.num > r.full.num) {
+		return r.full, true // the burst became smaller, or the clock went back
+	}
+	return debt, changed
+}
+
 // tokenBucketCarry returns the debt under r for the units that debt stands for under old, rounded up to
-// 1/Period of a unit, with Period in µs.
-func tokenBucketCarry(r *Rule, debt span, old *Rule) span {
+// 1/Period of a unit, with Period in µs. It has changed also if only the burst did: a refund asks for that.
+func tokenBucketCarry(r *Rule, debt span, old *Rule) (_ span, changed bool) {
+	if old == nil || old.limit.Algorithm != TokenBucket {
+		return span{}, false
+	}
+	if debt == (span{}) || old.Decides(&r.limit) {
+		return debt, false
+	}
+	if old.limit.Count == r.limit.Count && old.period == r.period {
+		return debt, true
+	}
 	// Used units, whole and in 1/old.period: below MaxCount, because the debt is at most the old capacity's
 	// refill time or, after the clock went back, is clamped here.
 	if debt.us > old.full.us {
@@ -35,7 +66,7 @@ func tokenBucketCarry(r *Rule, debt span, old *Rule) span {
 	}
 	units, part := mulAddDiv(debt.us, old.limit.Count, debt.num, old.period)
 	if units >= r.capacity {
-		return r.full
+		return r.full, true
 	}
 	// part < old.period, so that this is at most r.period, and the sum below at most the capacity's time.
 	rest, over := mulAddDiv(part, r.period, 0, old.period)
@@ -43,7 +74,7 @@ func tokenBucketCarry(r *Rule, debt span, old *Rule) span {
 		rest++
 	}
 	us, num := mulAddDiv(units, r.period, rest, r.limit.Count)
-	return span{us, num}
+	return span{us, num}, true
 }
 
 func tokenBucketWait(r *Rule, c *Counters, now, cost int64) int64 {
@@ -74,7 +105,12 @@ func tokenBucketRefund(r *Rule, c *Counters, now, charged, cost int64) bool {
 }
 
 func tokenBucketRemaining(r *Rule, c *Counters, now int64) int64 {
-	free := r.sub(r.full, span{c.Time - now, c.Frac})
+	return tokenBucketFree(r, span{c.Time - now, c.Frac})
+}
+
+// tokenBucketFree returns the whole units that are left beside a debt.
+func tokenBucketFree(r *Rule, debt span) int64 {
+	free := r.sub(r.full, debt)
 	// At most the capacity, because free is at most the capacity's time.
 	units, _ := mulAddDiv(free.us, r.limit.Count, free.num, r.period)
 	return units

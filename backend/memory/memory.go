@@ -123,28 +123,29 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if len(limits) != 1 || cost < 0 {
 		return b.takeAll(key, cost, limits)
 	}
-	k, err := b.known(&limits[0])
-	if err != nil {
-		return res, err
-	}
 	h := b.hash(key)
 	sh := b.shard(&h)
 	sh.mu.Lock()
-	now := b.now() // under the lock, so that it never runs backwards for a key
+	// What follows is takeAll for the common case, one limit whose state is in the key's entry, without its copies.
 	at, found := sh.table.find(&h)
-	if !found || k.id == 0 || sh.table.entries[at].rule == inSlots {
-		res, _ = b.takeSlots(sh, &h, at, found, now, cost, []*backend.Rule{k.rule})
-	} else {
-		// What follows is takeSlots for the one limit whose state is in the entry, without a copy.
-		e := &sh.table.entries[at]
-		old := k.rule
-		if e.rule != k.id {
-			old = b.rule(e.rule)
+	if !found || sh.table.entries[at].rule == inSlots {
+		sh.mu.Unlock()
+		return b.takeAll(key, cost, limits)
+	}
+	e := &sh.table.entries[at]
+	old := b.rule(e.rule)
+	rule, id := old, e.rule
+	if !old.Decides(&limits[0]) {
+		k, err := b.known(&limits[0])
+		if err != nil || k.id == 0 {
+			sh.mu.Unlock()
+			return b.takeAll(key, cost, limits)
 		}
-		c := e.get(old)
-		if k.rule.TakeCounters(&c, old, now, cost, &res) && !e.put(&c, k.id) {
-			sh.keep(e, []backend.Slot{{Rule: k.rule, State: backend.State{Counters: c}}})
-		}
+		rule, id = k.rule, k.id
+	}
+	c := e.get(old)
+	if rule.TakeCounters(&c, old, b.now(), cost, &res) && !e.put(&c, id) {
+		sh.keep(e, []backend.Slot{{Rule: rule, State: backend.State{Counters: c}}})
 	}
 	sh.mu.Unlock()
 	res.Limit = limits[0]

@@ -1,0 +1,40 @@
+# make run    starts the quick start on 127.0.0.1:8080, or on ADDR
+# make test   tests every module with the race detector
+# make lint   vet, golangci-lint, gofmt, tidy, govulncheck
+# make bench  measures what README.md states, and compares with its targets
+# make fuzz   runs every fuzz test for FUZZTIME
+# make mutate breaks the algorithms on purpose; every break must fail the suite
+
+SHELL    := /bin/bash
+MODULES  := $(patsubst %/go.mod,%,$(shell git ls-files '*go.mod'))
+FUZZTIME ?= 2m
+
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: run test lint bench fuzz mutate
+
+run:
+	cd _example && go run ./quickstart
+
+test:
+	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -race ./...); done
+
+lint:
+	@set -e; out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go mod tidy -diff && go vet ./...); done
+	@set -e; mkdir -p bin; [ -x bin/golangci-lint ] || GOBIN=$(CURDIR)/bin go install $(GOLANGCI_LINT); \
+	for m in $(MODULES); do echo "== $$m: golangci-lint"; (cd $$m && $(CURDIR)/bin/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+	@set -e; if curl -fsS -m 10 -o /dev/null https://vuln.go.dev/index/db.json; then \
+	for m in $(MODULES); do echo "== $$m: govulncheck"; (cd $$m && go run $(GOVULNCHECK) ./...); done; \
+	else echo "govulncheck is left out: its database cannot be reached"; fi
+
+bench:
+	cd benchmarks && go run ./cmd/targets
+
+fuzz:
+	@set -e; for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+mutate:
+	backend/backendtest/mutate.sh

@@ -1,0 +1,123 @@
+package backendtest_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/backendtest"
+)
+
+// store is the smallest backend there is: the algorithms, a map and a clock that a test moves.
+type store struct {
+	mu       sync.Mutex
+	now      int64 // µs
+	keys     map[string][]backend.Slot
+	counters bool // decides a limit that is alone by TakeCounters, where it can
+}
+
+var _ backend.Backend = (*store)(nil)
+
+// Take drops a key that has expired before it looks at it: a store that does so must not decide otherwise.
+func (s *store) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	if err := backend.CheckTake(cost, limits); err != nil {
+		return backend.Result{}, err
+	}
+	rules := make([]*backend.Rule, len(limits))
+	for i, limit := range limits {
+		rule, err := backend.NewRule(limit)
+		if err != nil {
+			return backend.Result{}, err
+		}
+		rules[i] = rule
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slots := s.slots(key)
+	for len(slots) < len(limits) {
+		slots = append(slots, backend.Slot{})
+	}
+	res, decided, write := s.decide(slots, rules, cost)
+	res.Limit = limits[decided]
+	if write {
+		s.keys[key] = slots
+	}
+	return res, nil
+}
+
+func (s *store) decide(slots []backend.Slot, rules []*backend.Rule, cost int64) (res backend.Result, decided int, write bool) {
+	rule := rules[0]
+	if !s.counters || len(rules) > 1 || rule.Limit().Algorithm == backend.SlidingLog {
+		return backend.Take(slots, rules, s.now, cost)
+	}
+	if write = rule.TakeCounters(&slots[0].State.Counters, slots[0].Rule, s.now, cost, &res); write {
+		slots[0].Rule = rule
+	}
+	return res, 0, write
+}
+
+// slots returns a copy of what is known of key, so that a Take that must not write cannot.
+func (s *store) slots(key string) []backend.Slot {
+	slots := s.keys[key]
+	if s.expiry(key) <= s.now {
+		delete(s.keys, key)
+		return nil
+	}
+	return append([]backend.Slot{}, slots...)
+}
+
+// expiry returns the instant at which the last slot of key expires.
+func (s *store) expiry(key string) (at int64) {
+	at = s.now
+	for _, slot := range s.keys[key] {
+		if slot.Rule != nil {
+			at = max(at, slot.Rule.Expiry(&slot.State))
+		}
+	}
+	return at
+}
+
+func (s *store) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if charge.Allowed {
+		backend.Refund(s.keys[key], limits, s.now, charge.At.UnixMicro(), cost)
+	}
+	return nil
+}
+
+func (s *store) Reset(_ context.Context, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keys, key)
+	return nil
+}
+
+func (s *store) advance(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now += d.Microseconds()
+}
+
+func TestReferenceStore(t *testing.T) { run(t, false) }
+
+func TestReferenceStoreByCounters(t *testing.T) { run(t, true) }
+
+func run(t *testing.T, counters bool) {
+	backendtest.Run(t, backendtest.Harness{
+		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
+			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+			s := &store{now: now, keys: map[string][]backend.Slot{}, counters: counters}
+			return s, s.advance
+		},
+		Backward: true,
+		TTL: func(_ *testing.T, b backend.Backend, key string) time.Duration {
+			s := b.(*store)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return time.Duration(s.expiry(key)-s.now) * time.Microsecond
+		},
+	})
+}

@@ -1,0 +1,112 @@
+package backendtest
+
+import (
+	"time"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// slack is what a real server's clock may run on during a test while the one that decides stands still.
+const slack = time.Minute
+
+var expiryRules = []rule{{
+	name:   "no key without an end",
+	demand: "A key is kept until its state carries no information any more, and not for ever.",
+	ttl:    true,
+	run: func(e *env) {
+		for _, limit := range append(everyAlgorithm(10, day), per(10, day).WithBurst(100), per(10, day).WithBurst(1)) {
+			e.reset("k")
+			e.kept("k", e.must("k", 1, limit).ResetAfter)
+			e.move(7 * hour)
+			if res := e.take("k", limit.Capacity(), limit); res.Allowed {
+				e.kept("k", res.ResetAfter)
+			} else {
+				e.kept("k", res.ResetAfter)
+				e.kept("k", e.must("k", res.Remaining, limit).ResetAfter)
+			}
+		}
+	},
+}, {
+	name:   "the longest of several limits",
+	demand: "A key is kept for as long as the state of any limit that it holds, also of one that is not passed now.",
+	ttl:    true,
+	run: func(e *env) {
+		e.must("k", 1, per(5, hour), window(5, 10*day), log(5, day))
+		e.kept("k", 10*day)
+		e.must("k", 1, per(5, hour))
+		e.kept("k", 10*day)
+		e.must("k", 1, per(5, hour), backend.Unlimited(), log(5, day))
+		e.kept("k", 10*day)
+	},
+}, {
+	name:   "a refunded window is kept",
+	demand: "A window all of whose charges were refunded is kept until it ends: a refund never moves a window.",
+	ttl:    true,
+	run: func(e *env) {
+		for _, limit := range []backend.Limit{window(5, day), sliding(5, day)} {
+			e.reset("k")
+			charge := e.must("k", 2, limit)
+			e.move(hour)
+			e.refund("k", charge, 2, limit)
+			if got := e.h.TTL(e.T, e.b, "k"); got < 23*hour-slack {
+				e.Errorf("%v: after a full refund the key is kept for %v, want 23h", limit, got)
+			}
+		}
+	},
+}, {
+	name:   "a carried state is kept for as long as it now lasts",
+	demand: "A state carried over to a longer Period is kept for as long as it lasts there, also if the charge was refused.",
+	ttl:    true,
+	run: func(e *env) {
+		for _, limits := range [][2]backend.Limit{
+			{window(5, hour), window(5, 10*day)},
+			{sliding(5, hour), sliding(5, 10*day)},
+			{log(5, hour), log(5, 10*day)},
+			{per(5, hour), per(5, 10*day)},
+		} {
+			e.reset("k")
+			e.must("k", 5, limits[0])
+			res := e.take("k", 1, limits[1])
+			if res.Allowed {
+				e.Errorf("Take(1, %v) after Take(5, %v): got %s, want a refusal", limits[1], limits[0], show(res))
+			}
+			e.kept("k", res.ResetAfter)
+		}
+	},
+}, {
+	name:   "reset leaves nothing",
+	demand: "A key that was reset is not held.",
+	ttl:    true,
+	run: func(e *env) {
+		e.must("k", 1, everyAlgorithm(5, hour)...)
+		e.reset("k")
+		e.gone("k")
+	},
+}, {
+	name:   "impossible charges leave nothing",
+	demand: "A refusal on a key that is not known, a limit that keeps no state and a refund without a charge write nothing.",
+	ttl:    true,
+	run: func(e *env) {
+		for _, limit := range append(everyAlgorithm(5, hour), backend.Unlimited(), per(0, hour)) {
+			res := e.take("k", 6, limit)
+			e.gone("k")
+			e.refund("k", res, 6, limit)
+			e.gone("k")
+		}
+	},
+}}
+
+// kept checks that the store keeps key for want, give or take the slack.
+func (e *env) kept(key string, want time.Duration) {
+	e.Helper()
+	if got := e.h.TTL(e.T, e.b, key); got < want-slack || got > want+slack {
+		e.Errorf("at %v: the store keeps the key for %v more, want %v", e.now, got, want)
+	}
+}
+
+func (e *env) gone(key string) {
+	e.Helper()
+	if got := e.h.TTL(e.T, e.b, key); got != 0 {
+		e.Errorf("at %v: the store keeps the key for %v more, want not at all", e.now, got)
+	}
+}
