@@ -31,7 +31,7 @@ func BenchmarkHandle(b *testing.B) {
 			r.SetTrustedProxies(nil)
 			r.Use(bm.use...)
 			r.GET("/ping", func(c *gin.Context) { c.String(200, "pong") })
-			q := httptest.NewRequest("GET", "/ping", nil)
+			q := httptest.NewRequest(http.MethodGet, "/ping", nil)
 			w := &discard{http.Header{}}
 			r.ServeHTTP(w, q)
 			b.ReportAllocs()

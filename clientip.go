@@ -2,7 +2,6 @@ package ginlimit
 
 import (
 	"net/http"
-	"net/netip"
 	"reflect"
 	"runtime"
 	"strings"
@@ -23,26 +22,23 @@ type seen struct {
 	*engineFacts
 }
 
-// of returns the canonical address, and whether there is one.
-func (x *clientIP) of(c *gin.Context) (netip.Addr, bool) {
+// of returns the address as it was written, which need not be one.
+func (x *clientIP) of(c *gin.Context) string {
 	facts := x.facts(c)
-	text := ""
 	switch {
 	case facts.trusting:
 		facts.warnTrust(c)
-		if text = platformIP(c, facts); text == "" {
-			return socketIP(c)
+		if facts.platform != "" {
+			if addr := c.Request.Header.Get(facts.platform); addr != "" {
+				return addr
+			}
 		}
+		return socketIP(c)
 	case !facts.mayForward(c):
 		return socketIP(c)
 	default:
-		text = c.ClientIP()
+		return c.ClientIP()
 	}
-	addr, err := netip.ParseAddr(text)
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	return canonical(addr), true
 }
 
 // facts returns what is known of the request's engine.
@@ -58,24 +54,13 @@ func (x *clientIP) facts(c *gin.Context) *engineFacts {
 	return facts
 }
 
-// socketIP returns the address that the connection came from.
-func socketIP(c *gin.Context) (netip.Addr, bool) {
-	if remote, err := netip.ParseAddrPort(c.Request.RemoteAddr); err == nil {
-		return canonical(remote.Addr()), true
+// socketIP returns the address that the connection came from: RemoteAddr without its port.
+func socketIP(c *gin.Context) string {
+	addr := c.Request.RemoteAddr
+	if i := strings.LastIndexByte(addr, ':'); i > 0 && addr[0] != '[' && strings.IndexByte(addr, ':') == i {
+		return addr[:i] // what net/http writes for IPv4
 	}
-	addr, err := netip.ParseAddr(c.RemoteIP())
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	return canonical(addr), true
-}
-
-// platformIP returns what the platform that the engine trusts, such as a CDN, says of the client, or "".
-func platformIP(c *gin.Context, facts *engineFacts) string {
-	if facts.platform == "" {
-		return ""
-	}
-	return c.Request.Header.Get(facts.platform)
+	return c.RemoteIP()
 }
 
 // engineFacts is what ByIP has to know of an engine, and what was said about it.

@@ -151,20 +151,21 @@ func (l *Limiter) Handle(c *gin.Context) {
 	if l.inRequest {
 		l.warnInRequest(c)
 	}
-	v := &visit{limiter: l, plan: l.own, before: before, handled: true}
-	d := &v.decision
-	l.decide(c, v, true)
-	if d.Err == ErrSkip {
+	var d Decision
+	plan := l.decide(c, &d, true)
+	if errors.Is(d.Err, ErrSkip) {
 		c.Next()
 		return
 	}
+	v := newVisit(l, plan, &d, before)
+	v.handled = true
 	v.enter(c)
-	status := d.Status()
+	status, retryAfter := d.Status(), ""
 	if !d.DryRun {
-		v.writeHeaders(c, status)
+		retryAfter = v.writeHeaders(c, status)
 	}
 	if status != 0 {
-		l.refuse(c, v, status)
+		l.refuse(c, v, status, retryAfter)
 		return
 	}
 	keys := len(c.Keys)
@@ -175,7 +176,7 @@ func (l *Limiter) Handle(c *gin.Context) {
 		_ = l.backend.Refund(ctx, l.backendKey(d.Key), d.Result, d.Cost, d.Limits...)
 	}
 	if len(c.Keys) != keys && d.Err == nil {
-		l.checkOrder(c, d)
+		l.checkOrder(c, &d)
 	}
 }
 
@@ -183,12 +184,12 @@ func (l *Limiter) Handle(c *gin.Context) {
 // handler that knows only half-way what a request is. Each call charges. A request that is skipped, by
 // WithSkip or ErrSkip, has ErrSkip as its Err.
 func (l *Limiter) Check(c *gin.Context) Decision {
-	v := &visit{limiter: l, plan: l.own, before: visitOf(c)}
-	l.decide(c, v, false)
-	if v.decision.Err != ErrSkip {
-		v.enter(c)
+	var d Decision
+	plan := l.decide(c, &d, false)
+	if !errors.Is(d.Err, ErrSkip) {
+		newVisit(l, plan, &d, visitOf(c)).enter(c)
 	}
-	return v.decision
+	return d
 }
 
 // FromContext returns the tightest decision that was made for the request so far, and whether there was one:
@@ -199,7 +200,7 @@ func FromContext(c *gin.Context) (Decision, bool) {
 	if v == nil {
 		return Decision{}, false
 	}
-	return v.tightest(func(*visit) bool { return true }).decision, true
+	return v.tightest(func(*visit) bool { return true }).decision(), true
 }
 
 // Allow decides outside HTTP: it charges cost to key, which is what the limiter's KeyFunc would return, under
@@ -232,34 +233,29 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 	return l.backend.Reset(ctx, l.backendKey(key))
 }
 
-// decide fills the decision in for a request, and tells the observers unless the request is skipped.
-func (l *Limiter) decide(c *gin.Context, v *visit, mayWait bool) {
-	d := &v.decision
+// decide fills d in for a request, tells the observers unless the request is skipped, and returns the plan of the
+// limits in force.
+func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
 	if l.skip != nil && l.skip(c) {
 		d.Err = ErrSkip
-		return
+		return nil
 	}
 	l.init(d)
+	plan := l.own
 	known := len(c.Keys)
 	key, err := l.key(c)
 	if len(c.Keys) != known {
 		l.warnTrust(c)
 	}
-	if errors.Is(err, ErrSkip) {
-		d.Err = ErrSkip
-		return
-	}
 	if l.keyed(d, key, err) {
 		if l.tier != nil {
-			if l.lookUp(c, v); d.Err != nil {
-				return
-			}
+			plan = l.lookUp(c, d)
 		}
 		cost := int64(1)
-		if l.cost != nil {
+		if l.cost != nil && d.Err == nil {
 			cost = l.cost(c)
 		}
-		if l.costs(d, cost) {
+		if d.Err == nil && l.costs(d, cost) {
 			if mayWait && l.maxWait > 0 && !l.dryRun {
 				l.takeOrWait(c.Request.Context(), d)
 			} else {
@@ -267,9 +263,10 @@ func (l *Limiter) decide(c *gin.Context, v *visit, mayWait bool) {
 			}
 		}
 	}
-	if len(l.observers) > 0 {
+	if len(l.observers) > 0 && !errors.Is(d.Err, ErrSkip) {
 		l.observe(c.Request.Context(), d)
 	}
+	return plan
 }
 
 func (l *Limiter) init(d *Decision) {
@@ -284,6 +281,8 @@ func (l *Limiter) keyed(d *Decision, key string, err error) bool {
 		return true
 	case err == nil:
 		d.Err = ErrNoKey
+	case errors.Is(err, ErrSkip):
+		d.Err = ErrSkip
 	default:
 		d.Err = err
 		d.failOpen = l.policy == FailOpen && !errors.Is(err, ErrNoKey)
@@ -314,26 +313,26 @@ func (l *Limiter) replace(d *Decision, limits []Limit) bool {
 	return true
 }
 
-// lookUp puts the tier in. Whatever goes wrong, the limiter's own limits stay.
-func (l *Limiter) lookUp(c *gin.Context, v *visit) {
-	d := &v.decision
+// lookUp puts the tier in, and returns the plan of its limits. Whatever goes wrong, the limiter's own stay.
+func (l *Limiter) lookUp(c *gin.Context, d *Decision) *plan {
 	tier, err := l.tier(c)
-	switch {
-	case errors.Is(err, ErrSkip):
+	if errors.Is(err, ErrSkip) {
 		d.Err = ErrSkip
-	case err != nil:
-		d.TierErr = err
-	default:
+		return l.own
+	}
+	if err == nil {
 		d.Tier = tier.Name
 		if len(tier.Limits) == 0 {
-			return
+			return l.own
 		}
-		if p, err := l.plans.get(l.name, tier); err != nil {
-			d.TierErr = err
-		} else {
-			d.Limits, v.plan = p.limits, p
+		var p *plan
+		if p, err = l.plans.get(l.name, tier); err == nil {
+			d.Limits = p.limits
+			return p
 		}
 	}
+	d.TierErr = err
+	return l.own
 }
 
 // take asks the backend.

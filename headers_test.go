@@ -197,7 +197,8 @@ func TestExposeHeaders(t *testing.T) {
 		"dry run": {[]string{"X-A"}, []ginlimit.Option{ginlimit.WithDryRun(true)}, []string{"X-A"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			shared := slices.Grow(slices.Clone(tt.have), 8) // with room, so that an append would write into it
+			shared := append(make([]string, 0, 8), tt.have...) // with room, so that an append would write into it
+			before := slices.Clone(shared[:8])
 			limiter := ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), tt.opts...)
 			r := engine(func(c *gin.Context) {
 				if tt.have != nil {
@@ -205,8 +206,8 @@ func TestExposeHeaders(t *testing.T) {
 				}
 			}, limiter, ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), append(tt.opts, ginlimit.WithName("second"))...))
 			for range 3 {
-				assert.Equal(t, tt.want, send(r).Header().Values(expose))
-				assert.Equal(t, tt.have, []string(slices.Clip(shared))[:len(tt.have):len(tt.have)])
+				assert.ElementsMatch(t, tt.want, send(r).Header().Values(expose))
+				assert.Equal(t, before, shared[:8])
 			}
 		})
 	}

@@ -47,26 +47,27 @@ func ByIPPrefix(v4Bits, v6Bits int) KeyFunc {
 	return byAddr("net:", v4Bits, v6Bits)
 }
 
-// byAddr remembers the keys of recent addresses, because a key costs an allocation.
+// byAddr remembers the keys of recent addresses, by how they were spelled: parsing one and writing its key costs more
+// than all the rest of a decision.
 func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
-	type known struct {
-		addr netip.Addr
-		key  string
-	}
+	type known struct{ text, key string }
 	var clients clientIP
 	var recent [256]atomic.Pointer[known]
 	return func(c *gin.Context) (string, error) {
-		addr, ok := clients.of(c)
-		if !ok {
-			return "", ErrNoKey
+		text := clients.of(c)
+		place := uint8(0)
+		for i := range len(text) {
+			place = place*31 + text[i]
 		}
-		bytes := addr.As16()
-		place := &recent[bytes[15]^bytes[14]*7^bytes[13]*31^bytes[7]*101]
-		if k := place.Load(); k != nil && k.addr == addr {
+		if k := recent[place].Load(); k != nil && k.text == text {
 			return k.key, nil
 		}
-		k := &known{addr: addr, key: kind + prefixKey(addr, v4Bits, v6Bits)}
-		place.Store(k)
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return "", ErrNoKey
+		}
+		k := &known{text: strings.Clone(text), key: kind + prefixKey(canonical(addr), v4Bits, v6Bits)}
+		recent[place].Store(k)
 		return k.key, nil
 	}
 }

@@ -155,7 +155,7 @@ func WithBackend(b backend.Backend) Option {
 type FailurePolicy uint8
 
 const (
-	// FailOpen, the default, lets the request pass, without headers.
+	// FailOpen lets the request pass, without headers. It is the default.
 	FailOpen FailurePolicy = iota
 	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis is down.
 	FailClosed

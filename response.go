@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -178,33 +177,39 @@ func (pc *planCache) get(limiter string, tier Tier) (*plan, error) {
 	return fresh, nil
 }
 
-// writeHeaders puts the fields for a decision, and for those of the limiters before it, into the response.
-func (v *visit) writeHeaders(c *gin.Context, status int) {
-	d, h := &v.decision, c.Writer.Header()
+// writeHeaders puts the fields for a decision, and for those of the limiters before it, into the response. It
+// returns the value of Retry-After, "" if there is none.
+func (v *visit) writeHeaders(c *gin.Context, status int) (retryAfter string) {
+	h := c.Writer.Header()
 	if status != 0 {
 		h[fieldCache] = noStore
 	}
-	if d.Err != nil {
+	if v.err() != nil {
 		if status == http.StatusServiceUnavailable {
 			h[fieldRetry] = unavailableRetry
 		}
-		return
+		return ""
 	}
-	retry := int64(-1)
-	if !d.Allowed && d.RetryAfter >= 0 {
-		retry = max(1, seconds(d.RetryAfter))
-	}
-	v.format(retry)
-	if retry > 0 {
-		h[fieldRetry] = v.values[3:4:4]
+	t := seconds(v.resetAfter)
+	if !v.allowed && v.retryAfter >= 0 {
+		t = max(1, seconds(v.retryAfter))
+		retryAfter = strconv.FormatInt(t, 10)
+		h[fieldRetry] = []string{retryAfter}
 	}
 	headers := v.limiter.headers
+	if headers == HeadersNone {
+		return retryAfter
+	}
+	if old := h[fieldExpose]; len(old) > 0 {
+		h[fieldExpose] = v.limiter.exposing(old)
+	}
 	if headers&HeadersIETF != 0 {
 		v.writePolicy(h)
 	}
-	if d.Limit.IsUnlimited() {
-		return
+	if v.unlimited() {
+		return retryAfter
 	}
+	v.format(t)
 	if headers&HeadersIETF != 0 && v.isTightest(HeadersIETF) {
 		h[fieldRate] = v.values[0:1:1]
 	}
@@ -213,9 +218,7 @@ func (v *visit) writeHeaders(c *gin.Context, status int) {
 		h[fieldRemaining] = v.values[1:2:2]
 		h[fieldReset] = v.values[2:3:3]
 	}
-	if old := h[fieldExpose]; len(old) > 0 && headers != HeadersNone {
-		h[fieldExpose] = v.limiter.exposing(old)
-	}
+	return retryAfter
 }
 
 // writePolicy adds the limiter's policies to those of the limiters before it.
@@ -235,53 +238,38 @@ func (v *visit) writePolicy(h http.Header) {
 
 // isTightest reports whether no limiter before v that shows such fields is nearer to its limit.
 func (v *visit) isTightest(fields Headers) bool {
-	return v.before == nil || v.tightest(func(b *visit) bool {
-		return b.shows(fields) && !b.decision.Limit.IsUnlimited()
-	}) == v
+	return v.before == nil || v.tightest(func(b *visit) bool { return b.shows(fields) && !b.unlimited() }) == v
 }
 
 // shows reports whether v put such fields into the response.
 func (v *visit) shows(fields Headers) bool {
-	return v.handled && !v.decision.DryRun && v.decision.Err == nil && v.limiter.headers&fields != 0
+	return v.handled && !v.limiter.dryRun && v.err() == nil && v.limiter.headers&fields != 0
 }
+
+// unlimited reports whether v was decided by no limit at all.
+func (v *visit) unlimited() bool { return v.plan.limits[v.limit].IsUnlimited() }
 
 // shown returns what is prepared for the limit that decided.
-func (v *visit) shown() *shown {
-	for i := 1; i < len(v.plan.limits); i++ {
-		if v.plan.limits[i].Name == v.decision.Limit.Name {
-			return &v.plan.shown[i]
-		}
-	}
-	return &v.plan.shown[0]
-}
+func (v *visit) shown() *shown { return &v.plan.shown[v.limit] }
 
-// format writes the values of the fields that change: RateLimit, X-RateLimit-Remaining, X-RateLimit-Reset and
-// Retry-After, if retry is not negative. All stand in v's own memory, so that they cost no allocation.
-func (v *visit) format(retry int64) {
-	d := &v.decision
-	reset := seconds(d.ResetAfter)
-	t := reset
-	if retry >= 0 {
-		t = retry
-	}
+// format writes the values of the fields that change, with t as RateLimit has it. They stand in v's own memory, so
+// that they cost no allocation.
+func (v *visit) format(t int64) {
+	reset := seconds(v.resetAfter)
 	if v.limiter.headers&HeadersLegacyEpoch != 0 {
-		reset = time.Now().Add(d.ResetAfter + time.Second - 1).Unix()
+		reset = time.Now().Add(v.resetAfter + time.Second - 1).Unix()
 	}
 	b := append(v.text[:0], v.shown().rate...)
 	from := len(b)
-	b = strconv.AppendInt(b, d.Remaining, 10)
+	b = strconv.AppendInt(b, v.remaining, 10)
 	remaining := len(b)
 	b = append(b, ";t="...)
 	b = strconv.AppendInt(b, t, 10)
 	rate := len(b)
 	b = strconv.AppendInt(b, reset, 10)
-	end := len(b)
-	if retry >= 0 {
-		b = strconv.AppendInt(b, retry, 10)
-	}
 	// Nothing writes to b from here on: it is as immutable as a string has to be.
 	s := unsafe.String(unsafe.SliceData(b), len(b))
-	v.values = [4]string{s[:rate], s[from:remaining], s[rate:end], s[end:]}
+	v.values = [3]string{s[:rate], s[from:remaining], s[rate:]}
 }
 
 // seconds returns d in whole seconds, rounded up.
@@ -329,10 +317,10 @@ func (l *Limiter) exposing(old []string) []string {
 }
 
 // refuse answers a request that does not pass.
-func (l *Limiter) refuse(c *gin.Context, v *visit, status int) {
+func (l *Limiter) refuse(c *gin.Context, v *visit, status int, retryAfter string) {
 	c.Abort()
 	if l.deny != nil {
-		l.deny(c, v.decision)
+		l.deny(c, v.decision())
 		return
 	}
 	c.Writer.Header()[fieldType] = problemJSON
@@ -342,7 +330,7 @@ func (l *Limiter) refuse(c *gin.Context, v *visit, status int) {
 		return
 	}
 	// The client may be gone; then there is nobody to tell.
-	_, _ = c.Writer.Write(v.problem(status))
+	_, _ = c.Writer.Write(v.problem(status, retryAfter))
 }
 
 // problem returns the beginning of a problem document (RFC 9457), up to the text of its detail. The types are those
@@ -361,7 +349,7 @@ var (
 )
 
 // problem returns the whole document for a decision. It says nothing of errors, which are none of the client's business.
-func (v *visit) problem(status int) []byte {
+func (v *visit) problem(status int, retryAfter string) []byte {
 	switch status {
 	case http.StatusBadRequest:
 		return problemNoKey
@@ -371,47 +359,15 @@ func (v *visit) problem(status int) []byte {
 	s := v.shown()
 	b := make([]byte, 0, len(s.problem)+len(s.end)+64)
 	b = append(b, s.problem...)
-	switch {
-	case v.values[3] == "":
+	switch retryAfter {
+	case "":
 		b = append(b, "can never cover what this request costs."...)
-	case v.values[3] == "1":
+	case "1":
 		b = append(b, "is used up; try again in 1 second."...)
 	default:
 		b = append(b, "is used up; try again in "...)
-		b = append(b, v.values[3]...)
+		b = append(b, retryAfter...)
 		b = append(b, " seconds."...)
 	}
 	return append(b, s.end...)
-}
-
-// tighter reports whether a says less of what is left than b: refusals first, then the longest wait or the least
-// that remains; dry runs and failures last.
-func tighter(a, b *Decision) bool {
-	if ra, rb := rank(a), rank(b); ra != rb {
-		return ra > rb
-	}
-	if !a.Allowed {
-		return waitOf(a) > waitOf(b)
-	}
-	return a.Remaining < b.Remaining
-}
-
-func rank(d *Decision) int {
-	switch {
-	case d.Err != nil:
-		return 0
-	case d.DryRun:
-		return 1
-	case d.Allowed:
-		return 2
-	default:
-		return 3
-	}
-}
-
-func waitOf(d *Decision) time.Duration {
-	if d.RetryAfter < 0 {
-		return math.MaxInt64
-	}
-	return d.RetryAfter
 }

@@ -1,28 +1,89 @@
 package ginlimit
 
 import (
+	"math"
 	"net/http"
 	"reflect"
+	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/ginlimit/ginlimit/backend"
 )
 
 // visit is what a request knows of one limiter's decision about it.
 //
 // It travels as the request's gin.ResponseWriter, in front of the one that was there, and passes everything on to
 // it. The obvious place would be c.Set, but that allocates a map for the request, which costs more than all the rest
-// of the decision; the visit itself has to be allocated anyway, because the header values are in it.
+// of the decision; the visit itself has to be allocated anyway, because the header values are in it. It is as small
+// as it can be, for the same reason: a Decision has twice its size.
 type visit struct {
 	gin.ResponseWriter
 
-	limiter  *Limiter
-	plan     *plan
-	before   *visit // of the limiter before
-	handled  bool   // by Handle, not by Check
-	decision Decision
+	limiter *Limiter
+	plan    *plan
+	before  *visit    // of the limiter before
+	failed  *Decision // the whole decision, if it has an error
 
-	values [4]string // RateLimit, Remaining, Reset, Retry-After
-	text   [72]byte  // what they say
+	key        string
+	tier       string
+	cost       int64
+	remaining  int64
+	retryAfter time.Duration
+	resetAfter time.Duration
+	at         time.Time
+	elapsed    time.Duration
+	waited     time.Duration
+	limit      uint32 // index in plan.limits of the one that decided
+	source     backend.Source
+	allowed    bool
+	handled    bool // by Handle, not by Check
+
+	values [3]string // RateLimit, X-RateLimit-Remaining, X-RateLimit-Reset
+	text   [48]byte  // what they say, if it is no longer
+}
+
+// newVisit keeps a decision under the limits of a plan.
+func newVisit(l *Limiter, p *plan, d *Decision, before *visit) *visit {
+	v := &visit{
+		limiter: l, plan: p, before: before,
+		key: d.Key, tier: d.Tier, cost: d.Cost,
+		remaining: d.Remaining, retryAfter: d.RetryAfter, resetAfter: d.ResetAfter, at: d.At,
+		elapsed: d.Elapsed, waited: d.Waited, source: d.Source, allowed: d.Allowed,
+	}
+	for i := 1; i < len(p.limits); i++ {
+		if p.limits[i].Name == d.Limit.Name {
+			v.limit = uint32(i)
+		}
+	}
+	if d.Err != nil || d.TierErr != nil {
+		whole := *d
+		v.failed = &whole
+	}
+	return v
+}
+
+// decision returns what newVisit was given.
+func (v *visit) decision() Decision {
+	if v.failed != nil {
+		return *v.failed
+	}
+	return Decision{
+		Limiter: v.limiter.name, Tier: v.tier, Key: v.key, Cost: v.cost,
+		Result: Result{
+			Allowed: v.allowed, Limit: v.plan.limits[v.limit], Remaining: v.remaining,
+			RetryAfter: v.retryAfter, ResetAfter: v.resetAfter, At: v.at, Source: v.source,
+		},
+		Limits: v.plan.limits, Elapsed: v.elapsed, Waited: v.waited, DryRun: v.limiter.dryRun,
+	}
+}
+
+// err returns the decision's error.
+func (v *visit) err() error {
+	if v.failed == nil {
+		return nil
+	}
+	return v.failed.Err
 }
 
 // Unwrap serves http.ResponseController.
@@ -51,11 +112,43 @@ func (v *visit) handledBy(l *Limiter) bool {
 func (v *visit) tightest(counts func(*visit) bool) *visit {
 	best := v
 	for b := v.before; b != nil; b = b.before {
-		if counts(b) && (!counts(best) || tighter(&b.decision, &best.decision)) {
+		if counts(b) && (!counts(best) || tighter(b, best)) {
 			best = b
 		}
 	}
 	return best
+}
+
+// tighter reports whether a says less of what is left than b: refusals first, then the longest wait or the least
+// that remains; dry runs and failures last.
+func tighter(a, b *visit) bool {
+	if ra, rb := a.rank(), b.rank(); ra != rb {
+		return ra > rb
+	}
+	if !a.allowed {
+		return a.wait() > b.wait()
+	}
+	return a.remaining < b.remaining
+}
+
+func (v *visit) rank() int {
+	switch {
+	case v.err() != nil:
+		return 0
+	case v.limiter.dryRun:
+		return 1
+	case v.allowed:
+		return 2
+	default:
+		return 3
+	}
+}
+
+func (v *visit) wait() time.Duration {
+	if v.retryAfter < 0 {
+		return math.MaxInt64
+	}
+	return v.retryAfter
 }
 
 // plainWriter is the type of the writer that a request starts with.

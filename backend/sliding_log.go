@@ -17,6 +17,7 @@ func slidingLogLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
 		gone++
 	}
 	st.Log = st.Log[gone:]
+	st.Time = now // when an empty log was reset
 	back := len(st.Log) > 0 && st.Log[len(st.Log)-1].At > now
 	if back || old.period != r.period {
 		changed = len(st.Log) > 0

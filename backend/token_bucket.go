@@ -19,7 +19,7 @@ func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Resu
 			debt, changed = after, true
 		}
 		if changed {
-			c.Time, c.Frac = now+debt.us, debt.num
+			*c = Counters{Time: now + debt.us, Frac: debt.num} // nothing of another algorithm stays
 		}
 	}
 	fill(res, now, wait, tokenBucketFree(r, debt), debt.ceil())
@@ -61,7 +61,7 @@ func tokenBucketCarry(r *Rule, debt span, old *Rule) (_ span, changed bool) {
 	}
 	// Used units, whole and in 1/old.period: below MaxCount, because the debt is at most the old capacity's
 	// refill time or, after the clock went back, is clamped here.
-	if debt.us > old.full.us {
+	if debt.us > old.full.us || debt.us == old.full.us && debt.num > old.full.num {
 		debt = old.full
 	}
 	units, part := mulAddDiv(debt.us, old.limit.Count, debt.num, old.period)

@@ -33,7 +33,7 @@ type users map[string]string
 
 func newRouter(u users) *gin.Engine {
 	r := gin.New()
-	_ = r.SetTrustedProxies(nil)
+	r.SetTrustedProxies(nil)
 	r.Use(gin.Recovery())
 	r.POST("/login",
 		limitFailures("login-address", perAddress, ginlimit.ByIP()),

@@ -43,7 +43,7 @@ const account = "account" // what authenticate sets
 
 func newRouter(db *database) *gin.Engine {
 	r := gin.New()
-	_ = r.SetTrustedProxies(nil)
+	r.SetTrustedProxies(nil)
 	r.Use(gin.Recovery(), authenticate(db)) // before the limiter, which has to know who is asking
 	r.POST("/v1/upgrade", upgradeToPro(db)) // not limited: who has used up a plan wants to get here
 

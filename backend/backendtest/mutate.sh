@@ -104,7 +104,7 @@ token_bucket.go | a change forgets what was used | debt, changed = tokenBucketCa
 token_bucket.go | a changed burst is not written | return debt, true\n\t}\n\t// Used => return debt, false\n\t}\n\t// Used
 token_bucket.go | another algorithm goes on with the state | if old == nil || old.limit.Algorithm != TokenBucket { => if old == nil {
 token_bucket.go | clamp to the capacity removed | return r.full, true // the burst => return debt, changed // the burst
-token_bucket.go | clamp rounds up to the capacity | (debt.us > r.full.us || debt.num > r.full.num) => (debt.us >= r.full.us)
+token_bucket.go | clamp rounds up to the capacity | (debt.us > r.full.us || debt.num > r.full.num) => (debt.us >= 0)
 token_bucket.go | clamp ignores parts of a µs | (debt.us > r.full.us || debt.num > r.full.num) => (debt.us > r.full.us)
 token_bucket.go | a clamped state is not written | return r.full, true // the burst => return r.full, false // the burst
 token_bucket.go | carry: rounded down | if over > 0 { => if over < 0 {
@@ -118,7 +118,7 @@ token_bucket.go | take: an exact fit is refused | wait = max(0, r.sub(after, r.f
 token_bucket.go | take: a look asks for nothing | r.cost(max(cost, 1)) => r.cost(cost)
 token_bucket.go | take: a look is charged | \tif cost > 0 {\n\t\tif wait => \tif cost >= 0 {\n\t\tif wait
 token_bucket.go | take: a cost of the whole capacity never passes | if cost <= r.capacity { => if cost < r.capacity {
-token_bucket.go | take: parts of a µs dropped | \t\t\tc.Time, c.Frac = now+debt.us, debt.num => \t\t\tc.Time, c.Frac = now+debt.us, 0
+token_bucket.go | take: one unit, whatever the cost | after = r.add(debt, r.cost(max(cost, 1))) => after = r.add(debt, r.unit)
 token_bucket.go | take: a refusal does not write what was carried | \t\tif changed { => \t\tif wait == 0 {
 token_bucket.go | take: a look says that it wrote | return changed && cost > 0 => return changed
 token_bucket.go | take: reset rounded down | debt.ceil())\n => debt.us)\n
@@ -128,7 +128,7 @@ token_bucket.go | charge: parts of a µs dropped | now+debt.us, debt.num\n}\n\n/
 token_bucket.go | refund: a charge as old as the refill time counts | now-charged >= r.full.ceil() => now-charged > r.full.ceil()
 token_bucket.go | refund: age measured against the period | now-charged >= r.full.ceil() => now-charged >= r.period
 token_bucket.go | refund: age ignored | if now-charged >= r.full.ceil() || debt == (span{}) => if debt == (span{})
-token_bucket.go | refund: above the capacity | if cost >= r.capacity || debt.us < 0 => if cost >= r.capacity
+token_bucket.go | refund: of the whole capacity gives nothing | if cost >= r.capacity || debt.us < 0 => if cost > r.capacity || debt.us < 0
 token_bucket.go | refund: one unit, whatever the cost | debt = r.sub(debt, r.cost(cost)) => debt = r.sub(debt, r.unit)
 token_bucket.go | refund: parts of a µs dropped | now+debt.us, debt.num\n\treturn true => now+debt.us, 0\n\treturn true
 token_bucket.go | remaining: parts of a µs dropped | mulAddDiv(free.us, r.limit.Count, free.num, r.period) => mulAddDiv(free.us, r.limit.Count, 0, r.period)
@@ -168,12 +168,11 @@ sliding_log.go | charges age under the new limit | now-st.Log[gone].At >= old.pe
 sliding_log.go | used units of dropped charges are kept | st.Used -= st.Log[gone].Units => st.Used -= 0
 sliding_log.go | a charge now is taken for the future | .At > now\n => .At >= now\n
 sliding_log.go | carry-over ignored | if back || old.period != r.period { => if back {
-sliding_log.go | a clock that went back is ignored | if back || old.period != r.period { => if old.period != r.period {
+sliding_log.go | a clock that went back is ignored | if back || old.period != r.period { => if back && now < 0 || old.period != r.period {
 sliding_log.go | a carried log is not written | changed = len(st.Log) > 0 => changed = len(st.Log) > 1<<30
 sliding_log.go | clamp removed | for st.Used > r.limit.Count { => for st.Used > MaxCount {
 sliding_log.go | clamp drops whole charges | drop := min(st.Log[0].Units, st.Used-r.limit.Count) => drop := st.Log[0].Units
 sliding_log.go | clamp writes to the shared log | st.Log, changed = slices.Clone(st.Log), true => changed = true
-sliding_log.go | clamp keeps empty charges | if st.Log[0].Units -= drop; st.Log[0].Units == 0 { => if st.Log[0].Units -= drop; st.Used > r.limit.Count {
 sliding_log.go | carry: age off by one | mulDiv(max(0, now-c.At), r.period => mulDiv(max(0, now-c.At)+1, r.period
 sliding_log.go | carry: charges that meet replace one another | carried[last].Units += c.Units => carried[last].Units = c.Units
 sliding_log.go | carry: charges that meet stay apart | last >= 0 && carried[last].At == c.At => last >= 0 && carried[last].At > c.At
@@ -222,7 +221,7 @@ rule.go | a look asks for nothing | r.wait(&st, now, max(cost, 1)) => r.wait(&st
 rule.go | a look writes | if st.changed && cost > 0 { => if st.changed {
 rule.go | a refusal writes every limit | if st.changed && cost > 0 { => if cost > 0 {
 rule.go | a look under one limit asks for nothing | r.waitCounters(&st, now, max(cost, 1)) => r.waitCounters(&st, now, cost)
-rule.go | one limit: a refused charge does not write what was carried | if write = wait == 0 || changed; write { => if write = wait == 0; write {
+rule.go | one limit: a refused charge does not write what was carried | if write = wait == 0 || changed; write { => if write = wait == 0 || changed && wait < 0; write {
 rule.go | one limit: a refused cost is charged | \t\tif wait == 0 {\n => \t\tif wait >= 0 {\n
 rule.go | a limit without state says that it wrote | if cost > 0 && !r.stateless {\n\t\t\t\tr.charge => if cost > 0 {\n\t\t\t\tr.charge
 rule.go | another algorithm goes on with the state | s.Rule.limit.Algorithm != r.limit.Algorithm || r.stateless: => r.stateless:
@@ -232,14 +231,14 @@ rule.go | expiry of a refunded window too early | return max(st.Time+r.period, r
 rule.go | expiry of a sliding window too early | return max(st.Time+r.period, r.reset(st)) => return st.Time + r.period
 rule.go | expired 1 µs late | s.Rule.Expiry(&s.State) <= now => s.Rule.Expiry(&s.State) < now
 rule.go | refund of cost 0 writes | || cost <= 0 { => || cost < 0 {
-rule.go | refund: to another algorithm | s.Rule.limit.Algorithm != l.Algorithm || => s.Rule == nil ||
+rule.go | refund: to another algorithm | s.Rule == nil || s.Rule.limit.Algorithm != l.Algorithm || => s.Rule == nil ||
 rule.go | refund: of an unlimited charge | l.Count == 0 || l.IsUnlimited() || => l.Count == 0 ||
 rule.go | refund does not write | s.State, write = st, true => write = true
 rule.go | a refusal for ever looks like a yes | res.RetryAfter = Never => res.RetryAfter = 0
 rule.go | reset after below nothing | time.Duration(max(0, reset)) => time.Duration(reset)
 rule.go | a negative cost passes | if cost < 0 { => if cost < -1 {
 rule.go | no limits pass | if len(limits) == 0 { => if len(limits) < 0 {
-rule.go | span: add does not carry a full µs | if s.num >= r.limit.Count { => if s.num > r.limit.Count {
+rule.go | span: add drops parts of a µs | a.us + b.us, a.num + b.num => a.us + b.us, a.num
 rule.go | span: sub borrows for nothing | if s.num < 0 { => if s.num <= 0 {
 rule.go | span: whole µs rounded up | if s.num > 0 { => if s.num >= 0 {
 rule.go | decides: bursts ignored | r.limit.Burst == l.Burst && r.limit => r.limit

@@ -79,15 +79,23 @@ type taken struct {
 func asRules(traces []trace) []rule {
 	var rules []rule
 	for _, tr := range traces {
-		back := false
-		for _, s := range tr.steps {
-			if s, ok := s.(take); ok && s.at < 0 {
-				back = true
-			}
-		}
-		rules = append(rules, rule{name: tr.name, demand: tr.demand, backward: back, run: tr.play})
+		rules = append(rules, rule{name: tr.name, demand: tr.demand, backward: tr.goesBack(), run: tr.play})
 	}
 	return rules
+}
+
+// goesBack reports whether the clock does.
+func (tr trace) goesBack() bool {
+	now := time.Duration(0)
+	for _, s := range tr.steps {
+		if s, ok := s.(take); ok {
+			if s.at < now {
+				return true
+			}
+			now = s.at
+		}
+	}
+	return false
 }
 
 func (tr trace) play(e *env) {

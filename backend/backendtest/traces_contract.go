@@ -492,6 +492,14 @@ var backwardTraces = []trace{{
 		take{-hour + 15*sec, 10, yes, 0, 0, 10 * sec},
 	},
 }, {
+	name:   "token bucket: clamped to the last part of a µs",
+	demand: "When the clock goes back no more than the capacity is used, to the last part of a µs.",
+	limits: one(per(1500, ms).WithBurst(2)),
+	steps: []step{
+		take{0, 1, yes, 1, 0, 1 * µs},
+		take{-1 * µs, 0, no, 0, 1 * µs, 2 * µs}, // 4/3 µs, not 5/3
+	},
+}, {
 	name:   "token bucket: clamped before it is carried",
 	demand: "A limit that changes after the clock went back carries over no more units than the old one had, to the last part of a µs.",
 	limits: one(per(1500, ms).WithBurst(2)),
@@ -524,6 +532,17 @@ var backwardTraces = []trace{{
 		take{10 * sec, 1, yes, 0, 0, 10 * sec},
 		take{-hour, 1, no, 0, 10 * sec, 10 * sec},
 		take{-hour + 10*sec, 3, yes, 0, 0, 10 * sec},
+	},
+}, {
+	name:   "sliding log: charges that meet",
+	demand: "Charges from the future are from then on one charge at the present instant.",
+	limits: one(log(9, 10*sec)),
+	steps: []step{
+		take{3 * sec, 1, yes, 8, 0, 10 * sec},
+		take{5 * sec, 1, yes, 7, 0, 10 * sec},
+		take{-1 * sec, 3, yes, 4, 0, 10 * sec},
+		refund{-1 * sec, 3},
+		take{-1 * sec, 0, yes, 7, 0, 10 * sec},
 	},
 }, {
 	name:   "sliding log: an empty one",
