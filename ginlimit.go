@@ -244,9 +244,6 @@ func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
 	plan := l.own
 	known := len(c.Keys)
 	key, err := l.key(c)
-	if len(c.Keys) != known {
-		l.warnTrust(c)
-	}
 	if l.keyed(d, key, err) {
 		if l.tier != nil {
 			plan = l.lookUp(c, d)
@@ -262,6 +259,9 @@ func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
 				l.take(c.Request.Context(), d)
 			}
 		}
+	}
+	if len(c.Keys) != known {
+		l.warnTrust(c)
 	}
 	if len(l.observers) > 0 && !errors.Is(d.Err, ErrSkip) {
 		l.observe(c.Request.Context(), d)

@@ -62,7 +62,8 @@ func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 		if k := recent[place].Load(); k != nil && k.text == text {
 			return k.key, nil
 		}
-		addr, err := netip.ParseAddr(text)
+		spelling, _, _ := strings.Cut(text, "%") // netip takes no zone on IPv4 in IPv6
+		addr, err := netip.ParseAddr(spelling)
 		if err != nil {
 			return "", ErrNoKey
 		}
@@ -74,7 +75,7 @@ func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 
 // canonical returns the one form of an address that all its spellings have in common.
 func canonical(addr netip.Addr) netip.Addr {
-	addr = addr.Unmap().WithZone("")
+	addr = addr.WithZone("").Unmap()
 	if nat64.Contains(addr) {
 		b := addr.As16()
 		addr = netip.AddrFrom4([4]byte(b[12:]))

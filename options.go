@@ -71,7 +71,8 @@ func (o *options) fail(format string, args ...any) {
 
 // WithName names the limiter: in Decision, in diagnostics, in the headers of its only limit, and in the keys of
 // a shared backend. Limiters with one name on one backend share their counters. Printable ASCII only, because
-// the RateLimit fields can hold nothing else. The default is "default".
+// the RateLimit fields can hold nothing else. The default is "default"; where several limiters guard one request,
+// names tell their policies apart.
 func WithName(name string) Option {
 	return func(o *options) { o.name, o.named = name, true }
 }
@@ -87,6 +88,9 @@ func WithLimits(limits ...Limit) Option {
 // has to run before the limiter. The zero Tier means the limiter's own limits, and so do an error, which is
 // then Decision.TierErr, and a tier with a limit that is not valid: never no limit, which is [Unlimited].
 // ErrSkip lets the request pass uncharged.
+//
+// A caller whose tier changes takes along what was used, clamped to the new limit at the same position in the list:
+// put limits of a kind at the same position in all tiers.
 func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
 	return func(o *options) {
 		if o.tier = lookup; lookup == nil {
@@ -108,7 +112,8 @@ func WithCost(cost func(*gin.Context) int64) Option {
 
 // WithRefundIf gives the charge back if refund returns true, asked after the handlers ran: to count only failed
 // log-ins, say, or not to count 304. The charge is held while they run, so that a limit of 5 admits no sixth
-// request at the same time. Handle alone asks; a handler that panics is not asked about, and stays charged.
+// request at the same time, and the response's headers show it: they are written before. Handle alone asks; a handler
+// that panics is not asked about, and stays charged.
 func WithRefundIf(refund func(*gin.Context) bool) Option {
 	return func(o *options) {
 		if o.refundIf = refund; refund == nil {
@@ -120,8 +125,8 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 // WithMaxWait holds a request that is refused until it fits, at most so long and no longer than its context
 // lives; 0, the default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
 // Requests with one key go on in the order in which they came. At most 1,024 requests of one limiter are held,
-// 128 of one key, and none that the requests held before it leave no time for: others are refused at once.
-// Only Handle waits, and not in a dry run.
+// 128 of one key, and, where all limits are token buckets, none for which those before it leave no time: others
+// are refused at once. Only Handle waits, and not in a dry run. The order is kept within one process.
 func WithMaxWait(limit time.Duration) Option {
 	return func(o *options) {
 		if o.maxWait = limit; limit < 0 {

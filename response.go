@@ -38,6 +38,7 @@ var (
 
 // plan is a list of limits, named, with all that can be written of them beforehand.
 type plan struct {
+	tier   string  // whose they are; "" if the limiter's own
 	asked  []Limit // as they were given
 	limits []Limit // with names
 	shown  []shown
@@ -166,6 +167,7 @@ func (pc *planCache) get(limiter string, tier Tier) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	fresh.tier = tier.Name
 	pc.mu.Lock()
 	defer pc.mu.Unlock()
 	if pc.plans == nil {
@@ -181,6 +183,12 @@ func (pc *planCache) get(limiter string, tier Tier) (*plan, error) {
 // returns the value of Retry-After, "" if there is none.
 func (v *visit) writeHeaders(c *gin.Context, status int) (retryAfter string) {
 	h := c.Writer.Header()
+	headers := v.limiter.headers
+	if len(h) > 0 && (status != 0 || headers != HeadersNone) {
+		if old := h[fieldExpose]; len(old) > 0 {
+			h[fieldExpose] = v.limiter.exposing(old)
+		}
+	}
 	if status != 0 {
 		h[fieldCache] = noStore
 	}
@@ -196,12 +204,8 @@ func (v *visit) writeHeaders(c *gin.Context, status int) (retryAfter string) {
 		retryAfter = strconv.FormatInt(t, 10)
 		h[fieldRetry] = []string{retryAfter}
 	}
-	headers := v.limiter.headers
 	if headers == HeadersNone {
 		return retryAfter
-	}
-	if old := h[fieldExpose]; len(old) > 0 {
-		h[fieldExpose] = v.limiter.exposing(old)
 	}
 	if headers&HeadersIETF != 0 {
 		v.writePolicy(h)
@@ -264,12 +268,16 @@ func (v *visit) format(t int64) {
 	b = strconv.AppendInt(b, v.remaining, 10)
 	remaining := len(b)
 	b = append(b, ";t="...)
+	again := len(b)
 	b = strconv.AppendInt(b, t, 10)
 	rate := len(b)
-	b = strconv.AppendInt(b, reset, 10)
+	if reset != t { // else they share their digits
+		again = rate
+		b = strconv.AppendInt(b, reset, 10)
+	}
 	// Nothing writes to b from here on: it is as immutable as a string has to be.
 	s := unsafe.String(unsafe.SliceData(b), len(b))
-	v.values = [3]string{s[:rate], s[from:remaining], s[rate:]}
+	v.values = [3]string{s[:rate], s[from:remaining], s[again:]}
 }
 
 // seconds returns d in whole seconds, rounded up.
@@ -305,10 +313,10 @@ func (l *Limiter) exposing(old []string) []string {
 		names = append(names, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 	}
 	there := strings.FieldsFunc(without, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
-	with := without
+	with := strings.TrimRight(without, ", \t")
 	for _, name := range names {
 		if !slices.ContainsFunc(there, func(s string) bool { return s == "*" || strings.EqualFold(s, name) }) {
-			with = strings.TrimRight(with, ", \t") + ", " + name
+			with = strings.TrimPrefix(with+", "+name, ", ")
 		}
 	}
 	e := &exposed{without: without, with: []string{with}}

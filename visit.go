@@ -23,67 +23,65 @@ type visit struct {
 	limiter *Limiter
 	plan    *plan
 	before  *visit    // of the limiter before
-	failed  *Decision // the whole decision, if it has an error
+	whole   *Decision // the decision, if it has more to it than the fields below
 
 	key        string
-	tier       string
 	cost       int64
 	remaining  int64
 	retryAfter time.Duration
 	resetAfter time.Duration
-	at         time.Time
+	at         int64 // µs
 	elapsed    time.Duration
-	waited     time.Duration
 	limit      uint32 // index in plan.limits of the one that decided
 	source     backend.Source
 	allowed    bool
 	handled    bool // by Handle, not by Check
 
 	values [3]string // RateLimit, X-RateLimit-Remaining, X-RateLimit-Reset
-	text   [48]byte  // what they say, if it is no longer
+	text   [32]byte  // what they say, if it is no longer
 }
 
 // newVisit keeps a decision under the limits of a plan.
 func newVisit(l *Limiter, p *plan, d *Decision, before *visit) *visit {
 	v := &visit{
 		limiter: l, plan: p, before: before,
-		key: d.Key, tier: d.Tier, cost: d.Cost,
-		remaining: d.Remaining, retryAfter: d.RetryAfter, resetAfter: d.ResetAfter, at: d.At,
-		elapsed: d.Elapsed, waited: d.Waited, source: d.Source, allowed: d.Allowed,
+		key: d.Key, cost: d.Cost,
+		remaining: d.Remaining, retryAfter: d.RetryAfter, resetAfter: d.ResetAfter, at: d.At.UnixMicro(),
+		elapsed: d.Elapsed, source: d.Source, allowed: d.Allowed,
 	}
 	for i := 1; i < len(p.limits); i++ {
 		if p.limits[i].Name == d.Limit.Name {
 			v.limit = uint32(i)
 		}
 	}
-	if d.Err != nil || d.TierErr != nil {
+	if d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier {
 		whole := *d
-		v.failed = &whole
+		v.whole = &whole
 	}
 	return v
 }
 
 // decision returns what newVisit was given.
 func (v *visit) decision() Decision {
-	if v.failed != nil {
-		return *v.failed
+	if v.whole != nil {
+		return *v.whole
 	}
 	return Decision{
-		Limiter: v.limiter.name, Tier: v.tier, Key: v.key, Cost: v.cost,
+		Limiter: v.limiter.name, Tier: v.plan.tier, Key: v.key, Cost: v.cost,
 		Result: Result{
 			Allowed: v.allowed, Limit: v.plan.limits[v.limit], Remaining: v.remaining,
-			RetryAfter: v.retryAfter, ResetAfter: v.resetAfter, At: v.at, Source: v.source,
+			RetryAfter: v.retryAfter, ResetAfter: v.resetAfter, At: time.UnixMicro(v.at), Source: v.source,
 		},
-		Limits: v.plan.limits, Elapsed: v.elapsed, Waited: v.waited, DryRun: v.limiter.dryRun,
+		Limits: v.plan.limits, Elapsed: v.elapsed, DryRun: v.limiter.dryRun,
 	}
 }
 
 // err returns the decision's error.
 func (v *visit) err() error {
-	if v.failed == nil {
+	if v.whole == nil {
 		return nil
 	}
-	return v.failed.Err
+	return v.whole.Err
 }
 
 // Unwrap serves http.ResponseController.
@@ -185,7 +183,8 @@ func visitBehind(w reflect.Value, depth int) *visit {
 		return nil
 	}
 	for i := range w.NumField() {
-		if f := w.Field(i); f.Kind() == reflect.Interface && f.Type().Implements(writerType) {
+		f := w.Field(i)
+		if kind := f.Kind(); (kind == reflect.Interface || kind == reflect.Pointer) && f.Type().Implements(writerType) {
 			if v := visitBehind(f, depth-1); v != nil {
 				return v
 			}

@@ -21,69 +21,89 @@ type waitList struct {
 }
 
 // line is the requests with one key that wait, in the order in which they came: the channel has one token, which
-// goes from each to the next, and only who holds it asks the backend.
+// goes from each to the next, and only who holds it charges.
 type line struct {
 	turn    chan struct{}
 	waiting int
+	units   int64 // what they cost
 }
 
 // takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait says.
 func (l *Limiter) takeOrWait(ctx context.Context, d *Decision) {
-	cost := d.Cost
-	if l.wait.has(d.Key) { // no overtaking: look, but do not take
-		d.Cost = 0
-	}
-	l.take(ctx, d)
-	d.Cost, d.Allowed = cost, d.Allowed && d.Cost == cost
-	if d.Err != nil || d.Allowed || cost == 0 || d.RetryAfter < 0 || d.RetryAfter > l.maxWait {
+	if overtakes := l.wait.has(d.Key); !overtakes || d.Cost == 0 || neverFits(d) {
+		l.take(ctx, d)
+		if d.Err != nil || d.Allowed || d.Cost == 0 || d.RetryAfter < 0 || d.RetryAfter > l.maxWait {
+			return
+		}
+	} else if l.look(ctx, d); d.Err != nil {
 		return
 	}
-	start := time.Now()
-	ln := l.wait.join(d.Key, func(ahead int) bool { return d.RetryAfter+pace(d.Limits, cost, ahead) <= l.maxWait })
+	ln := l.wait.join(d.Key, d.Cost, func(units int64) bool {
+		d.RetryAfter = max(d.RetryAfter, eta(d, units))
+		return d.RetryAfter <= l.maxWait
+	})
 	if ln == nil {
-		l.take(ctx, d) // refused, or lucky
 		return
 	}
-	defer l.wait.leave(d.Key, ln)
+	defer l.wait.leave(d.Key, d.Cost, ln)
+	start, spent := time.Now(), d.Elapsed
+	defer func() { d.Waited = time.Since(start) - (d.Elapsed - spent) }()
 	end := time.NewTimer(l.maxWait)
 	defer end.Stop()
-	spent := d.Elapsed
-	defer func() { d.Waited = time.Since(start) - (d.Elapsed - spent) }()
 	select {
 	case <-ln.turn:
 		defer func() { ln.turn <- struct{}{} }()
 	case <-end.C:
-		l.take(ctx, d) // a last try
+		l.look(ctx, d)
 		return
 	case <-ctx.Done():
 		return
 	}
 	for {
 		l.take(ctx, d)
-		left := l.maxWait - time.Since(start)
-		if d.Err != nil || d.Allowed || d.RetryAfter < 0 || d.RetryAfter > left {
+		if left := l.maxWait - time.Since(start); d.Err != nil || d.Allowed || d.RetryAfter < 0 || d.RetryAfter > left {
 			return
 		}
-		again := time.NewTimer(d.RetryAfter)
+		fits := time.NewTimer(d.RetryAfter)
 		select {
-		case <-again.C:
+		case <-fits.C:
 		case <-ctx.Done():
-			again.Stop()
+			fits.Stop()
 			return
 		}
 	}
 }
 
-// pace returns how long so many requests of a cost take to pass, if all limits are token buckets; else 0.
-func pace(limits []Limit, cost int64, requests int) time.Duration {
-	var longest float64
-	for _, lim := range limits {
-		if lim.Algorithm != backend.TokenBucket || lim.Count == 0 {
+// look refuses, with the figures of the moment: a request that others with its key came before must not take what
+// they wait for.
+func (l *Limiter) look(ctx context.Context, d *Decision) {
+	cost := d.Cost
+	d.Cost = 0
+	l.take(ctx, d)
+	d.Cost, d.Allowed = cost, false
+}
+
+func neverFits(d *Decision) bool {
+	for i := range d.Limits {
+		if d.Cost > d.Limits[i].Capacity() {
+			return true
+		}
+	}
+	return false
+}
+
+// eta returns how long it is until so many units fit, by the figures of d. It is 0 if that depends on more than them.
+func eta(d *Decision, units int64) time.Duration {
+	for i := range d.Limits {
+		if d.Limits[i].Algorithm != backend.TokenBucket {
 			return 0
 		}
-		longest = max(longest, float64(requests)*float64(cost)*float64(lim.Period)/float64(lim.Count))
 	}
-	return time.Duration(min(longest, float64(backend.MaxRefill)))
+	if d.Limit.IsUnlimited() {
+		return 0
+	}
+	over := float64(units-d.Limit.Capacity()) * float64(d.Limit.Period) / float64(d.Limit.Count)
+	return d.ResetAfter + time.Duration(min(over, float64(backend.MaxRefill)))
 }
 
 // has reports whether anybody waits for key.
@@ -93,8 +113,9 @@ func (w *waitList) has(key string) bool {
 	return w.lines[key] != nil
 }
 
-// join returns the line of a key with one more place in it, or nil if it is full, or fits says so of those ahead.
-func (w *waitList) join(key string, fits func(ahead int) bool) *line {
+// join returns the line of a key with one more place in it, or nil if it is full, or if fits says so of the units that
+// all in it cost, the new one's among them.
+func (w *waitList) join(key string, cost int64, fits func(units int64) bool) *line {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ln := w.lines[key]
@@ -102,7 +123,7 @@ func (w *waitList) join(key string, fits func(ahead int) bool) *line {
 		ln = &line{turn: make(chan struct{}, 1)}
 		ln.turn <- struct{}{}
 	}
-	if w.total == maxWaiting || ln.waiting == maxWaitingKey || !fits(ln.waiting) {
+	if !fits(ln.units+cost) || w.total == maxWaiting || ln.waiting == maxWaitingKey {
 		return nil
 	}
 	if w.lines == nil {
@@ -110,14 +131,16 @@ func (w *waitList) join(key string, fits func(ahead int) bool) *line {
 	}
 	w.lines[key] = ln
 	ln.waiting++
+	ln.units += cost
 	w.total++
 	return ln
 }
 
-func (w *waitList) leave(key string, ln *line) {
+func (w *waitList) leave(key string, cost int64, ln *line) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.total--
+	ln.units -= cost
 	if ln.waiting--; ln.waiting == 0 {
 		delete(w.lines, key)
 	}

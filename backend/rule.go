@@ -36,6 +36,9 @@ func NewRule(l Limit) (*Rule, error) {
 // Limit returns the limit that r was made of.
 func (r *Rule) Limit() Limit { return r.limit }
 
+// Algorithm returns that of the limit.
+func (r *Rule) Algorithm() Algorithm { return r.limit.Algorithm }
+
 // Decides reports whether r decides as l would: their numbers are the same, whatever their names.
 func (r *Rule) Decides(l *Limit) bool {
 	return r.limit.Count == l.Count && r.limit.Period == l.Period &&
@@ -121,6 +124,10 @@ func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *Result
 	if r.limit.Algorithm == TokenBucket && !r.stateless {
 		return tokenBucketTake(r, c, old, now, cost, res)
 	}
+	return r.takeCounters(c, old, now, cost, res)
+}
+
+func (r *Rule) takeCounters(c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
 	st := *c
 	changed := r.loadCounters(&st, old, now)
 	wait := r.waitCounters(&st, now, max(cost, 1))

@@ -41,7 +41,7 @@ type Backend struct {
 	epoch   int64 // start, in µs since 1970
 	maxKeys int64
 	keys    atomic.Int64 // entries in all shards; at most maxKeys
-	shift   uint8        // of hash.pick, to a shard
+	shift   uint8        // of hash.pick to a shard
 	shards  []shard
 
 	recent [16]atomic.Pointer[known] // by the limit's numbers: saves the look-up in ids
@@ -124,10 +124,10 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		return b.takeAll(key, cost, limits)
 	}
 	h := b.hash(key)
-	sh := b.shard(&h)
+	sh := b.shard(h)
 	sh.mu.Lock()
 	// What follows is takeAll for the common case, one limit whose state is in the key's entry, without its copies.
-	at, found := sh.table.find(&h)
+	at, found := sh.table.find(h)
 	if !found || sh.table.entries[at].rule == inSlots {
 		sh.mu.Unlock()
 		return b.takeAll(key, cost, limits)
@@ -167,18 +167,18 @@ func (b *Backend) takeAll(key string, cost int64, limits []backend.Limit) (backe
 		rules = append(rules, k.rule)
 	}
 	h := b.hash(key)
-	sh := b.shard(&h)
+	sh := b.shard(h)
 	sh.mu.Lock()
 	now := b.now()
-	at, found := sh.table.find(&h)
-	res, decided := b.takeSlots(sh, &h, at, found, now, cost, rules)
+	at, found := sh.table.find(h)
+	res, decided := b.takeSlots(sh, h, at, found, now, cost, rules)
 	sh.mu.Unlock()
 	res.Limit = limits[decided]
 	return res, nil
 }
 
 // takeSlots decides for a key that is new, or has several limits or a log. The shard is locked.
-func (b *Backend) takeSlots(sh *shard, h *hash, at int, found bool, now, cost int64, rules []*backend.Rule) (backend.Result, int) {
+func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int64, rules []*backend.Rule) (backend.Result, int) {
 	var few [4]backend.Slot
 	slots := few[:0]
 	var shared overflowKey
@@ -221,10 +221,10 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 		return nil
 	}
 	h := b.hash(key)
-	sh := b.shard(&h)
+	sh := b.shard(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	at, found := sh.table.find(&h)
+	at, found := sh.table.find(h)
 	if !found {
 		return nil
 	}
@@ -243,15 +243,15 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 // other keys along.
 func (b *Backend) Reset(_ context.Context, key string) error {
 	h := b.hash(key)
-	sh := b.shard(&h)
+	sh := b.shard(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if at, found := sh.table.find(&h); found {
+	if at, found := sh.table.find(h); found {
 		b.remove(sh, at)
 		sh.stir()
 	}
 	for k := range sh.overflow {
-		if k.bucket == h.pick%overflowBuckets {
+		if k.bucket == h.pick()%overflowBuckets {
 			delete(sh.overflow, k)
 		}
 	}
@@ -262,16 +262,10 @@ func (b *Backend) Reset(_ context.Context, key string) error {
 func (b *Backend) now() int64 { return b.epoch + time.Since(b.start).Microseconds() }
 
 func (b *Backend) hash(key string) hash {
-	rest := maphash.String(b.seeds[1], key)
-	return hash{
-		tag:  maphash.String(b.seeds[0], key),
-		tag2: uint32(rest),
-		tag3: uint16(rest >> 32),
-		pick: uint16(rest >> 48),
-	}
+	return hash{maphash.String(b.seeds[0], key), maphash.String(b.seeds[1], key)}
 }
 
-func (b *Backend) shard(h *hash) *shard { return &b.shards[h.pick>>b.shift] }
+func (b *Backend) shard(h hash) *shard { return &b.shards[h.pick()>>b.shift] }
 
 func (b *Backend) rule(id uint16) *backend.Rule { return (*b.rules.Load())[id] }
 
@@ -354,7 +348,7 @@ func (sh *shard) keep(e *entry, slots []backend.Slot) {
 
 // insert makes an entry for a new key that belongs at an index, and returns its index. The entry is empty:
 // keep has to follow. It returns false if there is no room and every key that was looked at is live.
-func (b *Backend) insert(sh *shard, h *hash, at int, now int64) (int, bool) {
+func (b *Backend) insert(sh *shard, h hash, at int, now int64) (int, bool) {
 	if b.sweep(sh, now, sweepAlways) {
 		at, _ = sh.table.find(h)
 	}
@@ -476,8 +470,8 @@ func (b *Backend) resize(sh *shard, now int64, more int) {
 }
 
 // overflowKey returns the bucket of h under rules.
-func (sh *shard) overflowKey(h *hash, rules []*backend.Rule) overflowKey {
-	k := overflowKey{bucket: h.pick % overflowBuckets}
+func (sh *shard) overflowKey(h hash, rules []*backend.Rule) overflowKey {
+	k := overflowKey{bucket: h.pick() % overflowBuckets}
 	for _, r := range rules {
 		l := r.Limit()
 		for _, n := range [...]uint64{uint64(l.Count), uint64(l.Period), uint64(l.Burst), uint64(l.Algorithm)} {

@@ -22,16 +22,14 @@ type entry struct {
 // above 32 bits.
 const inSlots = math.MaxUint16
 
-// hash is the hash of a key.
-type hash struct {
-	tag  uint64
-	tag2 uint32
-	tag3 uint16
-	pick uint16 // of the shard and the overflow bucket
-}
+// hash is the 128-bit hash of a key: the first half is its tag, of the second the low 48 bits are in tag2 and tag3, and
+// the others pick its shard and its overflow bucket.
+type hash struct{ tag, rest uint64 }
 
-func (e *entry) is(h *hash) bool {
-	return e.tag == h.tag && e.tag2 == h.tag2 && e.tag3 == h.tag3
+func (h hash) pick() uint16 { return uint16(h.rest >> 48) }
+
+func (e *entry) is(h hash) bool {
+	return e.tag == h.tag && e.tag2 == uint32(h.rest) && e.tag3 == uint16(h.rest>>32)
 }
 
 // put packs c, written under the rule of an id, into e and reports whether it fits. Id 0 never does.
@@ -46,7 +44,7 @@ func (e *entry) put(c *backend.Counters, id uint16) bool {
 
 // get unpacks e, which was written under r.
 func (e *entry) get(r *backend.Rule) backend.Counters {
-	if r.Limit().Algorithm == backend.TokenBucket {
+	if r.Algorithm() == backend.TokenBucket {
 		return backend.Counters{Time: e.time, Frac: int64(e.a)}
 	}
 	return backend.Counters{Time: e.time, Used: int64(e.a), Prev: int64(e.b)}
@@ -78,7 +76,7 @@ func (t *table) home(tag uint64) int {
 }
 
 // find returns the index of h's entry, or of the place where it belongs.
-func (t *table) find(h *hash) (at int, found bool) {
+func (t *table) find(h hash) (at int, found bool) {
 	if t.room == 0 {
 		return 0, false
 	}
@@ -96,7 +94,7 @@ func (t *table) find(h *hash) (at int, found bool) {
 }
 
 // insert makes room for h at the place that find returned and reports whether there was any.
-func (t *table) insert(at int, h *hash) bool {
+func (t *table) insert(at int, h hash) bool {
 	if t.room == 0 || float64(t.n+1) > fullest*float64(t.room) {
 		return false
 	}
@@ -108,7 +106,7 @@ func (t *table) insert(at int, h *hash) bool {
 		return false
 	}
 	copy(t.entries[at+1:end+1], t.entries[at:end])
-	t.entries[at] = entry{tag: h.tag, tag2: h.tag2, tag3: h.tag3}
+	t.entries[at] = entry{tag: h.tag, tag2: uint32(h.rest), tag3: uint16(h.rest >> 32)}
 	t.n++
 	return true
 }

@@ -1,0 +1,479 @@
+package ginlimit_test
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit"
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// costly reads the cost from the header "Cost".
+func costly(c *gin.Context) int64 {
+	n, _ := strconv.ParseInt(c.GetHeader("Cost"), 10, 64)
+	return n
+}
+
+func TestCost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen watch
+		r := engine(ginlimit.New(ginlimit.PerMinute(10), ginlimit.Global(), ginlimit.WithCost(costly), ginlimit.WithObserver(seen.observe)))
+		for _, step := range []struct {
+			cost            int64
+			code            int
+			remaining, wait string
+		}{
+			{0, 200, "10", ""}, {7, 200, "3", ""}, {4, 429, "3", "6"}, {3, 200, "0", ""}, {0, 429, "0", "6"}, {11, 429, "0", ""}, {math.MaxInt64, 429, "0", ""},
+		} {
+			w := send(r, header("Cost", strconv.FormatInt(step.cost, 10)))
+			assert.Equal(t, step.code, w.Code, "%+v", step)
+			assert.Equal(t, step.remaining, w.Header().Get("X-RateLimit-Remaining"), "%+v", step)
+			assert.Equal(t, step.wait, w.Header().Get("Retry-After"), "%+v", step)
+			assert.Equal(t, step.cost, seen.last().Cost)
+		}
+	})
+}
+
+func TestAllLimitsOrNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(10).Named("minute"), ginlimit.Global(),
+			ginlimit.WithLimits(ginlimit.PerHour(2).Named("hour")), ginlimit.WithLimits(ginlimit.PerDay(100).Named("day"))))
+		r := engine(l.Handle)
+		for i := range 5 {
+			assert.Equal(t, map[bool]int{true: 200, false: 429}[i < 2], send(r).Code)
+		}
+		d, err := l.Peek(t.Context(), "global:", ginlimit.PerMinute(10))
+		assert.NoError(t, err)
+		assert.EqualValues(t, 8, d.Remaining, "three refusals charged nothing")
+		assert.Len(t, d.Limits, 1)
+	})
+}
+
+// TestCountOnlyFailures is the limit of log-ins: those that succeed give their charge back.
+func TestCountOnlyFailures(t *testing.T) {
+	for name, limit := range map[string]ginlimit.Limit{
+		"token bucket":   ginlimit.PerHour(3),
+		"sliding window": ginlimit.PerHour(3).WithAlgorithm(backend.SlidingWindow),
+		"sliding log":    ginlimit.PerHour(3).WithAlgorithm(backend.SlidingLog),
+		"fixed window":   ginlimit.PerHour(3).WithAlgorithm(backend.FixedWindow),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := engine(ginlimit.New(limit, ginlimit.Global(), ginlimit.WithRefundIf(func(c *gin.Context) bool { return c.Writer.Status() < 400 })))
+				r.GET("/fail", func(c *gin.Context) { c.Status(401) })
+				for range 10 {
+					assert.Equal(t, 200, send(r).Code)
+				}
+				for range 3 {
+					assert.Equal(t, 401, send(r, path("/fail")).Code)
+					if r := send(r); r.Code == 200 {
+						assert.NotEmpty(t, r.Header().Get("X-RateLimit-Remaining"))
+					}
+				}
+				assert.Equal(t, 429, send(r, path("/fail")).Code)
+				assert.Equal(t, 429, send(r).Code)
+			})
+		})
+	}
+}
+
+func TestRefund(t *testing.T) {
+	var seen watch
+	var gone context.CancelFunc
+	refunds := 0
+	store := newSpy()
+	store.onRefund = func(ctx context.Context, charge ginlimit.Result, cost int64) error {
+		refunds++
+		assert.NoError(t, ctx.Err(), "a client that is gone gets its charge back too")
+		assert.Equal(t, seen.last().Result, charge)
+		assert.EqualValues(t, 2, cost)
+		return nil
+	}
+	refund := true
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(4), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe),
+		ginlimit.WithCost(func(*gin.Context) int64 { return 2 }), ginlimit.WithRefundIf(func(*gin.Context) bool { return refund })))
+	r := engine(l.Handle, func(*gin.Context) { gone() })
+	request := func() int {
+		var ctx context.Context
+		ctx, gone = context.WithCancel(t.Context())
+		defer gone()
+		return send(r, func(q *http.Request) { *q = *q.WithContext(ctx) }).Code
+	}
+	for range 5 {
+		assert.Equal(t, 200, request())
+	}
+	assert.Equal(t, 5, refunds)
+	refund = false
+	assert.Equal(t, 200, request())
+	assert.Equal(t, 200, request())
+	refund = true
+	assert.Equal(t, 429, request(), "what was refused gives nothing back")
+	assert.Equal(t, 5, refunds)
+	assert.Len(t, seen.seen, 8, "a refund is no decision")
+}
+
+func TestRefundThatFails(t *testing.T) {
+	store := newSpy()
+	store.onRefund = func(context.Context, ginlimit.Result, int64) error { return backend.ErrUnavailable }
+	r := engine(ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store),
+		ginlimit.WithRefundIf(func(*gin.Context) bool { return true })))
+	assert.Equal(t, 200, send(r).Code)
+	assert.Equal(t, 429, send(r).Code, "the charge stays")
+}
+
+func TestNothingToRefund(t *testing.T) {
+	for name, opt := range map[string]ginlimit.Option{
+		"refused in a dry run": ginlimit.WithDryRun(true),
+		"not decided":          ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { return ginlimit.Tier{}, ginlimit.ErrSkip }),
+		"costs nothing":        ginlimit.WithCost(func(*gin.Context) int64 { return 0 }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newSpy()
+			store.onRefund = func(_ context.Context, charge ginlimit.Result, cost int64) error {
+				t.Errorf("refunds %d of %+v", cost, charge)
+				return nil
+			}
+			l := must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), opt,
+				ginlimit.WithRefundIf(func(*gin.Context) bool { return true })))
+			if name == "refused in a dry run" {
+				_, _ = l.Allow(t.Context(), "global:", 2)
+			}
+			assert.Equal(t, 200, send(engine(l.Handle)).Code)
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen watch
+		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour), ginlimit.WithObserver(seen.observe)))
+		var got []ginlimit.Decision
+		r := engine(func(c *gin.Context) {
+			d := l.Check(c)
+			got = append(got, d)
+			from, ok := ginlimit.FromContext(c)
+			assert.True(t, ok)
+			assert.Equal(t, d, from)
+		})
+		for range 3 {
+			w := send(r)
+			assert.Equal(t, 200, w.Code)
+			assert.Equal(t, none, fields(w))
+			assert.Equal(t, "ok", w.Body.String())
+		}
+		require.Len(t, got, 3)
+		assert.Equal(t, got, seen.seen)
+		assert.Equal(t, []int{0, 0, 429}, []int{got[0].Status(), got[1].Status(), got[2].Status()})
+		assert.EqualValues(t, 30*time.Second, got[2].RetryAfter)
+		assert.Zero(t, got[2].Waited, "only Handle waits")
+	})
+}
+
+func TestCheckTwiceChargesTwice(t *testing.T) {
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(10), ginlimit.Global()))
+	send(engine(l.Handle, func(c *gin.Context) {
+		assert.EqualValues(t, 8, l.Check(c).Remaining)
+		assert.EqualValues(t, 7, l.Check(c).Remaining)
+	}))
+}
+
+func TestFromContext(t *testing.T) {
+	named := func(limit ginlimit.Limit, name string, opts ...ginlimit.Option) gin.HandlerFunc {
+		return ginlimit.New(limit, ginlimit.Global(), append(opts, ginlimit.WithName(name))...)
+	}
+	check := func(limit ginlimit.Limit, name string) gin.HandlerFunc {
+		l := must(ginlimit.NewLimiter(limit, ginlimit.Global(), ginlimit.WithName(name)))
+		return func(c *gin.Context) { l.Check(c) }
+	}
+	down := []ginlimit.Option{ginlimit.WithBackend(failing(backend.ErrUnavailable))}
+	for name, tt := range map[string]struct {
+		handlers []gin.HandlerFunc
+		want     string
+	}{
+		"none":                           {nil, ""},
+		"one":                            {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a")}, "a"},
+		"tightest first":                 {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a"), named(ginlimit.PerDay(9), "b")}, "a"},
+		"tightest second":                {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(5), "b")}, "b"},
+		"tightest in the middle":         {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(5), "b"), named(ginlimit.PerDay(8), "c")}, "b"},
+		"refused check":                  {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "a"), named(ginlimit.PerDay(1), "b")}, "a"},
+		"two refused checks":             {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "never"), check(ginlimit.PerDay(0), "b"), named(ginlimit.PerDay(1), "c")}, "b"},
+		"unlimited":                      {[]gin.HandlerFunc{named(ginlimit.PerDay(100), "a"), named(ginlimit.Unlimited(), "b")}, "a"},
+		"dry run after the others":       {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry", ginlimit.WithDryRun(true)), named(ginlimit.PerDay(9), "b")}, "b"},
+		"only a dry run":                 {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry", ginlimit.WithDryRun(true))}, "dry"},
+		"failure after the others":       {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(1), "down", down...)}, "a"},
+		"only a failure":                 {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "down", down...)}, "down"},
+		"skipped":                        {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "a", ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, ""},
+		"skipped one after one that not": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(1), "b", ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, "a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := false
+			send(engine(append(tt.handlers, func(c *gin.Context) {
+				asked = true
+				d, ok := ginlimit.FromContext(c)
+				assert.Equal(t, tt.want != "", ok)
+				assert.Equal(t, tt.want, d.Limiter)
+			})...))
+			assert.True(t, asked)
+		})
+	}
+}
+
+// TestEverybodyIsToldTheSame: observers, deny handlers and handlers get one and the same decision.
+func TestEverybodyIsToldTheSame(t *testing.T) {
+	plan := func(err error, limits ...ginlimit.Limit) ginlimit.Option {
+		return ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { return ginlimit.Tier{Name: "pro", Limits: limits}, err })
+	}
+	type opts = []ginlimit.Option
+	for name, opt := range map[string]opts{
+		"plain":        nil,
+		"limits":       {ginlimit.WithLimits(ginlimit.PerDay(3).Named("day"), ginlimit.PerDay(9))},
+		"tier":         {plan(nil, ginlimit.PerDay(3), ginlimit.PerHour(2))},
+		"tier's name":  {plan(nil)},
+		"no tier":      {plan(errOther)},
+		"invalid tier": {plan(nil, ginlimit.PerDay(-1))},
+		"unlimited":    {plan(nil, ginlimit.Unlimited())},
+		"cost":         {ginlimit.WithCost(func(*gin.Context) int64 { return 2 })},
+		"no cost":      {ginlimit.WithCost(func(*gin.Context) int64 { return 0 })},
+		"negative":     {ginlimit.WithCost(func(*gin.Context) int64 { return -1 })},
+		"never":        {ginlimit.WithCost(func(*gin.Context) int64 { return 99 })},
+		"waited":       {ginlimit.WithMaxWait(time.Hour), plan(nil, ginlimit.PerMinute(1))},
+		"dry run":      {ginlimit.WithDryRun(true)},
+		"open":         {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
+		"closed":       {ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var seen watch
+				told := 0
+				same := func(c *gin.Context, d ginlimit.Decision) {
+					told++
+					from, ok := ginlimit.FromContext(c)
+					assert.True(t, ok)
+					assert.Equal(t, seen.last(), from)
+					assert.Equal(t, seen.last(), d)
+					assert.Equal(t, seen.last().Status(), from.Status())
+				}
+				r := engine(ginlimit.New(ginlimit.PerDay(2), ginlimit.ByIP(), append(opts{ginlimit.WithName("x"), ginlimit.WithObserver(seen.observe),
+					ginlimit.WithDenyHandler(same)}, opt...)...), func(c *gin.Context) {
+					d, _ := ginlimit.FromContext(c)
+					same(c, d)
+				})
+				for range 4 {
+					send(r)
+					time.Sleep(time.Second)
+				}
+				assert.Equal(t, 4, told)
+			})
+		})
+	}
+}
+
+// TestNothingIsLeftOfOtherRequests: Gin reuses its contexts.
+func TestNothingIsLeftOfOtherRequests(t *testing.T) {
+	r := engine()
+	limited := ginlimit.New(ginlimit.PerDay(100), ginlimit.Global())
+	r.GET("/limited", limited, answer)
+	r.GET("/free", func(c *gin.Context) {
+		_, ok := ginlimit.FromContext(c)
+		assert.False(t, ok)
+	})
+	for range 20 {
+		send(r, path("/limited"))
+		assert.Equal(t, none, fields(send(r, path("/free"))))
+	}
+}
+
+func TestAllowPeekReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		var seen watch
+		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(3), byHeader, ginlimit.WithName("jobs"), ginlimit.WithObserver(seen.observe), ginlimit.WithMaxWait(time.Hour)))
+		allow := func(key string, cost int64, limits ...ginlimit.Limit) ginlimit.Decision {
+			t.Helper()
+			d, err := l.Allow(ctx, key, cost, limits...)
+			require.NoError(t, err)
+			require.NoError(t, d.Err)
+			return d
+		}
+		peek := func(key string, limits ...ginlimit.Limit) ginlimit.Decision {
+			t.Helper()
+			d, err := l.Peek(ctx, key, limits...)
+			require.NoError(t, err)
+			return d
+		}
+		assert.EqualValues(t, 3, peek("k").Remaining)
+		d := allow("k", 2)
+		assert.True(t, d.Allowed)
+		assert.EqualValues(t, 1, d.Remaining)
+		assert.Equal(t, "jobs", d.Limiter)
+		assert.Equal(t, "k", d.Key)
+		assert.EqualValues(t, 2, d.Cost)
+		assert.Equal(t, "jobs", d.Limit.Name)
+		assert.EqualValues(t, 1, peek("k").Remaining)
+		assert.True(t, peek("k").Allowed)
+
+		d = allow("k", 2)
+		assert.False(t, d.Allowed)
+		assert.Equal(t, 429, d.Status())
+		assert.Equal(t, 20*time.Second, d.RetryAfter)
+		assert.Equal(t, 429, send(engine(l.Handle), header("Key", "other"), func(q *http.Request) {
+			_, _ = l.Allow(ctx, "other", 3)
+			c, cancel := context.WithCancel(ctx)
+			cancel()
+			*q = *q.WithContext(c)
+		}).Code, "the same key as requests have")
+
+		assert.EqualValues(t, 1, allow("k", 0).Remaining, "a cost of 0 charges nothing")
+		allow("k", 1)
+		d = peek("k")
+		assert.False(t, d.Allowed)
+		assert.Equal(t, 20*time.Second, d.RetryAfter)
+		assert.Equal(t, 429, d.Status())
+
+		// Other limits replace the limiter's own, for this call.
+		d = allow("k", 1, ginlimit.PerMinute(30), ginlimit.PerDay(1000))
+		assert.True(t, d.Allowed)
+		require.Len(t, d.Limits, 2)
+		assert.Equal(t, "30-per-1m", d.Limits[0].Name)
+		assert.EqualValues(t, 26, d.Remaining)
+		assert.EqualValues(t, 26, peek("k", ginlimit.PerMinute(30)).Remaining)
+		assert.EqualValues(t, 1, peek("k").Limits[0].Count/3, "only for this call")
+
+		require.NoError(t, l.Reset(ctx, "k"))
+		assert.EqualValues(t, 3, peek("k").Remaining)
+		assert.NoError(t, l.Reset(ctx, "never seen"))
+		assert.Zero(t, peek("other").Remaining)
+		for _, d := range seen.seen {
+			assert.Zero(t, d.Waited, "Allow does not wait")
+		}
+	})
+}
+
+func TestAllowPeekResetErrors(t *testing.T) {
+	ctx := t.Context()
+	var seen watch
+	store := newSpy()
+	l := must(ginlimit.NewLimiter(ginlimit.PerMinute(3), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe)))
+	d, err := l.Allow(ctx, "", 1)
+	assert.ErrorIs(t, err, ginlimit.ErrNoKey)
+	assert.Equal(t, 400, d.Status())
+	d, err = l.Allow(ctx, "k", -1)
+	assert.ErrorContains(t, err, "ginlimit: ")
+	assert.Equal(t, 400, d.Status())
+	d, err = l.Allow(ctx, "k", 1, ginlimit.Limit{})
+	assert.ErrorContains(t, err, "ginlimit: ")
+	assert.NotZero(t, d.Status())
+	d, err = l.Allow(ctx, "k", 1, ginlimit.PerDay(1).Named("a"), ginlimit.PerDay(2).Named("a"))
+	assert.ErrorContains(t, err, "ginlimit: ")
+	assert.NotZero(t, d.Status())
+	_, err = l.Peek(ctx, "")
+	assert.ErrorIs(t, err, ginlimit.ErrNoKey)
+	_, err = l.Peek(ctx, "k", ginlimit.Limit{})
+	assert.ErrorContains(t, err, "ginlimit: ")
+	assert.ErrorIs(t, l.Reset(ctx, ""), ginlimit.ErrNoKey)
+
+	store.onTake = func(context.Context, string, int64) error { return backend.ErrUnavailable }
+	store.onReset = func(string) error { return backend.ErrUnavailable }
+	d, err = l.Allow(ctx, "k", 1)
+	assert.ErrorIs(t, err, backend.ErrUnavailable)
+	assert.Equal(t, err, d.Err)
+	assert.Zero(t, d.Status(), "FailOpen")
+	_, err = l.Peek(ctx, "k")
+	assert.ErrorIs(t, err, backend.ErrUnavailable)
+	assert.ErrorIs(t, l.Reset(ctx, "k"), backend.ErrUnavailable)
+	assert.Len(t, seen.seen, 5, "each Allow")
+	for _, d := range seen.seen {
+		assert.Error(t, d.Err)
+		assert.Equal(t, "x", d.Limiter)
+	}
+}
+
+// TestSharedBackend: limiters on one backend share counters if they share a name, and only then.
+func TestSharedBackend(t *testing.T) {
+	store, ctx := newSpy(), t.Context()
+	limiter := func(name string) *ginlimit.Limiter {
+		return must(ginlimit.NewLimiter(ginlimit.PerDay(10), ginlimit.Global(), ginlimit.WithName(name), ginlimit.WithBackend(store)))
+	}
+	left := func(l *ginlimit.Limiter, key string) int64 {
+		d, err := l.Allow(ctx, key, 1)
+		require.NoError(t, err)
+		return d.Remaining
+	}
+	assert.EqualValues(t, 9, left(limiter("a"), "k"))
+	assert.EqualValues(t, 8, left(limiter("a"), "k"))
+	assert.EqualValues(t, 9, left(limiter("b"), "k"))
+	assert.EqualValues(t, 9, left(limiter("ak"), "k"))
+	assert.EqualValues(t, 9, left(limiter("a"), "kk"))
+	assert.EqualValues(t, 9, left(limiter("a:"), "b"))
+	assert.EqualValues(t, 9, left(limiter("a"), ":b"))
+	assert.EqualValues(t, 9, left(limiter("a"), "\x00k"))
+	require.NoError(t, limiter("a").Reset(ctx, "k"))
+	assert.EqualValues(t, 9, left(limiter("a"), "k"))
+	assert.EqualValues(t, 8, left(limiter("b"), "k"))
+}
+
+func TestObservers(t *testing.T) {
+	type ctxKey struct{}
+	var order []string
+	add := func(name string) ginlimit.Option {
+		return ginlimit.WithObserver(func(ctx context.Context, d ginlimit.Decision) {
+			assert.Equal(t, "value", ctx.Value(ctxKey{}))
+			order = append(order, name+" "+strconv.FormatInt(d.Remaining, 10))
+		})
+	}
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(9), ginlimit.Global(), add("a"), add("b"), ginlimit.WithName("x"), add("c")))
+	r := engine(l.Handle, func(c *gin.Context) {
+		assert.Equal(t, []string{"a 8", "b 8", "c 8"}, order, "before the handlers")
+	}, l.Handle)
+	ctx := context.WithValue(t.Context(), ctxKey{}, "value")
+	send(r, func(q *http.Request) { *q = *q.WithContext(ctx) })
+	assert.Equal(t, []string{"a 8", "b 8", "c 8"}, order, "once, though it stands twice")
+	_, _ = l.Peek(ctx, "global:")
+	_ = l.Reset(ctx, "global:")
+	assert.Len(t, order, 3)
+	_, _ = l.Allow(ctx, "global:", 1)
+	assert.Len(t, order, 6)
+}
+
+func TestElapsedAndWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen watch
+		store := newSpy()
+		store.onTake = func(context.Context, string, int64) error { time.Sleep(3 * time.Millisecond); return nil }
+		r := engine(ginlimit.New(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store),
+			ginlimit.WithMaxWait(2*time.Second), ginlimit.WithObserver(seen.observe)), func(*gin.Context) { time.Sleep(100 * time.Millisecond) })
+		send(r)
+		assert.Equal(t, 3*time.Millisecond, seen.last().Elapsed)
+		assert.Zero(t, seen.last().Waited)
+		start := time.Now()
+		assert.Equal(t, 200, send(r).Code)
+		d := seen.last()
+		total := time.Since(start) - 100*time.Millisecond
+		assert.Equal(t, total, d.Elapsed+d.Waited)
+		assert.Greater(t, d.Waited, 800*time.Millisecond)
+		assert.GreaterOrEqual(t, d.Elapsed, 6*time.Millisecond, "asked twice at least")
+		assert.Less(t, d.Elapsed, 20*time.Millisecond)
+	})
+}
+
+// TestMountedTwice: a request is charged once, wherever the same limiter stands.
+func TestMountedTwice(t *testing.T) {
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global()))
+	r := engine(l.Handle)
+	r.Group("/g", l.Handle).GET("/route", l.Handle, answer)
+	w := send(r, path("/g/route"))
+	assert.Equal(t, "1", w.Header().Get("X-RateLimit-Remaining"))
+	assert.Equal(t, `"default";q=2;w=86400`, w.Header().Get("RateLimit-Policy"))
+	assert.Equal(t, "ok", w.Body.String())
+	assert.Equal(t, 200, send(r, path("/g/route")).Code)
+	assert.Equal(t, 429, send(r, path("/g/route")).Code)
+}

@@ -1,0 +1,129 @@
+package ginlimit_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/ginlimit/ginlimit"
+)
+
+func logTo(b *bytes.Buffer) ginlimit.Option {
+	return ginlimit.WithLogger(slog.New(slog.NewTextHandler(b, nil)))
+}
+
+// codes returns the diagnostics in a log.
+func codes(log string) (codes []string) {
+	for _, field := range strings.Fields(log) {
+		if code, ok := strings.CutPrefix(field, "code="); ok {
+			codes = append(codes, code)
+		}
+	}
+	return codes
+}
+
+func TestDiagnostics(t *testing.T) {
+	auth := func(c *gin.Context) { c.Set("user", "ann") }
+	plan := ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+		if c.GetString("user") != "" {
+			return ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerDay(1000)}}, nil
+		}
+		return ginlimit.Tier{}, nil
+	})
+	userOrIP := ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP())
+	for name, tt := range map[string]struct {
+		handlers func(opts ...ginlimit.Option) []gin.HandlerFunc
+		want     []string
+		fix      string
+	}{
+		"healthy": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...)}
+		}, nil, ""},
+		"two limiters": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), o...), auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...)}
+		}, nil, ""},
+		"handlers that set other values": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...), func(c *gin.Context) { c.Set("trace", "x") }}
+		}, nil, ""},
+		"mounted twice": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			l := must(ginlimit.NewLimiter(ginlimit.PerDay(100), ginlimit.Global(), o...))
+			return []gin.HandlerFunc{l.Handle, l.Handle, l.Handle}
+		}, []string{"GINLIMIT002"}, "Remove one"},
+		"built for each request": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{func(c *gin.Context) { ginlimit.New(ginlimit.PerDay(100), ginlimit.Global(), o...)(c) }}
+		}, []string{"GINLIMIT003"}, "Build it once"},
+		"key before authentication": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), userOrIP, o...), auth}
+		}, []string{"GINLIMIT004"}, "after authentication"},
+		"tier before authentication": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), append(o, plan)...), auth}
+		}, []string{"GINLIMIT004"}, "after authentication"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			r := engine(tt.handlers(logTo(&log))...)
+			for range 20 {
+				assert.Equal(t, 200, send(r).Code)
+			}
+			assert.Equal(t, tt.want, codes(log.String()), log.String())
+			if tt.want == nil {
+				assert.Empty(t, log.String())
+				return
+			}
+			assert.Contains(t, log.String(), tt.fix)
+			assert.Contains(t, log.String(), "limiter=default")
+			assert.Contains(t, log.String(), "level=WARN")
+		})
+	}
+}
+
+// TestDiagnosticsAreLoggedOnce, though many requests come at once.
+func TestDiagnosticsAreLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(1000), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP()), logTo(&log)))
+	r := trusting()
+	r.GET("/limited", l.Handle, l.Handle, func(c *gin.Context) { c.Set("user", "ann") })
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() { send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1")) })
+	}
+	wg.Wait()
+	assert.ElementsMatch(t, []string{"GINLIMIT001", "GINLIMIT002", "GINLIMIT004"}, codes(log.String()))
+}
+
+// TestNothingIsLoggedPerRequest: neither refusals nor failures nor requests without a key are.
+func TestNothingIsLoggedPerRequest(t *testing.T) {
+	var log bytes.Buffer
+	for _, l := range []gin.HandlerFunc{
+		ginlimit.New(ginlimit.PerDay(0), ginlimit.Global(), logTo(&log)),
+		ginlimit.New(ginlimit.PerDay(1), byHeader, logTo(&log)),
+		ginlimit.New(ginlimit.PerDay(1), isErr(errOther), logTo(&log), ginlimit.WithFailurePolicy(ginlimit.FailClosed)),
+		ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), logTo(&log), ginlimit.WithName("x"), ginlimit.WithBackend(failing(errOther))),
+	} {
+		assert.NotEqual(t, 200, send(engine(l)).Code)
+	}
+	assert.Empty(t, log.String())
+}
+
+// TestTrustIsReportedThroughOtherFuncs: also where only a tier look-up or a cost asks who it is.
+func TestTrustIsReportedThroughOtherFuncs(t *testing.T) {
+	by := ginlimit.ByIP()
+	for name, opt := range map[string]ginlimit.Option{
+		"tier": ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { _, err := by(c); return ginlimit.Tier{}, err }),
+		"cost": ginlimit.WithCost(func(c *gin.Context) int64 { _, _ = by(c); return 1 }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			r := trusting()
+			r.GET("/limited", ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), opt, logTo(&log)), answer)
+			send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1"))
+			send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1"))
+			assert.Equal(t, []string{"GINLIMIT001"}, codes(log.String()))
+		})
+	}
+}

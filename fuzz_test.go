@@ -1,0 +1,227 @@
+package ginlimit_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit"
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// FuzzHeaders: whatever a limiter is made of, it is refused, or every response that it writes can be read by a
+// strict parser and says what was decided.
+func FuzzHeaders(f *testing.F) {
+	f.Add("default", "", "", int64(100), int64(60_000_000), int64(0), int64(10), int64(1_000_000), int64(1), uint8(0), uint8(3))
+	f.Add("a b", `"quoted"`, `back\slash`, int64(1), int64(7_000), int64(5), int64(0), int64(86_400_000_000), int64(2), uint8(0), uint8(7))
+	f.Add("x", "ends with \"", "", int64(backend.MaxCount), int64(366*86_400_000_000), int64(0), int64(3), int64(1_500_001), int64(backend.MaxCount), uint8(1), uint8(1))
+	f.Add("größe", "", "", int64(1), int64(1_000_000), int64(0), int64(1), int64(1_000_000), int64(0), uint8(2), uint8(4))
+	f.Add("~", " ", "5-per-1m", int64(5), int64(60_000_000), int64(0), int64(5), int64(60_000_000), int64(-1), uint8(3), uint8(0))
+	f.Add("n", "", "", int64(1<<63-1), int64(1_000_000), int64(0), int64(1<<63-1), int64(1_000_000), int64(1<<63-1), uint8(0), uint8(5))
+	f.Fuzz(func(t *testing.T, name, first, second string, count, period, burst, count2, period2, cost int64, algorithm, headers uint8) {
+		var made []ginlimit.Decision
+		var seen watch
+		limiter := func(name string, limits ...ginlimit.Limit) (gin.HandlerFunc, bool) {
+			l, err := ginlimit.NewLimiter(limits[0], ginlimit.Global(), ginlimit.WithName(name), ginlimit.WithLimits(limits[1:]...),
+				ginlimit.WithHeaders(ginlimit.Headers(headers)), ginlimit.WithObserver(seen.observe),
+				ginlimit.WithCost(func(*gin.Context) int64 { return cost }))
+			if err != nil {
+				require.True(t, strings.HasPrefix(err.Error(), "ginlimit: "), err)
+				return nil, false
+			}
+			return l.Handle, true
+		}
+		a := ginlimit.Per(count, time.Duration(period)*time.Microsecond).WithAlgorithm(backend.Algorithm(algorithm)).Named(first)
+		if burst != 0 {
+			a = a.WithBurst(burst)
+		}
+		b := ginlimit.Per(count2, time.Duration(period2)*time.Microsecond).Named(second)
+		one, ok1 := limiter(name, a, b)
+		two, ok2 := limiter("second", b)
+		if !ok1 || !ok2 {
+			return
+		}
+		r := engine(one, two)
+		for range 3 {
+			seen.seen = nil
+			w := send(r)
+			made = seen.seen
+			last := made[len(made)-1]
+			require.Equal(t, max(200, last.Status()), w.Code)
+			if w.Code == 400 {
+				require.Negative(t, cost)
+				require.True(t, json.Valid(w.Body.Bytes()))
+				continue
+			}
+			var policies []sfItem
+			for _, d := range made {
+				for i, l := range d.Limits {
+					if asked := []string{first, second}[i]; len(d.Limits) == 2 && asked != "" {
+						require.Equal(t, asked, l.Name)
+					}
+					if !l.IsUnlimited() {
+						policies = append(policies, sfItem{l.Name, map[string]int64{"q": l.Count, "w": up(l.Period)}})
+					}
+				}
+			}
+			got := fields(w)
+			ietf, legacy := headers&1 != 0, headers&6 != 0
+			if text, ok := got["RateLimit-Policy"]; ok || ietf && len(policies) > 0 {
+				require.True(t, ietf)
+				list, err := parseSFList(text)
+				require.NoError(t, err, text)
+				require.Equal(t, policies, list)
+			}
+			shown := slices.DeleteFunc(slices.Clone(made), func(d ginlimit.Decision) bool { return d.Limit.IsUnlimited() })
+			if text, ok := got["RateLimit"]; ok || ietf && len(shown) > 0 {
+				require.True(t, ietf)
+				list, err := parseSFList(text)
+				require.NoError(t, err, text)
+				require.Len(t, list, 1)
+				require.True(t, slices.ContainsFunc(shown, func(d ginlimit.Decision) bool {
+					until := up(d.ResetAfter)
+					if !d.Allowed && d.RetryAfter >= 0 {
+						until = max(1, up(d.RetryAfter))
+					}
+					return fmt.Sprint(list[0]) == fmt.Sprint(sfItem{d.Limit.Name, map[string]int64{"r": d.Remaining, "t": until}})
+				}), text)
+			}
+			for _, field := range []string{"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"} {
+				text, ok := got[field]
+				if !ok {
+					require.False(t, legacy && len(shown) > 0 && field != "Retry-After", field)
+					continue
+				}
+				n, err := strconv.ParseUint(text, 10, 63)
+				require.NoError(t, err, field)
+				require.Equal(t, text, strconv.FormatUint(n, 10))
+				require.True(t, legacy || field == "Retry-After", field)
+			}
+			wait, ok := got["Retry-After"]
+			require.Equal(t, !last.Allowed && last.RetryAfter >= 0, ok)
+			if ok {
+				require.Equal(t, strconv.FormatInt(max(1, up(last.RetryAfter)), 10), wait)
+			}
+			if !last.Allowed {
+				var body struct {
+					Status   int      `json:"status"`
+					Detail   string   `json:"detail"`
+					Violated []string `json:"violated-policies"`
+				}
+				require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body), w.Body)
+				require.Equal(t, 429, body.Status)
+				require.Equal(t, []string{last.Limit.Name}, body.Violated)
+				require.Contains(t, body.Detail, last.Limit.Name)
+			}
+		}
+	})
+}
+
+// up returns d in whole seconds, rounded up.
+func up(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+// FuzzJoin: lists that differ never have one key, nested or not.
+func FuzzJoin(f *testing.F) {
+	f.Add("a\nb", "ab", uint8(0))
+	f.Add("1:a", "a", uint8(1))
+	f.Add("a\n\nb", "a\nb", uint8(2))
+	f.Add("join:1:a1:b", "a\nb", uint8(3))
+	f.Add("\x00\nb", "\x00b", uint8(1))
+	joinEngine := engine()
+	f.Fuzz(func(t *testing.T, one, two string, nest uint8) {
+		key := func(list []string, nested bool) string {
+			parts := make([]ginlimit.KeyFunc, len(list))
+			for i, s := range list {
+				parts[i] = is(s)
+			}
+			if nested {
+				parts = append([]ginlimit.KeyFunc{ginlimit.Join(parts[0])}, parts[1:]...)
+			}
+			got, err := keyOf(joinEngine, ginlimit.Join(parts...))
+			if slices.Contains(list, "") {
+				require.ErrorIs(t, err, ginlimit.ErrNoKey)
+				return fmt.Sprintf("%q", list)
+			}
+			require.NoError(t, err)
+			return got
+		}
+		a, b := strings.Split(one, "\n"), strings.Split(two, "\n")
+		nestA, nestB := nest&1 != 0, nest&2 != 0
+		same := slices.Equal(a, b) && (nestA == nestB || slices.Contains(a, ""))
+		if !nestA && nestB && !slices.Contains(b, "") { // a may say what the nested part of b is called
+			inner := key(b[:1], false)
+			same = slices.Equal(a, append([]string{inner}, b[1:]...))
+		}
+		if nestA && !nestB && !slices.Contains(a, "") {
+			inner := key(a[:1], false)
+			same = slices.Equal(b, append([]string{inner}, a[1:]...))
+		}
+		assert.Equal(t, same, key(a, nestA) == key(b, nestB), "%q %v, %q %v", a, nestA, b, nestB)
+	})
+}
+
+// FuzzCanonicalAddress: one address has one key however it is written, and so have the addresses of one /64.
+func FuzzCanonicalAddress(f *testing.F) {
+	for _, s := range []string{"192.0.2.1", "::ffff:192.0.2.1", "64:ff9b::c000:201", "2001:DB8::1", "fe80::1%eth0", "::", "0.0.0.0",
+		"::ffff:0:0%x", "rubbish", "", "1.2.3.4:5", "[::1]", "1.2.3", "01.2.3.4", " 1.2.3.4", "::1.2.3.4", "64:ff9b:1::1"} {
+		f.Add(s, []byte("\x20\x01\x0d\xb8\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01"))
+	}
+	r := engine()
+	r.TrustedPlatform = "Client"
+	by := ginlimit.ByIP()
+	f.Fuzz(func(t *testing.T, text string, raw []byte) {
+		key := func(s string) string {
+			c := gin.CreateTestContextOnly(httptest.NewRecorder(), r)
+			c.Request = &http.Request{Header: http.Header{"Client": {s}}, RemoteAddr: "@"}
+			got, err := by(c)
+			if err != nil {
+				require.ErrorIs(t, err, ginlimit.ErrNoKey)
+				require.Empty(t, got)
+			}
+			return got
+		}
+		addr, err := netip.ParseAddr(text)
+		require.Equal(t, err == nil, key(text) != "", text)
+
+		if err == nil {
+			for _, other := range []string{addr.StringExpanded(), strings.ToUpper(addr.WithZone("").String()), addr.WithZone("").String(), addr.Unmap().String()} {
+				require.Equal(t, key(text), key(other), other)
+			}
+		}
+		if len(raw) < 16 {
+			return
+		}
+		b := [16]byte(raw)
+		six := netip.AddrFrom16(b)
+		v4 := netip.AddrFrom4([4]byte(b[12:]))
+		mapped := netip.AddrFrom16(v4.As16())
+		require.Equal(t, "ip:"+v4.String(), key(v4.String()))
+		require.Equal(t, key(v4.String()), key(mapped.String()))
+		require.Equal(t, key(v4.String()), key(netip.AddrFrom16([16]byte{0, 0x64, 0xff, 0x9b, 12: b[12], 13: b[13], 14: b[14], 15: b[15]}).String()))
+		if six.Is4In6() || netip.MustParsePrefix("64:ff9b::/96").Contains(six) {
+			return
+		}
+		require.Equal(t, key(six.String()), key(six.StringExpanded()))
+		require.Equal(t, key(six.String()), key(six.WithZone("eth0").String()))
+		for i := range b {
+			other := b
+			other[i] ^= 1
+			o := netip.AddrFrom16(other)
+			if o.Is4In6() || netip.MustParsePrefix("64:ff9b::/96").Contains(o) {
+				continue
+			}
+			require.Equal(t, i >= 8, key(six.String()) == key(o.String()), "%v %v", six, o)
+		}
+	})
+}
