@@ -6,7 +6,7 @@
 # make mutate breaks the algorithms on purpose; every break must fail the suite
 
 SHELL    := /bin/bash
-MODULES  := $(patsubst %/go.mod,%,$(shell git ls-files '*go.mod'))
+MODULES  := $(dir $(shell git ls-files 'go.mod' '*/go.mod'))
 FUZZTIME ?= 2m
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -19,6 +19,8 @@ run:
 
 test:
 	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -race ./...); done
+	@echo "== budgets of allocations and bytes, which the race detector would change"
+	go test -run 'Alloc|Bytes' ./...
 
 lint:
 	@set -e; out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
@@ -34,7 +36,7 @@ bench:
 
 fuzz:
 	@set -e; for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
+	echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; done; done
 
 mutate:
 	backend/backendtest/mutate.sh

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -227,6 +228,17 @@ func TestFromContext(t *testing.T) {
 	}
 }
 
+// halved is a backend that grants half of every limit, as a share of one instance may be.
+type halved struct{ backend.Backend }
+
+func (h halved) Take(ctx context.Context, key string, cost int64, limits ...ginlimit.Limit) (ginlimit.Result, error) {
+	limits = slices.Clone(limits)
+	for i := range limits {
+		limits[i].Count /= 2
+	}
+	return h.Backend.Take(ctx, key, cost, limits...)
+}
+
 // TestEverybodyIsToldTheSame: observers, deny handlers and handlers get one and the same decision.
 func TestEverybodyIsToldTheSame(t *testing.T) {
 	plan := func(err error, limits ...ginlimit.Limit) ginlimit.Option {
@@ -248,6 +260,7 @@ func TestEverybodyIsToldTheSame(t *testing.T) {
 		"waited":       {ginlimit.WithMaxWait(time.Hour), plan(nil, ginlimit.PerMinute(1))},
 		"dry run":      {ginlimit.WithDryRun(true)},
 		"open":         {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
+		"share":        {ginlimit.WithBackend(halved{newSpy()})},
 		"closed":       {ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -431,7 +444,7 @@ func TestObservers(t *testing.T) {
 		})
 	}
 	l := must(ginlimit.NewLimiter(ginlimit.PerDay(9), ginlimit.Global(), add("a"), add("b"), ginlimit.WithName("x"), add("c")))
-	r := engine(l.Handle, func(c *gin.Context) {
+	r := engine(l.Handle, func(*gin.Context) {
 		assert.Equal(t, []string{"a 8", "b 8", "c 8"}, order, "before the handlers")
 	}, l.Handle)
 	ctx := context.WithValue(t.Context(), ctxKey{}, "value")

@@ -34,7 +34,8 @@ func (l *Limiter) warnTrust(c *gin.Context) {
 	c.Delete(trustSignal{})
 	l.warn(codeTrust, "the engine trusts every proxy, so that any client could choose its own address by X-Forwarded-For; "+
 		"requests are limited by the address of their connection instead. "+
-		"Call engine.SetTrustedProxies(nil) if clients connect directly, or name your proxies' addresses in it")
+		"Call engine.SetTrustedProxies(nil) if clients connect directly or through a Unix socket, whose connections have no "+
+		"address, or name your proxies' addresses in it")
 }
 
 // warnTwice says that a limiter stands more than once before one route.

@@ -194,7 +194,7 @@ func (l *Limiter) Check(c *gin.Context) Decision {
 
 // FromContext returns the tightest decision that was made for the request so far, and whether there was one:
 // a refusal before a pass, the one with the longest wait or the least left before others. A dry run or a
-// failure counts only if there is nothing else.
+// failure counts only if there is nothing else. A copy of the context (gin.Context.Copy) has none.
 func FromContext(c *gin.Context) (Decision, bool) {
 	v := visitOf(c)
 	if v == nil {

@@ -20,6 +20,9 @@ import (
 // An error that is ErrNoKey, or an empty key, refuses the request with 400, so that leaving a header out is no
 // way around a limit; ErrSkip lets it pass uncharged; any other error is left to the [FailurePolicy]. Keys may
 // hold any bytes. Those of the By… functions begin with their kind, "ip:" or "user:" for example.
+//
+// A limiter asks once for a request, and a few times in its life once more after the handlers ran, to notice that
+// authentication comes too late (GINLIMIT004).
 type KeyFunc func(*gin.Context) (string, error)
 
 var (
@@ -117,7 +120,8 @@ func ByAPIKey(header string) KeyFunc {
 
 // ByUserID keys by the value that authentication, which has to run before the limiter, set with c.Set(name, …): a
 // string, an integer, or anything with a String method. A request without it is ErrNoKey, and so is one
-// whose value is empty or of another type. It panics if name is empty.
+// whose value is empty or of another type. All IDs are of one kind: to keep the users and the services of one
+// limiter apart, make the IDs differ, or write a KeyFunc. It panics if name is empty.
 func ByUserID(name string) KeyFunc {
 	if name == "" {
 		panic(errors.New(`ginlimit: ByUserID(""): name the value that authentication sets`))

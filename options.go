@@ -201,8 +201,8 @@ func WithHeaders(h Headers) Option {
 }
 
 // WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503: Decision.Status and
-// Decision.Err tell them apart. Headers are set before, the handlers after the limiter do not run. The default
-// is a problem document (RFC 9457).
+// Decision.Err tell them apart. Status and headers are set before, the handlers after the limiter do not run. The
+// default is a problem document (RFC 9457).
 func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 	return func(o *options) {
 		if o.deny = deny; deny == nil {

@@ -327,12 +327,12 @@ func (l *Limiter) exposing(old []string) []string {
 // refuse answers a request that does not pass.
 func (l *Limiter) refuse(c *gin.Context, v *visit, status int, retryAfter string) {
 	c.Abort()
+	c.Status(status) // also for a deny handler that says nothing
 	if l.deny != nil {
 		l.deny(c, v.decision())
 		return
 	}
 	c.Writer.Header()[fieldType] = problemJSON
-	c.Status(status)
 	if c.Request.Method == http.MethodHead {
 		c.Writer.WriteHeaderNow()
 		return

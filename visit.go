@@ -54,7 +54,7 @@ func newVisit(l *Limiter, p *plan, d *Decision, before *visit) *visit {
 			v.limit = uint32(i)
 		}
 	}
-	if d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier {
+	if d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier || d.Limit != p.limits[v.limit] {
 		whole := *d
 		v.whole = &whole
 	}

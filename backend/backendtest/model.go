@@ -265,7 +265,7 @@ func (h *diary) refund(_, charged, units int64, _ backend.Limit) bool {
 			others = append(others, c)
 		}
 	}
-	h.hits = append(others, takeOff(then, units)...)
+	h.hits = slices.Concat(others, takeOff(then, units))
 	slices.SortStableFunc(h.hits, func(a, b hit) int { return int(a.at - b.at) })
 	return len(then) > 0
 }
