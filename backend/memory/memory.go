@@ -44,6 +44,7 @@ type Backend struct {
 	shift   uint8        // of hash.pick to a shard
 	shards  []shard
 
+	last   atomic.Pointer[hashed]
 	recent [16]atomic.Pointer[known] // by the limit's numbers: saves the look-up in ids
 	rules  atomic.Pointer[[]*backend.Rule]
 	mu     sync.Mutex // guards ids, and appending to rules
@@ -58,9 +59,16 @@ type known struct {
 	id   uint16 // index of Backend.rules; 0 if its state never fits into an entry
 }
 
+// hashed is a key with its hash, which takes longer than to see that a hot key has come again.
+type hashed struct {
+	key  string
+	hash hash
+}
+
 // shard is a part of the keys with a lock of its own.
 type shard struct {
 	mu       sync.Mutex
+	takes    uint32
 	table    table
 	hand     int                            // where sweeping goes on
 	soonest  int64                          // when the first of the entries recovers that hand passed since it was at 0
@@ -82,6 +90,7 @@ type overflowKey struct {
 const (
 	maxShards       = 128
 	keysPerShard    = 1024 // at least, so that a small cap is not split into uneven parts
+	rememberEvery   = 64   // takes of a shard after which its key's hash is remembered
 	overflowBuckets = 16   // in a shard, for each set of limits
 	maxOverflow     = 512  // in a shard, after which all sets of limits share
 	sweepAlways     = 2    // entries looked at for each new key
@@ -126,6 +135,9 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	h := b.hash(key)
 	sh := b.shard(h)
 	sh.mu.Lock()
+	if sh.takes++; sh.takes%rememberEvery == 0 {
+		b.remember(key, h)
+	}
 	// What follows is takeAll for the common case, one limit whose state is in the key's entry, without its copies.
 	at, found := sh.table.find(h)
 	if !found || sh.table.entries[at].rule == inSlots {
@@ -262,7 +274,17 @@ func (b *Backend) Reset(_ context.Context, key string) error {
 func (b *Backend) now() int64 { return b.epoch + time.Since(b.start).Microseconds() }
 
 func (b *Backend) hash(key string) hash {
+	if last := b.last.Load(); last != nil && last.key == key {
+		return last.hash
+	}
 	return hash{maphash.String(b.seeds[0], key), maphash.String(b.seeds[1], key)}
+}
+
+// remember makes key the one whose hash is known. If one key is much hotter than all others it soon is it.
+func (b *Backend) remember(key string, h hash) {
+	if last := b.last.Load(); len(key) <= 64 && (last == nil || last.key != key) {
+		b.last.Store(&hashed{key, h})
+	}
 }
 
 func (b *Backend) shard(h hash) *shard { return &b.shards[h.pick()>>b.shift] }

@@ -82,13 +82,11 @@ func (t *table) find(h hash) (at int, found bool) {
 	}
 	for at = t.home(h.tag); ; at++ {
 		e := &t.entries[at]
-		if e.tag >= h.tag || e.rule == 0 {
-			switch {
-			case e.rule == 0 || e.tag > h.tag:
-				return at, false
-			case e.is(h):
-				return at, true
-			}
+		if e.is(h) && e.rule != 0 {
+			return at, true
+		}
+		if e.tag > h.tag || e.rule == 0 {
+			return at, false
 		}
 	}
 }
