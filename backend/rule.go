@@ -114,6 +114,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int
 			write = true
 		}
 	}
+	res.At = time.UnixMicro(now)
 	rules[decided].fill(&res, &states[decided].State, now, longest)
 	return res, decided, write
 }
@@ -121,6 +122,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int
 // TakeCounters is [Take] for r alone, which must not be a SlidingLog, with the state in c, written under old.
 // It fills res in, all but Limit and Source, and reports whether c changed.
 func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+	res.At = time.UnixMicro(now)
 	if r.limit.Algorithm == TokenBucket && !r.stateless {
 		return tokenBucketTake(r, c, old, now, cost, res)
 	}
@@ -298,7 +300,7 @@ func (r *Rule) fill(res *Result, st *State, now, wait int64) {
 		r.fillCounters(res, &st.Counters, now, wait)
 		return
 	}
-	fill(res, now, wait, r.remaining(st, now), slidingLogReset(r, st)-now)
+	fill(res, wait, r.remaining(st, now), slidingLogReset(r, st)-now)
 }
 
 func (r *Rule) fillCounters(res *Result, c *Counters, now, wait int64) {
@@ -306,11 +308,11 @@ func (r *Rule) fillCounters(res *Result, c *Counters, now, wait int64) {
 	if !r.stateless {
 		reset = r.resetCounters(c)
 	}
-	fill(res, now, wait, r.remainingCounters(c, now), reset-now)
+	fill(res, wait, r.remainingCounters(c, now), reset-now)
 }
 
 // fill puts figures into res. The waits are in µs from now.
-func fill(res *Result, now, wait, remaining, reset int64) {
+func fill(res *Result, wait, remaining, reset int64) {
 	res.Allowed = wait == 0
 	res.Remaining = remaining
 	res.RetryAfter = Never
@@ -318,7 +320,6 @@ func fill(res *Result, now, wait, remaining, reset int64) {
 		res.RetryAfter = time.Duration(wait) * time.Microsecond
 	}
 	res.ResetAfter = time.Duration(max(0, reset)) * time.Microsecond
-	res.At = time.UnixMicro(now)
 }
 
 // CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative cost, or no
@@ -386,7 +387,8 @@ func mulAddDiv(a, b, c, d int64) (quo, rem int64) {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	lo, carry := bits.Add64(lo, uint64(c), 0)
 	if hi+carry == 0 { // much faster
-		return int64(lo / uint64(d)), int64(lo % uint64(d))
+		q := lo / uint64(d)
+		return int64(q), int64(lo - q*uint64(d))
 	}
 	q, r := bits.Div64(hi+carry, lo, uint64(d))
 	return int64(q), int64(r)

@@ -25,7 +25,7 @@ func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Resu
 			*c = Counters{Time: now + debt.us, Frac: debt.num} // nothing of another algorithm stays
 		}
 	}
-	fill(res, now, wait, tokenBucketFree(r, debt), debt.ceil())
+	fill(res, wait, tokenBucketFree(r, debt), debt.ceil())
 	return changed && cost > 0
 }
 
