@@ -103,13 +103,13 @@ type Limiter struct {
 
 // Decision is what was decided for one request, and why.
 type Decision struct {
-	Limiter string // WithName
-	Tier    string // the name of the tier that WithTier found
-	TierErr error  // the tier look-up failed: the limiter's own limits decided
-	Key     string // the key charged; may identify a person
-	Cost    int64  // what the request costs, in units
-	Result         // of the limit that decided; zero if Err is not nil
-	Limits  []Limit
+	Limiter string        // WithName
+	Tier    string        // the name of the tier that WithTier found
+	TierErr error         // the tier look-up failed: the limiter's own limits decided
+	Key     string        // the key charged; may identify a person
+	Cost    int64         // what the request costs, in units
+	Result                // of the limit that decided; zero if Err is not nil
+	Limits  []Limit       // the limits in force, for this tier (read-only)
 	Elapsed time.Duration // time spent deciding; 0 for a decision in memory that nobody observes
 	Waited  time.Duration // time a request was held by WithMaxWait
 	DryRun  bool          // WithDryRun
@@ -207,8 +207,9 @@ func FromContext(c *gin.Context) (Decision, bool) {
 // the limiter's own limits or, if some are given, under those. The error is the Decision's Err: nil also for
 // a refusal. The failure policy is the caller's to apply, by Decision.Status. Cost 0 charges nothing.
 func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...Limit) (Decision, error) {
-	d := Decision{Key: key}
-	if l.init(&d); l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
+	var d Decision
+	l.init(&d)
+	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
 		l.take(ctx, &d)
 	}
 	l.observe(ctx, &d)
@@ -218,8 +219,9 @@ func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...L
 // Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and is not
 // observed.
 func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decision, error) {
-	d := Decision{Key: key}
-	if l.init(&d); l.replace(&d, limits) && l.keyed(&d, key, nil) {
+	var d Decision
+	l.init(&d)
+	if l.replace(&d, limits) && l.keyed(&d, key, nil) {
 		l.take(ctx, &d)
 	}
 	return d, d.Err
@@ -275,9 +277,9 @@ func (l *Limiter) init(d *Decision) {
 
 // keyed puts the key in, or the reason why there is none.
 func (l *Limiter) keyed(d *Decision, key string, err error) bool {
-	d.Key = key
 	switch {
 	case err == nil && key != "":
+		d.Key = key
 		return true
 	case err == nil:
 		d.Err = ErrNoKey
@@ -287,7 +289,6 @@ func (l *Limiter) keyed(d *Decision, key string, err error) bool {
 		d.Err = err
 		d.failOpen = l.policy == FailOpen && !errors.Is(err, ErrNoKey)
 	}
-	d.Key = ""
 	return false
 }
 

@@ -44,7 +44,7 @@ type Backend struct {
 	shift   uint8        // of hash.pick to a shard
 	shards  []shard
 
-	last   atomic.Pointer[hashed]
+	last   atomic.Pointer[hashed]    // a hot key
 	recent [16]atomic.Pointer[known] // by the limit's numbers: saves the look-up in ids
 	rules  atomic.Pointer[[]*backend.Rule]
 	mu     sync.Mutex // guards ids, and appending to rules
@@ -318,7 +318,7 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 	}
 	k := &known{rule: r}
 	rules := *b.rules.Load()
-	if len(rules) == inSlots {
+	if len(b.ids) == inSlots-1 {
 		return k, nil // more limits than ids: their states go to the slots, and nothing more is remembered
 	}
 	if l.Algorithm != backend.SlidingLog && l.Count <= math.MaxUint32 {

@@ -62,7 +62,7 @@ type table struct {
 
 const (
 	fullest = 0.85 // load at which a table is rebuilt
-	growth  = 1.4  // how much more room it gets then
+	growth  = 1.35 // how much more room it gets then
 )
 
 // newTable returns a table with room homes.
