@@ -21,8 +21,8 @@ const DefaultMaxKeys = 1_000_000
 type Option func(*Backend)
 
 // WithMaxKeys sets how many keys are held at most; the default is [DefaultMaxKeys], less than 1 counts as 1.
-// One TokenBucket, SlidingWindow or FixedWindow costs about 45 bytes a key; a key with several limits or a
-// SlidingLog costs more: 64 bytes a limit, and 16 to 26 bytes for each charge in a log.
+// One TokenBucket, SlidingWindow or FixedWindow costs about 44 bytes a key; a key with several limits or a
+// SlidingLog costs more: about 100 bytes a limit, and 16 to 26 bytes for each charge in a log.
 //
 // Keys that have fully recovered go first. When all are live, new keys do not push one out: they share
 // overflow buckets, so that a flood of made-up keys frees nobody who is over the limit. A key that shares a
