@@ -2,6 +2,7 @@ package ginlimit
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -85,8 +86,10 @@ func (l *Limiter) checkOrder(c *gin.Context, d *Decision) {
 		if l.tier == nil || d.Tier != "" {
 			return
 		}
-		tier, err := l.tier(c)
-		if err != nil || tier.Name == d.Tier {
+		var later Decision
+		l.init(&later)
+		l.lookUp(c, &later)
+		if later.TierErr != nil || later.Err != nil || later.Tier == d.Tier && slices.Equal(later.Limits, d.Limits) {
 			return
 		}
 		changed = "tier"

@@ -63,6 +63,15 @@ func TestDiagnostics(t *testing.T) {
 		"tier before authentication": {func(o ...ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), append(o, plan)...), auth}
 		}, []string{"GINLIMIT004"}, "after authentication"},
+		"tier without a name before authentication": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+			unnamed := ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+				if c.GetString("user") == "" {
+					return ginlimit.Tier{}, nil
+				}
+				return ginlimit.Tier{Limits: []ginlimit.Limit{ginlimit.PerDay(200)}}, nil
+			})
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), append(o, unnamed)...), auth}
+		}, []string{"GINLIMIT004"}, "after authentication"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
