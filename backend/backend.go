@@ -81,8 +81,8 @@ func (a Algorithm) String() string {
 	}
 }
 
-// The ranges that [Limit.Validate] accepts. They keep every intermediate result of every algorithm exact, in
-// Go's integers and, up to 2^53, in the numbers of a Lua script.
+// The ranges that [Limit.Validate] accepts. They keep everything that is stored or compared below 2^53, so that
+// a script whose only numbers are doubles holds it exactly too; products are taken in 128 bits.
 const (
 	// MaxCount is the largest Count and Burst: the largest integer of RFC 9651, section 3.3.1, and so the
 	// largest that a response can state.
