@@ -8,7 +8,10 @@ package backend
 // tokenBucketTake is TakeCounters: the steps below in one, because every decision in memory goes through it.
 func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
 	debt, changed := span{c.Time - now, c.Frac}, false
-	if debt.us < 0 || debt.us >= r.full.us || old != r { // else it is what it is
+	if debt.us < 0 {
+		debt = span{}
+	}
+	if debt.us >= r.full.us || old != r { // else it is what it is
 		debt, changed = tokenBucketDebt(r, c, old, now)
 	}
 	after := r.full

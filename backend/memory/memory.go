@@ -155,12 +155,15 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		}
 		rule, id = k.rule, k.id
 	}
-	c := e.get(old)
+	var c backend.Counters
+	e.get(&c, old)
 	if rule.TakeCounters(&c, old, b.now(), cost, &res) && !e.put(&c, id) {
 		sh.keep(e, []backend.Slot{{Rule: rule, State: backend.State{Counters: c}}})
 	}
 	sh.mu.Unlock()
-	res.Limit = limits[0]
+	l := &limits[0] // field by field: a copy of the whole goes through memory twice
+	res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
+	res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
 	return res, nil
 }
 
@@ -335,8 +338,9 @@ func (b *Backend) slotsOf(sh *shard, e *entry, buffer []backend.Slot) []backend.
 	if e.rule == inSlots {
 		return sh.slots[e.a]
 	}
-	r := b.rule(e.rule)
-	return append(buffer, backend.Slot{Rule: r, State: backend.State{Counters: e.get(r)}})
+	s := backend.Slot{Rule: b.rule(e.rule)}
+	e.get(&s.State.Counters, s.Rule)
+	return append(buffer, s)
 }
 
 // keep writes slots to e: into it if they fit, else beside it.
@@ -463,7 +467,9 @@ func (b *Backend) expiry(sh *shard, e *entry) int64 {
 		return last
 	}
 	r := b.rule(e.rule)
-	return r.Expiry(&backend.State{Counters: e.get(r)})
+	var st backend.State
+	e.get(&st.Counters, r)
+	return r.Expiry(&st)
 }
 
 // remove forgets the entry at an index.

@@ -42,12 +42,14 @@ func (e *entry) put(c *backend.Counters, id uint16) bool {
 	return true
 }
 
-// get unpacks e, which was written under r.
-func (e *entry) get(r *backend.Rule) backend.Counters {
+// get unpacks e, which was written under r, into a zero c.
+func (e *entry) get(c *backend.Counters, r *backend.Rule) {
+	c.Time = e.time
 	if r.Algorithm() == backend.TokenBucket {
-		return backend.Counters{Time: e.time, Frac: int64(e.a)}
+		c.Frac = int64(e.a)
+	} else {
+		c.Used, c.Prev = int64(e.a), int64(e.b)
 	}
-	return backend.Counters{Time: e.time, Used: int64(e.a), Prev: int64(e.b)}
 }
 
 // table is a hash table with linear probing whose entries stand in the order of their tags: an entry's home
