@@ -65,15 +65,25 @@ func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 		if k := recent[place].Load(); k != nil && k.text == text {
 			return k.key, nil
 		}
-		spelling, _, _ := strings.Cut(text, "%") // netip takes no zone on IPv4 in IPv6
-		addr, err := netip.ParseAddr(spelling)
-		if err != nil {
+		addr, ok := parseAddr(text)
+		if !ok {
 			return "", ErrNoKey
 		}
 		k := &known{text: strings.Clone(text), key: kind + prefixKey(canonical(addr), v4Bits, v6Bits)}
 		recent[place].Store(k)
 		return k.key, nil
 	}
+}
+
+// parseAddr is netip.ParseAddr, and takes a zone on IPv4 in IPv6 too.
+func parseAddr(text string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(text)
+	if err == nil {
+		return addr, true
+	}
+	spelling, zone, _ := strings.Cut(text, "%")
+	addr, err = netip.ParseAddr(spelling)
+	return addr, err == nil && zone != "" && addr.Is4In6()
 }
 
 // canonical returns the one form of an address that all its spellings have in common.
