@@ -49,7 +49,8 @@ type Algorithm uint8
 
 const (
 	// TokenBucket holds Burst units and is refilled continuously with Count units per Period. It admits at
-	// most Burst + Count/Period × t units in any time t. State: two integers.
+	// most Burst + Count/Period × t units in any time t. A full bucket saves nothing up, not even a part of a
+	// µs: with Burst 1, units come at whole µs, at best one each Period/Count rounded up. State: two integers.
 	TokenBucket Algorithm = iota
 	// SlidingWindow weighs the count of the previous window with the share of it that the sliding window
 	// still covers, and adds the count of the current one. Windows follow one another from the key's first

@@ -227,7 +227,7 @@ func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int
 	return res, decided
 }
 
-// Refund implements [backend.Backend]. It never fails but for a negative cost.
+// Refund implements [backend.Backend]. It fails only if the cost is negative or there is no limit.
 func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
 	if err := backend.CheckTake(cost, limits); err != nil {
 		return err
