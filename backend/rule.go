@@ -119,6 +119,20 @@ func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int
 	return res, decided, write
 }
 
+// Admitted returns what [Take] returns for a cost that a store has charged by the same steps elsewhere: slots are as
+// that left them at now, each written under the rule of its place, or empty if that keeps no state.
+func Admitted(slots []Slot, rules []*Rule, now int64) (res Result, decided int) {
+	least := int64(math.MaxInt64)
+	for i, r := range rules {
+		if left := r.remaining(&slots[i].State, now); left < least {
+			least, decided = left, i
+		}
+	}
+	res.At = time.UnixMicro(now)
+	rules[decided].fill(&res, &slots[decided].State, now, 0)
+	return res, decided
+}
+
 // TakeCounters is [Take] for r alone, which must not be a SlidingLog, with the state in c, written under old.
 // It fills res in, all but Limit and Source, and reports whether c changed.
 func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {

@@ -1,0 +1,192 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// Dial returns a Backend that is connected to the server, the Cluster or, with master_set, the Sentinels at rawURL:
+//
+//	redis://user:password@host:6379/0                     a server, or a Cluster, which is recognised
+//	redis://host1:6379?addr=host2:6379&addr=host3:6379    a Cluster, by some of its nodes
+//	redis://s1:26379?addr=s2:26379&master_set=mymaster    Sentinels and the name of their master
+//	rediss://…                                            the same over TLS
+//	unix:///run/redis/redis.sock?db=0                     a socket
+//
+// The other parameters are those of rueidis.ParseURL: db, dial_timeout, write_timeout, client_cache=0, skip_verify,
+// protocol, max_retries, client_name. Dial differs from rueidis' defaults in what makes a limiter fast and keeps it from
+// hanging: it always pipelines, gives up dialing after 250 ms, finds a dead peer within 500 ms, keeps buffers small, and
+// uses client-side caching if the server has it.
+//
+// An application also starts while Redis is down: Dial returns once Redis answered, or after the time of [WithTimeout];
+// it tries again while it is asked for decisions, which fail with backend.ErrUnavailable until then. It returns an error
+// if rawURL or an option is not valid and, with [WithPing], if Redis did not answer before ctx ended.
+// Close the Backend when it is no longer used.
+func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) {
+	b, err := newBackend(opts)
+	if err != nil {
+		return nil, err
+	}
+	option, err := clientOption(rawURL, b.client)
+	if err != nil {
+		return nil, err
+	}
+	b.link.option = &option
+	wait := ctx
+	if !b.ping {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, b.timeout)
+		defer cancel()
+	}
+	client, err := b.link.get(wait)
+	if err == nil {
+		err = client.Do(wait, client.B().Ping().Build()).Error()
+	}
+	if err == nil {
+		b.check(wait, client)
+	} else if b.ping {
+		b.link.close()
+		return nil, unavailable("dial", err)
+	}
+	return b, nil
+}
+
+// clientOption returns how to connect to rawURL. Its errors never quote the URL, which may hold a password.
+func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.ClientOption, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL cannot be parsed; use redis://user:password@host:6379, and %XX for special characters in the password")
+	}
+	switch u.Scheme {
+	case "redis", "rediss", "valkey", "valkeys":
+		if u.Host == "" {
+			return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL has no host; use redis://host:6379")
+		}
+	case "unix":
+		if u.Path == "" {
+			return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL has no path; use unix:///run/redis/redis.sock")
+		}
+	default:
+		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL has an unknown scheme; use redis://, rediss:// or unix://")
+	}
+	option, err := rueidis.ParseURL(rawURL)
+	if err != nil {
+		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL's path or a parameter is not valid; see the documentation of redis.Dial")
+	}
+	option.AlwaysPipelining = true
+	if option.Dialer.Timeout == 0 {
+		option.Dialer.Timeout = 250 * time.Millisecond
+	}
+	if option.ConnWriteTimeout == 0 {
+		option.ConnWriteTimeout = 500 * time.Millisecond
+	}
+	option.Dialer.KeepAlive = 250 * time.Millisecond
+	option.ReadBufferEachConn, option.WriteBufferEachConn = 32<<10, 32<<10
+	option.CacheSizeEachConn = 16 << 20
+	option.ClusterOption.MaxMovedRedirections = 3
+	option.ClusterOption.ShardsRefreshInterval = 30 * time.Second
+	if option.Sentinel.MasterSet != "" {
+		option.Sentinel.TopologyRefreshInterval = 5 * time.Second
+		option.Sentinel.TLSConfig = option.TLSConfig
+		option.Sentinel.Dialer = option.Dialer
+	}
+	for _, set := range change {
+		set(&option)
+	}
+	return option, nil
+}
+
+// link is the way to the server: a client, or how to make one.
+type link struct {
+	current atomic.Pointer[rueidis.Client]
+	option  *rueidis.ClientOption // nil if the client is the caller's
+
+	mu     sync.Mutex
+	closed bool
+	trying chan struct{} // closed when the attempt under way is over; nil if there is none
+	err    error         // of the last attempt
+	again  time.Time     // when the next attempt may begin
+}
+
+// pause is the time between attempts to make a client.
+const pause = 200 * time.Millisecond
+
+func (l *link) set(client rueidis.Client) { l.current.Store(&client) }
+
+// get returns the client, made if there is none. It waits for that until ctx ends.
+func (l *link) get(ctx context.Context) (rueidis.Client, error) {
+	if client := l.current.Load(); client != nil {
+		return *client, nil
+	}
+	l.mu.Lock()
+	switch {
+	case l.closed:
+		l.mu.Unlock()
+		return nil, rueidis.ErrClosing
+	case l.trying == nil && time.Now().Before(l.again):
+		defer l.mu.Unlock()
+		return nil, l.err
+	case l.trying == nil:
+		l.trying = make(chan struct{})
+		go l.connect(l.trying)
+	}
+	trying := l.trying
+	l.mu.Unlock()
+	select {
+	case <-trying:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if client := l.current.Load(); client != nil {
+		return *client, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return nil, l.err
+}
+
+// connect makes a client, or not; either takes no longer than dialing may. A server without client-side caching gets
+// one that does without.
+func (l *link) connect(done chan struct{}) {
+	client, err := rueidis.NewClient(*l.option)
+	if errors.Is(err, rueidis.ErrNoCache) {
+		option := *l.option
+		option.DisableCache = true
+		client, err = rueidis.NewClient(option)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err != nil:
+		if client != nil { // rueidis returns one with ForceSingleClient
+			client.Close()
+		}
+		l.err, l.again = err, time.Now().Add(pause)
+	case l.closed:
+		client.Close()
+		l.err = rueidis.ErrClosing
+	default:
+		l.set(client)
+	}
+	l.trying = nil
+	close(done)
+}
+
+// close closes the client if it is not the caller's. A call that comes later gets rueidis.ErrClosing.
+func (l *link) close() {
+	if l.option == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if client := l.current.Load(); client != nil && !l.closed {
+		(*client).Close()
+	}
+	l.closed = true
+}

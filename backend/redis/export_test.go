@@ -1,0 +1,13 @@
+package redis
+
+// SetClock makes now the clock of b, instead of the server's.
+func SetClock(b *Backend, now func() (micros int64)) { b.clock = now }
+
+// StateKey returns the name under which b keeps the state of key.
+func StateKey(b *Backend, key string) string { return b.stateKey(key) }
+
+// TestExtra is how many ms longer than its state a key is kept under SetClock.
+const TestExtra = testExtra
+
+// Now returns what SetClock's clock says.
+func Now(b *Backend) (micros int64) { return b.clock() }

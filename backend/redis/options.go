@@ -1,0 +1,114 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise.
+const DefaultTimeout = 100 * time.Millisecond
+
+// Option changes a default of [Dial], [New] or [NewTiers]. One that is not valid is refused there.
+type Option func(*config) error
+
+type config struct {
+	prefix    string
+	timeout   time.Duration
+	denyCache bool
+	ping      bool
+	logger    *slog.Logger
+	client    []func(*rueidis.ClientOption)
+	dialOnly  string // an option that only Dial can honour
+}
+
+func defaults() config {
+	return config{prefix: "gl", timeout: DefaultTimeout, denyCache: true}
+}
+
+func (c *config) apply(opts []Option) error {
+	for _, opt := range opts {
+		if err := opt(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *config) log() *slog.Logger {
+	if c.logger == nil {
+		return slog.Default()
+	}
+	return c.logger
+}
+
+// WithPrefix sets what every key in Redis begins with, before the version of the layout and the hash tag; the default
+// is "gl", for keys such as gl1:{api:ip:203.0.113.7}. Applications that share a Redis and use the same names for their
+// limiters need different prefixes. It is 1 to 64 characters of printable ASCII, without spaces and braces.
+func WithPrefix(prefix string) Option {
+	return func(c *config) error {
+		if prefix == "" || len(prefix) > 64 || strings.ContainsFunc(prefix, func(r rune) bool { return r <= ' ' || r > '~' || r == '{' || r == '}' }) {
+			return fmt.Errorf("ginlimit: redis.WithPrefix(%q): use 1 to 64 printable ASCII characters without spaces and braces", prefix)
+		}
+		c.prefix = prefix
+		return nil
+	}
+}
+
+// WithTimeout sets the time budget of one decision, whatever Redis does; the default is [DefaultTimeout]. A context
+// that ends earlier prevails. A call may get up to a tenth less.
+func WithTimeout(d time.Duration) Option {
+	return func(c *config) error {
+		if d < time.Millisecond || d > time.Minute {
+			return fmt.Errorf("ginlimit: redis.WithTimeout(%v): use 1ms to 1m", d)
+		}
+		c.timeout = d
+		return nil
+	}
+}
+
+// WithDenyCache says whether refusals are remembered in the process until their wait is over, which is the default.
+// It needs a server and a client with client-side caching; without, refusals are not remembered, and one log line with
+// the code GINLIMIT006 says so, unless this option says false.
+func WithDenyCache(on bool) Option {
+	return func(c *config) error {
+		c.denyCache = on
+		return nil
+	}
+}
+
+// WithPing makes Dial fail if Redis does not answer, within the context that it is given. Without it an application
+// also starts while Redis is down; its limiters' failure policies decide until it is up.
+func WithPing() Option {
+	return func(c *config) error {
+		c.ping, c.dialOnly = true, "redis.WithPing"
+		return nil
+	}
+}
+
+// WithLogger sets where diagnostics go; the default is slog.Default(). Each is written once, never for each request.
+func WithLogger(l *slog.Logger) Option {
+	return func(c *config) error {
+		if l == nil {
+			return errors.New("ginlimit: redis.WithLogger(nil): leave the option out to use slog.Default()")
+		}
+		c.logger = l
+		return nil
+	}
+}
+
+// WithClientOption lets set change how Dial's client is set up, after the URL and Dial's own defaults were applied: a
+// tls.Config with a private CA, credentials that rotate, the password of the Sentinels. It may be given several times.
+func WithClientOption(set func(*rueidis.ClientOption)) Option {
+	return func(c *config) error {
+		if set == nil {
+			return errors.New("ginlimit: redis.WithClientOption(nil): pass a function")
+		}
+		c.client, c.dialOnly = append(c.client, set), "redis.WithClientOption"
+		return nil
+	}
+}

@@ -1,0 +1,239 @@
+// Package redis is the backend that many processes share: state lives in Redis, Valkey, a Redis Cluster or a set-up
+// with Sentinel, and is reached through rueidis. One decision is one round trip, one EVALSHA of a script that charges
+// all limits of a key or none, by the server's clock. Refusals are remembered in the process until their wait is over;
+// client-side caching drops them within milliseconds if the key changes anywhere.
+//
+// [Dial] is the one obvious way to get a [Backend]; [New] uses a client that the application has already.
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// Backend is a [backend.Backend] on Redis. Every error of its methods that comes from Redis has
+// [backend.ErrUnavailable] in its chain, and no error holds a password. It retries nothing that could be charged twice.
+type Backend struct {
+	config
+	link     link
+	plans    plans
+	denials  *denials // nil if refusals are not remembered
+	deadline deadlines
+	checked  atomic.Bool // the server's settings were looked at
+	checking sync.Mutex
+
+	// clock, if set, stands for the server's: for the tests of this package.
+	clock func() (micros int64)
+}
+
+var _ backend.Backend = (*Backend)(nil)
+
+// New returns a Backend that uses client and never closes it. It panics if an option is not valid, or is one of those
+// that only Dial can honour. It asks the server for its settings, for at most the time of [WithTimeout], to say in the
+// log if they do not suit a limiter.
+//
+// A client that is made for this should have AlwaysPipelining set and short time-outs: Dial's documentation says which.
+func New(client rueidis.Client, opts ...Option) *Backend {
+	b, err := newBackend(opts)
+	if err == nil && b.dialOnly != "" {
+		err = fmt.Errorf("ginlimit: redis.New: %s is for redis.Dial; set up the client that you pass instead", b.dialOnly)
+	}
+	if err == nil && client == nil {
+		err = errors.New("ginlimit: redis.New: the client is nil; use redis.Dial to connect to a URL")
+	}
+	if err != nil {
+		panic(err)
+	}
+	b.link.set(client)
+	b.check(context.Background(), client)
+	return b
+}
+
+func newBackend(opts []Option) (*Backend, error) {
+	b := &Backend{config: defaults()}
+	if err := b.apply(opts); err != nil {
+		return nil, err
+	}
+	b.deadline.timeout = b.timeout
+	if b.denyCache {
+		b.denials = newDenials()
+	}
+	return b, nil
+}
+
+// Close closes the connections of a Backend made by Dial; calls fail from then on. It does nothing to the client that
+// was given to New. It always returns nil.
+func (b *Backend) Close() error {
+	b.link.close()
+	return nil
+}
+
+// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered.
+func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	if err := backend.CheckTake(cost, limits); err != nil {
+		return backend.Result{}, err
+	}
+	p, err := b.plans.of(limits)
+	if err != nil {
+		return backend.Result{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return backend.Result{}, unavailable("take", err)
+	}
+	ctx = b.deadline.limit(ctx)
+	client, err := b.link.get(ctx)
+	if err != nil {
+		return backend.Result{}, unavailable("take", err)
+	}
+	if b.denials != nil {
+		if res, decided, ok := b.denials.take(ctx, client, p, key, cost); ok {
+			res.Limit = limits[decided]
+			return res, nil
+		}
+	}
+	sent := time.Now()
+	name := b.stateKey(key)
+	reply, err := eval(ctx, client, p.call(cost, b.now()), name).ToString()
+	if err != nil {
+		return backend.Result{}, unavailable("take", err)
+	}
+	if !b.checked.Load() {
+		b.check(ctx, client)
+	}
+	a := answer{slots: make([]backend.Slot, 0, inline)}
+	if err := a.decode(reply, p); err != nil {
+		return backend.Result{}, unavailable("take", err)
+	}
+	var res backend.Result
+	var decided int
+	if a.charged {
+		res, decided = backend.Admitted(a.slots, p.rules, a.now)
+		if b.denials != nil {
+			b.denials.forget(key)
+		}
+	} else {
+		slots := append(make([]backend.Slot, 0, inline), a.slots...)
+		if res, decided, _ = backend.Take(slots, p.rules, a.now, cost); cost > 0 && res.Allowed {
+			return backend.Result{}, unavailable("take", fmt.Errorf("the script refused what it has room for: %q", reply))
+		}
+		if b.denials != nil && !res.Allowed && b.clock == nil {
+			b.denials.remember(key, &denial{
+				plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: name, written: strings.Clone(a.written),
+				slots: a.slots, now: a.now, sent: sent, received: time.Now(),
+			})
+		}
+	}
+	res.Limit = limits[decided]
+	return res, nil
+}
+
+// testExtra is how many ms longer a key is kept than its state lasts if its clock is not the server's.
+const testExtra = 3_600_000
+
+// now returns the argument that stands for the server's clock in a test, else "".
+func (b *Backend) now() string {
+	if b.clock == nil {
+		return ""
+	}
+	now := b.clock()
+	return fmt.Sprintf("%d %d %d", now/1_000_000, now%1_000_000, testExtra)
+}
+
+// Refund implements [backend.Backend].
+func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+	letters, any := letters(limits)
+	if !charge.Allowed || cost <= 0 || !any {
+		return nil
+	}
+	ctx = b.deadline.limit(ctx)
+	client, err := b.link.get(ctx)
+	if err != nil {
+		return unavailable("refund", err)
+	}
+	args := []string{strconv.FormatInt(charge.At.UnixMicro(), 10), strconv.FormatInt(cost, 10), letters}
+	if clock := b.now(); clock != "" {
+		args = append(args, clock)
+	}
+	if err := eval(ctx, client, call{refundScript(), args}, b.stateKey(key)).Error(); err != nil {
+		return unavailable("refund", err)
+	}
+	b.denials.forget(key)
+	return nil
+}
+
+// Reset implements [backend.Backend]. It deletes one key.
+func (b *Backend) Reset(ctx context.Context, key string) error {
+	ctx = b.deadline.limit(ctx)
+	client, err := b.link.get(ctx)
+	if err != nil {
+		return unavailable("reset", err)
+	}
+	if err := client.Do(ctx, client.B().Del().Key(b.stateKey(key)).Build()).Error(); err != nil {
+		return unavailable("reset", err)
+	}
+	b.denials.forget(key)
+	return nil
+}
+
+// eval runs a script on one key. A server that does not know it, because it is new, restarted or was flushed, gets the
+// text. Nothing else is tried again: a call whose reply was lost may have charged.
+func eval(ctx context.Context, client rueidis.Client, c call, key string) rueidis.RedisResult {
+	res := client.Do(ctx, client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(key).Arg(c.args...).Build())
+	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
+		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(1).Key(key).Arg(c.args...).Build())
+	}
+	return res
+}
+
+// storeError is an error of the store: [backend.ErrUnavailable] and its cause.
+type storeError struct {
+	op    string
+	cause error
+}
+
+func unavailable(op string, cause error) error { return &storeError{op, cause} }
+
+func (e *storeError) Error() string {
+	return "ginlimit: redis: " + e.op + ": " + e.cause.Error()
+}
+
+func (e *storeError) Unwrap() []error { return []error{backend.ErrUnavailable, e.cause} }
+
+// deadlines gives calls a time limit without an allocation for each: they share one context, which is made anew
+// whenever it is a tenth of the limit old. So a call gets between nine tenths of the limit and all of it.
+type deadlines struct {
+	timeout time.Duration
+	shared  atomic.Pointer[sharedDeadline]
+}
+
+type sharedDeadline struct {
+	context.Context
+	made   time.Time
+	cancel context.CancelFunc
+}
+
+// limit returns ctx if that ends before the limit, else one that ends at the limit. It no longer ends with ctx then:
+// a charge that was sent is spent.
+func (d *deadlines) limit(ctx context.Context) context.Context {
+	now := time.Now()
+	if end, ok := ctx.Deadline(); ok && end.Sub(now) < d.timeout {
+		return ctx
+	}
+	s := d.shared.Load()
+	if s == nil || now.Sub(s.made) >= d.timeout/10 {
+		s = &sharedDeadline{made: now}
+		s.Context, s.cancel = context.WithDeadline(context.Background(), now.Add(d.timeout))
+		d.shared.Store(s)
+	}
+	return s
+}

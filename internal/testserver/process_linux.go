@@ -1,0 +1,7 @@
+package testserver
+
+import "syscall"
+
+const sigStop, sigCont = syscall.SIGSTOP, syscall.SIGCONT
+
+func sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
