@@ -12,16 +12,20 @@ const version = "1:"
 // maxKey is the longest key in Redis, in bytes.
 const maxKey = 200
 
-// stateKey returns the name under which the state of key is kept: prefix1:{limiter:key}, all of whose identity is
-// inside the one hash tag. What could leave the tag or be mistaken is escaped as %XX. Of a key that would be too long
+// stateKey returns the name under which the state of key is kept: prefix1:{limiter:key}.
+func (c *config) stateKey(key string) string { return c.key("", key) }
+
+// key returns the name of a key of some kind, all of whose identity is inside the one hash tag. What could leave the tag or be mistaken is escaped as %XX. Of a key that would be too long
 // the limiter's name stays, if that is not too long itself, and "#" and its SHA-256 follow.
 //
 // The first NUL, which the root package puts between the limiter's name and the client's key, becomes the first colon;
 // a colon before it, or in a key without one, is escaped.
-func (c *config) stateKey(key string) string {
+func (c *config) key(kind, key string) string {
 	var buf [maxKey + 8]byte
 	b := append(buf[:0], c.prefix...)
-	b = append(b, version+"{"...)
+	b = append(b, version...)
+	b = append(b, kind...)
+	b = append(b, '{')
 	name := strings.IndexByte(key, 0)
 	tag, ok := len(b), true
 	if name >= 0 {

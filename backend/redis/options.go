@@ -13,7 +13,7 @@ import (
 // DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise.
 const DefaultTimeout = 100 * time.Millisecond
 
-// Option changes a default of [Dial], [New] or [NewTiers]. One that is not valid is refused there.
+// Option changes a default of [Dial], [New] or [NewTiers]. One that is not valid, or that means nothing there, is refused.
 type Option func(*config) error
 
 type config struct {
@@ -24,6 +24,7 @@ type config struct {
 	logger    *slog.Logger
 	client    []func(*rueidis.ClientOption)
 	dialOnly  string // an option that only Dial can honour
+	notTiers  string // an option that means nothing to Tiers
 }
 
 func defaults() config {
@@ -76,7 +77,7 @@ func WithTimeout(d time.Duration) Option {
 // the code GINLIMIT006 says so, unless this option says false.
 func WithDenyCache(on bool) Option {
 	return func(c *config) error {
-		c.denyCache = on
+		c.denyCache, c.notTiers = on, "redis.WithDenyCache"
 		return nil
 	}
 }

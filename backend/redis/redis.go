@@ -8,7 +8,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -25,7 +24,7 @@ import (
 // [backend.ErrUnavailable] in its chain, and no error holds a password. It retries nothing that could be charged twice.
 type Backend struct {
 	config
-	link     link
+	link     *link
 	plans    plans
 	denials  *denials // nil if refusals are not remembered
 	deadline deadlines
@@ -45,11 +44,8 @@ var _ backend.Backend = (*Backend)(nil)
 // A client that is made for this should have AlwaysPipelining set and short time-outs: Dial's documentation says which.
 func New(client rueidis.Client, opts ...Option) *Backend {
 	b, err := newBackend(opts)
-	if err == nil && b.dialOnly != "" {
-		err = fmt.Errorf("ginlimit: redis.New: %s is for redis.Dial; set up the client that you pass instead", b.dialOnly)
-	}
-	if err == nil && client == nil {
-		err = errors.New("ginlimit: redis.New: the client is nil; use redis.Dial to connect to a URL")
+	if err == nil {
+		err = b.checkClient("redis.New", client)
 	}
 	if err != nil {
 		panic(err)
@@ -59,8 +55,19 @@ func New(client rueidis.Client, opts ...Option) *Backend {
 	return b
 }
 
+// checkClient returns what is wrong with a client of the caller's, or with the options for it.
+func (c *config) checkClient(caller string, client rueidis.Client) error {
+	switch {
+	case c.dialOnly != "":
+		return fmt.Errorf("ginlimit: %s: %s is for redis.Dial; set up the client that you pass instead", caller, c.dialOnly)
+	case client == nil:
+		return fmt.Errorf("ginlimit: %s: the client is nil; use redis.Dial to connect to a URL", caller)
+	}
+	return nil
+}
+
 func newBackend(opts []Option) (*Backend, error) {
-	b := &Backend{config: defaults()}
+	b := &Backend{config: defaults(), link: new(link)}
 	if err := b.apply(opts); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,199 @@
+package redis
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// Tiers are tier records that live in Redis: which limits a customer has. They are read through client-side caching, so
+// that a Lookup costs no round trip once the id was seen, and a tier that was changed anywhere is seen by every instance
+// within milliseconds. Without client-side caching every Lookup asks Redis.
+//
+// A record is a JSON text without an end to its life, which an operator can read and set too:
+//
+//	SET gl1:tier:{customer-42} '{"name":"pro","limits":[{"count":100,"period":"1m","burst":20}]}'
+//
+// The other fields of a limit are "name", "algorithm" ("token bucket", which is the default, "sliding window", "sliding
+// log" or "fixed window") and "unlimited". All methods may be called concurrently.
+type Tiers struct {
+	config
+	link     *link
+	deadline deadlines
+	seed     maphash.Seed
+	recent   [256]atomic.Pointer[record] // by their text: customers share few different tiers
+}
+
+// record is a tier and what it was read from.
+type record struct {
+	text string
+	tier backend.Tier
+}
+
+// tierTTL bounds how long a tier is kept in the process without Redis being asked. Changes are pushed earlier.
+const tierTTL = time.Minute
+
+// NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching. It panics if an option
+// is not valid; those that count are [WithPrefix] and [WithTimeout].
+func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
+	t := &Tiers{config: defaults(), link: new(link)}
+	err := t.apply(opts)
+	if err == nil {
+		err = t.checkClient("redis.NewTiers", client)
+	}
+	if err == nil && t.notTiers != "" {
+		err = fmt.Errorf("ginlimit: redis.NewTiers: %s is for redis.New and redis.Dial; leave it out", t.notTiers)
+	}
+	if err != nil {
+		panic(err)
+	}
+	t.link.set(client)
+	return t.init()
+}
+
+// Tiers returns the tier records in b's Redis, through b's connections and with its prefix and timeout.
+func (b *Backend) Tiers() *Tiers {
+	return (&Tiers{config: b.config, link: b.link}).init()
+}
+
+func (t *Tiers) init() *Tiers {
+	t.deadline.timeout = t.timeout
+	t.seed = maphash.MakeSeed()
+	return t
+}
+
+// Lookup returns the tier of id, the zero Tier if there is none. An error means that Redis could not be asked, or that
+// the record is not valid; then it has [backend.ErrUnavailable] in its chain. The limits of the Tier are shared: do not
+// change them.
+func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
+	ctx = t.deadline.limit(ctx)
+	client, err := t.link.get(ctx)
+	if err != nil {
+		return backend.Tier{}, unavailable("tier lookup", err)
+	}
+	get := client.B().Get().Key(t.key(tierKind, id)).Cache().ToStaticTTL()
+	text, err := client.DoCache(ctx, get, tierTTL).ToString()
+	if rueidis.IsRedisNil(err) {
+		return backend.Tier{}, nil
+	} else if err != nil {
+		return backend.Tier{}, unavailable("tier lookup", err)
+	}
+	place := &t.recent[maphash.String(t.seed, text)%uint64(len(t.recent))]
+	if r := place.Load(); r != nil && r.text == text {
+		return r.tier, nil
+	}
+	tier, err := parseTier(text)
+	if err != nil {
+		return backend.Tier{}, unavailable("tier lookup", err)
+	}
+	place.Store(&record{text, tier})
+	return tier, nil
+}
+
+// Set makes tier that of id, on every instance. It returns an error if a limit is not valid, or if Redis failed: then
+// the record may have been set nonetheless.
+func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
+	text, err := formatTier(tier)
+	if err != nil {
+		return err
+	}
+	ctx = t.deadline.limit(ctx)
+	client, err := t.link.get(ctx)
+	if err == nil {
+		err = client.Do(ctx, client.B().Set().Key(t.key(tierKind, id)).Value(text).Build()).Error()
+	}
+	if err != nil {
+		return unavailable("tier set", err)
+	}
+	return nil
+}
+
+// Delete forgets the tier of id. It is not an error if there was none.
+func (t *Tiers) Delete(ctx context.Context, id string) error {
+	ctx = t.deadline.limit(ctx)
+	client, err := t.link.get(ctx)
+	if err == nil {
+		err = client.Do(ctx, client.B().Del().Key(t.key(tierKind, id)).Build()).Error()
+	}
+	if err != nil {
+		return unavailable("tier delete", err)
+	}
+	return nil
+}
+
+const tierKind = "tier:"
+
+type tierRecord struct {
+	Name   string        `json:"name,omitempty"`
+	Limits []limitRecord `json:"limits"`
+}
+
+type limitRecord struct {
+	Name      string `json:"name,omitempty"`
+	Count     int64  `json:"count"`
+	Period    string `json:"period,omitempty"`
+	Burst     int64  `json:"burst,omitempty"`
+	Algorithm string `json:"algorithm,omitempty"`
+	Unlimited bool   `json:"unlimited,omitempty"`
+}
+
+func formatTier(tier backend.Tier) (string, error) {
+	r := tierRecord{Name: tier.Name, Limits: []limitRecord{}}
+	for _, l := range tier.Limits {
+		if err := l.Validate(); err != nil {
+			return "", err
+		}
+		lr := limitRecord{Name: l.Name, Unlimited: l.IsUnlimited()}
+		if !lr.Unlimited {
+			lr.Count, lr.Period, lr.Burst = l.Count, l.Period.String(), l.Burst
+		}
+		if l.Algorithm != backend.TokenBucket {
+			lr.Algorithm = l.Algorithm.String()
+		}
+		r.Limits = append(r.Limits, lr)
+	}
+	text, err := json.Marshal(r)
+	return string(text), err
+}
+
+func parseTier(text string) (backend.Tier, error) {
+	var r tierRecord
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		return backend.Tier{}, fmt.Errorf("the record is not a tier: %w", err)
+	}
+	tier := backend.Tier{Name: r.Name}
+	for _, lr := range r.Limits {
+		l := backend.Limit{Count: lr.Count, Burst: lr.Burst}
+		if lr.Unlimited {
+			l = backend.Unlimited()
+		} else {
+			var err error
+			if l.Period, err = time.ParseDuration(lr.Period); err != nil {
+				return backend.Tier{}, errors.New("the record's period is not a duration such as 1m or 24h")
+			}
+		}
+		l.Name = lr.Name
+		known := lr.Algorithm == ""
+		for a := backend.TokenBucket; a <= backend.FixedWindow; a++ {
+			if lr.Algorithm == a.String() {
+				l.Algorithm, known = a, true
+			}
+		}
+		if !known {
+			return backend.Tier{}, fmt.Errorf("the record's algorithm %q is not one of ours", lr.Algorithm)
+		}
+		if err := l.Validate(); err != nil {
+			return backend.Tier{}, fmt.Errorf("the record's limit is not valid: %w", err)
+		}
+		tier.Limits = append(tier.Limits, l)
+	}
+	return tier, nil
+}

@@ -1,0 +1,135 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/redis"
+	"github.com/ginlimit/ginlimit/internal/testserver"
+)
+
+var tierExamples = []backend.Tier{
+	{},
+	{Name: "free", Limits: []backend.Limit{{Count: 10, Period: time.Minute}}},
+	{Name: "nothing", Limits: []backend.Limit{{Count: 0, Period: time.Hour}}},
+	{Name: "enterprise", Limits: []backend.Limit{backend.Unlimited().Named("all")}},
+	{Name: "pro \"é\"", Limits: []backend.Limit{
+		{Name: "burst", Count: 7, Period: time.Second, Burst: 20},
+		{Count: 1000, Period: 3333 * time.Microsecond, Algorithm: backend.SlidingWindow},
+		{Count: backend.MaxCount, Period: backend.MaxPeriod, Algorithm: backend.FixedWindow},
+		{Count: 5, Period: time.Hour, Algorithm: backend.SlidingLog},
+	}},
+}
+
+// What Set wrote is what Lookup returns, with and without client-side caching.
+func TestTiersKeepEverything(t *testing.T) {
+	plain := newClient(t, miniredis.RunT(t).Addr(), false)
+	cached := newClient(t, testserver.Redis(t).Addr(), true)
+	for name, client := range map[string]rueidis.Client{"without caching": plain, "with caching": cached} {
+		t.Run(name, func(t *testing.T) {
+			tiers, ctx := redis.NewTiers(client, redis.WithPrefix(prefix())), context.Background()
+			for i, tier := range tierExamples {
+				for _, id := range []string{fmt.Sprint("customer ", i), "shared"} {
+					require.NoError(t, tiers.Set(ctx, id, tier))
+					got, err := tiers.Lookup(ctx, id)
+					require.NoError(t, err)
+					assert.Equal(t, tier, got)
+				}
+			}
+			got, err := tiers.Lookup(ctx, "nobody")
+			require.NoError(t, err)
+			assert.Equal(t, backend.Tier{}, got)
+			require.NoError(t, tiers.Delete(ctx, "shared"))
+			got, err = tiers.Lookup(ctx, "shared")
+			require.NoError(t, err)
+			assert.Equal(t, backend.Tier{}, got)
+			require.NoError(t, tiers.Delete(ctx, "nobody"))
+		})
+	}
+}
+
+// A tier that was looked up costs no command until it changes, on any instance; so does an id without one.
+func TestTiersAreCachedUntilTheyChange(t *testing.T) {
+	server, ctx := testserver.Redis(t), context.Background()
+	one, other := redis.NewTiers(newClient(t, server.Addr(), true)), redis.NewTiers(newClient(t, server.Addr(), true))
+	name := func(tiers *redis.Tiers, id string) string {
+		tier, err := tiers.Lookup(ctx, id)
+		require.NoError(t, err)
+		return tier.Name
+	}
+	require.Equal(t, "", name(one, "c"))
+	require.NoError(t, other.Set(ctx, "c", tierExamples[1]))
+	require.Eventually(t, func() bool { return name(one, "c") == "free" }, 5*time.Second, time.Millisecond)
+	require.Equal(t, "", name(one, "nobody"))
+
+	before := server.Info("commandstats", "cmdstat_get")
+	for range 1000 {
+		require.Equal(t, "free", name(one, "c"))
+		require.Equal(t, "", name(one, "nobody"))
+	}
+	assert.Equal(t, before, server.Info("commandstats", "cmdstat_get"), "GETs of the server")
+
+	require.NoError(t, other.Set(ctx, "c", tierExamples[3]))
+	require.Eventually(t, func() bool { return name(one, "c") == "enterprise" }, 5*time.Second, time.Millisecond)
+	require.NoError(t, other.Delete(ctx, "c"))
+	require.Eventually(t, func() bool { return name(one, "c") == "" }, 5*time.Second, time.Millisecond)
+}
+
+// Tiers that cannot be read are an error that a failure policy may let pass, and never a tier.
+func TestTiersThatCannotBeRead(t *testing.T) {
+	server, ctx := miniredis.RunT(t), context.Background()
+	tiers := redis.NewTiers(newClient(t, server.Addr(), false))
+	for _, text := range []string{"", "x", "[]", `{"limits":[{"count":-1,"period":"1m"}]}`, `{"limits":[{"count":1}]}`,
+		`{"limits":[{"count":1,"period":"1m","algorithm":"leaky"}]}`, `{"limits":[{"count":1,"period":"1y"}]}`,
+		`{"limits":[{"count":1.5,"period":"1m"}]}`, `{"limits":[{"count":1,"period":"1m","burst":2,"algorithm":"fixed window"}]}`} {
+		require.NoError(t, server.Set("gl1:tier:{c}", text))
+		tier, err := tiers.Lookup(ctx, "c")
+		require.ErrorIs(t, err, backend.ErrUnavailable, text)
+		assert.ErrorContains(t, err, "ginlimit: ", text)
+		assert.Equal(t, backend.Tier{}, tier)
+	}
+	require.NoError(t, server.Set("gl1:tier:{c}", `{"name":"pro","limits":[{"count":100,"period":"1m","burst":20}]}`))
+	tier, err := tiers.Lookup(ctx, "c")
+	require.NoError(t, err)
+	assert.Equal(t, backend.Tier{Name: "pro", Limits: []backend.Limit{{Count: 100, Period: time.Minute, Burst: 20}}}, tier)
+
+	server.Close()
+	_, err = tiers.Lookup(ctx, "c")
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorIs(t, tiers.Set(ctx, "c", tierExamples[1]), backend.ErrUnavailable)
+	require.ErrorIs(t, tiers.Delete(ctx, "c"), backend.ErrUnavailable)
+}
+
+func TestTiersRefuseWhatIsNotValid(t *testing.T) {
+	client := newClient(t, miniredis.RunT(t).Addr(), false)
+	err := redis.NewTiers(client).Set(context.Background(), "c", backend.Tier{Limits: []backend.Limit{{Count: 1}}})
+	require.ErrorContains(t, err, "ginlimit: ")
+	assert.NotErrorIs(t, err, backend.ErrUnavailable)
+	for _, opt := range []redis.Option{redis.WithPing(), redis.WithDenyCache(true), redis.WithPrefix("{"),
+		redis.WithClientOption(func(*rueidis.ClientOption) {})} {
+		assert.Panics(t, func() { redis.NewTiers(client, opt) })
+	}
+	assert.Panics(t, func() { redis.NewTiers(nil) })
+}
+
+// The Tiers of a Backend are those of its Redis and prefix.
+func TestTiersOfABackend(t *testing.T) {
+	server, ctx := testserver.Redis(t), context.Background()
+	b, err := redis.Dial(ctx, server.URL(), redis.WithPrefix("shop"), redis.WithPing())
+	require.NoError(t, err)
+	defer b.Close()
+	require.NoError(t, b.Tiers().Set(ctx, "c", tierExamples[1]))
+	_, err = server.Do("GET", "shop1:tier:{c}")
+	require.NoError(t, err)
+	tier, err := redis.NewTiers(newClient(t, server.Addr(), true), redis.WithPrefix("shop")).Lookup(ctx, "c")
+	require.NoError(t, err)
+	assert.Equal(t, tierExamples[1], tier)
+}
