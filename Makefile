@@ -1,5 +1,5 @@
 # make run    starts the quick start on 127.0.0.1:8080, or on ADDR
-# make test   tests every module with the race detector
+# make test   installs redis-server if it is missing, then tests every module with the race detector
 # make lint   vet, golangci-lint, gofmt, tidy, govulncheck
 # make bench  measures what README.md states, and compares with its targets
 # make fuzz   runs every fuzz test for FUZZTIME
@@ -12,12 +12,22 @@ FUZZTIME ?= 2m
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run test lint bench fuzz mutate
+.PHONY: run servers test lint bench fuzz mutate
 
 run:
 	cd _example && go run ./quickstart
 
-test:
+# The servers that tests start, from the system's packages.
+servers:
+	@set -e; if ! command -v redis-server >/dev/null; then \
+	sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \
+	if command -v apt-get >/dev/null; then $$sudo apt-get update -q; DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -yq --no-install-recommends redis-server; \
+	elif command -v dnf >/dev/null; then $$sudo dnf install -yq redis; \
+	elif command -v apk >/dev/null; then $$sudo apk add redis; \
+	elif command -v brew >/dev/null; then brew install redis; \
+	else echo "install redis-server, then run make test again"; exit 1; fi; fi
+
+test: servers
 	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -race ./...); done
 	@echo "== budgets of allocations and bytes, which the race detector would change"
 	go test -run 'Alloc|Bytes' ./...

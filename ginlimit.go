@@ -255,12 +255,14 @@ func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
 			cost = l.cost(c)
 		}
 		if d.Err == nil && l.costs(d, cost) {
-			if mayWait && l.maxWait > 0 && !l.dryRun {
-				l.takeOrWait(c.Request.Context(), d)
+			if ctx := l.backendContext(c); mayWait && l.maxWait > 0 && !l.dryRun {
+				l.takeOrWait(ctx, c.Request.Context().Done(), d)
 			} else {
-				l.take(c.Request.Context(), d)
+				l.take(ctx, d)
 			}
 		}
+	} else if d.failOpen && c.Request.Context().Err() != nil {
+		d.failOpen = false // the client may have made the look-up fail by hanging up
 	}
 	if len(c.Keys) != known {
 		l.warnTrust(c)
@@ -269,6 +271,23 @@ func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
 		l.observe(c.Request.Context(), d)
 	}
 	return plan
+}
+
+// backendContext returns the request's context without its cancellation: a client that closes its half of the connection
+// cancels the request, is served nonetheless, and must not get past a limiter that fails open.
+func (l *Limiter) backendContext(c *gin.Context) context.Context {
+	ctx := c.Request.Context()
+	if l.private { // it does not look
+		return ctx
+	}
+	end, ok := ctx.Deadline()
+	ctx = context.WithoutCancel(ctx)
+	if ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end)
+		context.AfterFunc(ctx, cancel)
+	}
+	return ctx
 }
 
 func (l *Limiter) init(d *Decision) {

@@ -19,7 +19,7 @@ func TestReadmeCompiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sources []string
-	for _, file := range append(files, "example_test.go") {
+	for _, file := range append(files, "example_test.go", "backend/redis/example_test.go") {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -47,13 +47,15 @@ func TestReadmeListsDiagnostics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, err := os.ReadFile("diagnostics.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range regexp.MustCompile(`GINLIMIT\d{3}`).FindAllString(string(code), -1) {
-		if !strings.Contains(string(readme), "| `"+c+"` |") {
-			t.Errorf("%s is not in the README's table", c)
+	for _, file := range []string{"diagnostics.go", "backend/redis/check.go"} {
+		code, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range regexp.MustCompile(`GINLIMIT\d{3}`).FindAllString(string(code), -1) {
+			if !strings.Contains(string(readme), "| `"+c+"` |") {
+				t.Errorf("%s is not in the README's table", c)
+			}
 		}
 	}
 }

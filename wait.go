@@ -28,8 +28,9 @@ type line struct {
 	units   int64 // what they cost
 }
 
-// takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait says.
-func (l *Limiter) takeOrWait(ctx context.Context, d *Decision) {
+// takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait says, unless the
+// client is gone.
+func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decision) {
 	if overtakes := l.wait.has(d.Key); !overtakes || d.Cost == 0 || neverFits(d) {
 		l.take(ctx, d)
 		if d.Err != nil || d.Allowed || d.Cost == 0 || d.RetryAfter < 0 || d.RetryAfter > l.maxWait {
@@ -56,7 +57,7 @@ func (l *Limiter) takeOrWait(ctx context.Context, d *Decision) {
 	case <-end.C:
 		l.look(ctx, d)
 		return
-	case <-ctx.Done():
+	case <-gone:
 		return
 	}
 	for {
@@ -67,7 +68,7 @@ func (l *Limiter) takeOrWait(ctx context.Context, d *Decision) {
 		fits := time.NewTimer(d.RetryAfter)
 		select {
 		case <-fits.C:
-		case <-ctx.Done():
+		case <-gone:
 			fits.Stop()
 			return
 		}

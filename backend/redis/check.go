@@ -34,7 +34,7 @@ func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool {
 	for addr, node := range client.Nodes() {
 		info, err := node.Do(ctx, node.B().Info().Section("memory").Build()).ToString()
-		if _, refused := rueidis.IsRedisErr(err); err != nil && !refused {
+		if unreachable(err) {
 			return false
 		}
 		policy, limit := infoField(info, "maxmemory_policy"), infoField(info, "maxmemory")
@@ -47,6 +47,12 @@ func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool
 		return true
 	}
 	return true
+}
+
+// unreachable reports whether err is anything but an answer of the server.
+func unreachable(err error) bool {
+	_, refused := rueidis.IsRedisErr(err)
+	return err != nil && !refused && !rueidis.IsRedisNil(err)
 }
 
 func infoField(info, name string) string {
@@ -66,12 +72,12 @@ func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client) bool 
 	key := b.prefix + version + "caching"
 	for range 3 { // a connection may break in between
 		res := client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), b.timeout)
-		if _, refused := rueidis.IsRedisErr(res.Error()); res.Error() != nil && !refused {
-			return false
-		}
 		if res.IsCacheHit() {
 			b.denials.on.Store(true)
 			return true
+		}
+		if unreachable(res.Error()) {
+			return false
 		}
 	}
 	b.log().Warn("ginlimit: "+codeNoCaching+": Redis or its client has no client-side caching (CLIENT TRACKING), so that "+

@@ -21,7 +21,7 @@ import (
 //
 // The other parameters are those of rueidis.ParseURL: db, dial_timeout, write_timeout, client_cache=0, skip_verify,
 // protocol, max_retries, client_name. Dial differs from rueidis' defaults in what makes a limiter fast and keeps it from
-// hanging: it always pipelines, gives up dialing after 250 ms, finds a dead peer within 500 ms, keeps buffers small, and
+// hanging: it always pipelines, retries nothing, gives up dialing after 250 ms, finds a dead peer within 500 ms, keeps buffers small, and
 // uses client-side caching if the server has it.
 //
 // An application also starts while Redis is down: Dial returns once Redis answered, or after the time of [WithTimeout];
@@ -80,6 +80,7 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL's path or a parameter is not valid; see the documentation of redis.Dial")
 	}
 	option.AlwaysPipelining = true
+	option.DisableRetry = true // of reads, which would take up the time that a decision has
 	if option.Dialer.Timeout == 0 {
 		option.Dialer.Timeout = 250 * time.Millisecond
 	}

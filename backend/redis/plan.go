@@ -61,11 +61,14 @@ type call struct {
 	args   []string
 }
 
-// plans remembers the plans of recent lists of limits. An application has few; if it has many tiers, some share a
-// place and are made again.
+// plans remembers the plans of recent lists of limits, each in one of a few places. An application has some dozens; if
+// it has a thousand, some are made again now and then.
 type plans struct {
-	recent [64]atomic.Pointer[plan]
+	recent [256]atomic.Pointer[plan]
+	next   atomic.Uint32 // of the places of a list, the one to use when all are taken
 }
+
+const planPlaces = 4
 
 func (ps *plans) of(limits []backend.Limit) (*plan, error) {
 	var hash uint64
@@ -74,15 +77,25 @@ func (ps *plans) of(limits []backend.Limit) (*plan, error) {
 		hash ^= uint64(l.Count) ^ bits.RotateLeft64(uint64(l.Period), 20) ^ uint64(l.Burst)<<40 ^ uint64(l.Algorithm)<<7
 		hash *= 0x9e3779b97f4a7c15
 	}
-	place := &ps.recent[hash>>58]
-	if p := place.Load(); p != nil && p.is(limits) {
-		return p, nil
+	first := hash >> 56
+	var free *atomic.Pointer[plan]
+	for i := range uint64(planPlaces) {
+		place := &ps.recent[(first+i)%uint64(len(ps.recent))]
+		if p := place.Load(); p == nil {
+			free = place
+		} else if p.is(limits) {
+			return p, nil
+		}
 	}
 	p, err := newPlan(limits)
-	if err == nil {
-		place.Store(p)
+	if err != nil {
+		return nil, err
 	}
-	return p, err
+	if free == nil {
+		free = &ps.recent[(first+uint64(ps.next.Add(1)%planPlaces))%uint64(len(ps.recent))]
+	}
+	free.Store(p)
+	return p, nil
 }
 
 // is reports whether p was made of limits, whatever their names.
