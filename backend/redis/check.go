@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -23,8 +24,8 @@ func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 	if b.checked.Load() {
 		return
 	}
-	ctx = b.deadline.limit(ctx)
-	if b.checkEviction(ctx, client) && b.checkCaching(ctx, client) {
+	ctx, _ = b.deadline.limit(ctx)
+	if b.checkEviction(ctx, client) && b.checkCaching(ctx, client) && b.link.findShards(ctx, client) {
 		b.checked.Store(true)
 	}
 }
@@ -32,9 +33,12 @@ func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 // checkEviction warns of servers that drop keys when their memory is full: a dropped key is a fresh budget. All keys
 // here have an end, so that the volatile policies drop them too.
 func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool {
+	if b.warned {
+		return true
+	}
 	for addr, node := range client.Nodes() {
 		info, err := node.Do(ctx, node.B().Info().Section("memory").Build()).ToString()
-		if unreachable(err) {
+		if unreachable(err) || notNow(unavailable("check", err)) {
 			return false
 		}
 		policy, limit := infoField(info, "maxmemory_policy"), infoField(info, "maxmemory")
@@ -44,9 +48,20 @@ func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool
 		b.log().Warn("ginlimit: "+codeEviction+": Redis evicts keys when its memory is full; a counter that is evicted gives its "+
 			"caller a fresh budget, so that a flood of other keys lifts limits. Set maxmemory-policy noeviction on the Redis "+
 			"that keeps limits, or give them a Redis of their own", "code", codeEviction, "server", addr, "maxmemory-policy", policy)
+		b.warned = true
 		return true
 	}
 	return true
+}
+
+// notNow reports whether err is an answer of a server that will give another one soon.
+func notNow(err error) bool {
+	for _, later := range []error{ErrLoading, ErrBusy, ErrClusterDown, ErrMasterDown} {
+		if errors.Is(err, later) {
+			return true
+		}
+	}
+	return false
 }
 
 // unreachable reports whether err is anything but an answer of the server.
@@ -76,7 +91,7 @@ func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client) bool 
 			b.denials.on.Store(true)
 			return true
 		}
-		if unreachable(res.Error()) {
+		if err := res.Error(); unreachable(err) || notNow(unavailable("check", err)) {
 			return false
 		}
 	}

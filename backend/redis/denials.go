@@ -41,6 +41,7 @@ type denial struct {
 	now      int64     // the server's clock at the decision, µs
 	sent     time.Time // before the decision: the process's clock
 	received time.Time // after it
+	gate     *gate     // of the server
 }
 
 const (
@@ -60,7 +61,7 @@ func newDenials() *denials {
 }
 
 // take refuses a cost that is refused already. Where it reports false the server has to be asked.
-func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key string, cost int64) (res backend.Result, decided int, ok bool) {
+func (d *denials) take(ctx context.Context, ours bool, client rueidis.Client, p *plan, key string, cost int64) (res backend.Result, decided int, ok bool) {
 	if d.len.Load() == 0 {
 		return res, 0, false
 	}
@@ -79,7 +80,13 @@ func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key 
 		d.forgetThis(key, den)
 		return res, 0, false
 	}
+	if den.gate.closed.Load() != 0 {
+		return res, 0, false // nobody could say that the key changed
+	}
 	value, err := client.DoCache(ctx, client.B().Get().Key(den.name).Cache().ToStaticTTL(), left).ToString()
+	if err != nil {
+		den.gate.record(err, ours)
+	}
 	if err != nil || len(value) < len(den.written) || value[:len(den.written)] != den.written {
 		d.forgetThis(key, den)
 		return res, 0, false

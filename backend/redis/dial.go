@@ -3,7 +3,10 @@ package redis
 import (
 	"context"
 	"errors"
+	"net"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,19 +66,13 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 	if err != nil {
 		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL cannot be parsed; use redis://user:password@host:6379, and %XX for special characters in the password")
 	}
-	switch u.Scheme {
-	case "redis", "rediss", "valkey", "valkeys":
-		if u.Host == "" {
-			return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL has no host; use redis://host:6379")
-		}
-	case "unix":
-		if u.Path == "" {
-			return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL has no path; use unix:///run/redis/redis.sock")
-		}
-	default:
-		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL has an unknown scheme; use redis://, rediss:// or unix://")
+	if problem := checkURL(u); problem != "" {
+		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: " + problem)
 	}
-	option, err := rueidis.ParseURL(rawURL)
+	if u.Path == "/" {
+		u.Path = ""
+	}
+	option, err := rueidis.ParseURL(u.String())
 	if err != nil {
 		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL's path or a parameter is not valid; see the documentation of redis.Dial")
 	}
@@ -103,9 +100,80 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 	return option, nil
 }
 
+// checkURL returns what is wrong with u, "" if nothing is. A "?", "#" or "/" in a password that is not escaped ends the
+// host: what follows must not be taken for something else, nor be sent anywhere.
+func checkURL(u *url.URL) string {
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil || u.Fragment != "" || u.Opaque != "" {
+		return "the URL's query is not valid; use %XX for special characters in the password"
+	}
+	switch u.Scheme {
+	case "redis", "rediss", "valkey", "valkeys":
+		if u.Hostname() == "" {
+			return "the URL has no host; use redis://host:6379"
+		}
+		for _, addr := range append([]string{u.Host}, query["addr"]...) {
+			if !validAddr(addr, addr == u.Host) {
+				return "an address in the URL is not valid; use host:port, the port between 1 and 65535"
+			}
+		}
+		if db := strings.Trim(u.Path, "/"); db != "" && !validDB(db) {
+			return "the URL's path is not the number of a database; use redis://host:6379/0"
+		}
+	case "unix":
+		if u.Path == "" {
+			return "the URL has no path; use unix:///run/redis/redis.sock"
+		}
+	default:
+		return "the URL has an unknown scheme; use redis://, rediss:// or unix://"
+	}
+	for name, values := range query {
+		for _, value := range values {
+			switch name {
+			case "addr", "client_name", "master_set":
+			case "db":
+				if !validDB(value) {
+					return "the URL's db is not the number of a database; use 0 or more"
+				}
+			case "dial_timeout", "write_timeout":
+				if d, err := time.ParseDuration(value); err != nil || d <= 0 {
+					return "the URL's " + name + " is not a duration above 0; use 500ms or the like"
+				}
+			case "skip_verify":
+				if _, err := strconv.ParseBool(value); err != nil && value != "" {
+					return "the URL's skip_verify is not valid; use true or false"
+				}
+			case "protocol", "client_cache", "max_retries":
+				if _, err := strconv.ParseUint(value, 10, 8); err != nil {
+					return "the URL's " + name + " is not a number; use one, or leave it out"
+				}
+			default:
+				return "the URL has an unknown parameter; see the documentation of redis.Dial, and use %XX for special characters in the password"
+			}
+		}
+	}
+	return ""
+}
+
+func validDB(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n >= 0
+}
+
+// validAddr reports whether addr is host:port; the port may be missing if that is optional.
+func validAddr(addr string, optional bool) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return optional && !strings.ContainsAny(strings.Trim(addr, "[]"), "[]") && (strings.HasPrefix(addr, "[") || !strings.Contains(addr, ":"))
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0 && host != "" || optional && port == ""
+}
+
 // link is the way to the server: a client, or how to make one.
 type link struct {
 	current atomic.Pointer[rueidis.Client]
+	gates   atomic.Pointer[gates]
 	option  *rueidis.ClientOption // nil if the client is the caller's
 
 	mu     sync.Mutex
@@ -118,9 +186,44 @@ type link struct {
 // pause is the time between attempts to make a client.
 const pause = 200 * time.Millisecond
 
+func newLink() *link {
+	l := &link{}
+	l.gates.Store(&gates{all: []*gate{newGate()}})
+	return l
+}
+
+// do sends a command, through the gate of the server that has its key.
+func (l *link) do(ctx context.Context, ours bool, client rueidis.Client, cmd rueidis.Completed) error {
+	g := l.gates.Load().of(cmd.Slot())
+	err := g.enter(ctx)
+	if err == nil {
+		err = client.Do(ctx, cmd).Error()
+		g.leave(err, ours)
+	}
+	return err
+}
+
+// eval runs a script on one key, and returns the gate that it went through. A server that does not know the script,
+// because it is new, restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply was lost may
+// have charged.
+func (l *link) eval(ctx context.Context, ours bool, client rueidis.Client, c call, key string) (res rueidis.RedisResult, g *gate, err error) {
+	cmd := client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(key).Arg(c.args...).Build()
+	g = l.gates.Load().of(cmd.Slot())
+	if err = g.enter(ctx); err != nil {
+		return res, g, err
+	}
+	res = client.Do(ctx, cmd)
+	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
+		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(1).Key(key).Arg(c.args...).Build())
+	}
+	err = res.Error()
+	g.leave(err, ours)
+	return res, g, err
+}
+
 func (l *link) set(client rueidis.Client) { l.current.Store(&client) }
 
-// get returns the client, made if there is none. It waits for that until ctx ends.
+// get returns the client, made if there is none, unless the link was closed. It waits for that until ctx ends.
 func (l *link) get(ctx context.Context) (rueidis.Client, error) {
 	if client := l.current.Load(); client != nil {
 		return *client, nil
@@ -186,7 +289,7 @@ func (l *link) close() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if client := l.current.Load(); client != nil && !l.closed {
+	if client := l.current.Swap(nil); client != nil {
 		(*client).Close()
 	}
 	l.closed = true

@@ -30,6 +30,7 @@ type Backend struct {
 	deadline deadlines
 	checked  atomic.Bool // the server's settings were looked at
 	checking sync.Mutex
+	warned   bool // of an eviction policy; guarded by checking
 
 	// clock, if set, stands for the server's: for the tests of this package.
 	clock func() (micros int64)
@@ -67,7 +68,7 @@ func (c *config) checkClient(caller string, client rueidis.Client) error {
 }
 
 func newBackend(opts []Option) (*Backend, error) {
-	b := &Backend{config: defaults(), link: new(link)}
+	b := &Backend{config: defaults(), link: newLink()}
 	if err := b.apply(opts); err != nil {
 		return nil, err
 	}
@@ -97,20 +98,24 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	if err := ctx.Err(); err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
-	ctx = b.deadline.limit(ctx)
+	ctx, ours := b.deadline.limit(ctx)
 	client, err := b.link.get(ctx)
 	if err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
 	if b.denials != nil {
-		if res, decided, ok := b.denials.take(ctx, client, p, key, cost); ok {
+		if res, decided, ok := b.denials.take(ctx, ours, client, p, key, cost); ok {
 			res.Limit = limits[decided]
 			return res, nil
 		}
 	}
 	sent := time.Now()
 	name := b.stateKey(key)
-	reply, err := eval(ctx, client, p.call(cost, b.now()), name).ToString()
+	said, g, err := b.link.eval(ctx, ours, client, p.call(cost, b.now()), name)
+	if err != nil {
+		return backend.Result{}, unavailable("take", err)
+	}
+	reply, err := said.ToString()
 	if err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
@@ -136,7 +141,7 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 		if b.denials != nil && !res.Allowed && b.clock == nil {
 			b.denials.remember(key, &denial{
 				plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: name, written: strings.Clone(a.written),
-				slots: a.slots, now: a.now, sent: sent, received: time.Now(),
+				slots: a.slots, now: a.now, sent: sent, received: time.Now(), gate: g,
 			})
 		}
 	}
@@ -162,7 +167,7 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 	if !charge.Allowed || cost <= 0 || !any {
 		return nil
 	}
-	ctx = b.deadline.limit(ctx)
+	ctx, ours := b.deadline.limit(ctx)
 	client, err := b.link.get(ctx)
 	if err != nil {
 		return unavailable("refund", err)
@@ -171,7 +176,7 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 	if clock := b.now(); clock != "" {
 		args = append(args, clock)
 	}
-	if err := eval(ctx, client, call{refundScript(), args}, b.stateKey(key)).Error(); err != nil {
+	if _, _, err := b.link.eval(ctx, ours, client, call{refundScript(), args}, b.stateKey(key)); err != nil {
 		return unavailable("refund", err)
 	}
 	b.denials.forget(key)
@@ -180,41 +185,17 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 
 // Reset implements [backend.Backend]. It deletes one key.
 func (b *Backend) Reset(ctx context.Context, key string) error {
-	ctx = b.deadline.limit(ctx)
+	ctx, ours := b.deadline.limit(ctx)
 	client, err := b.link.get(ctx)
-	if err != nil {
-		return unavailable("reset", err)
+	if err == nil {
+		err = b.link.do(ctx, ours, client, client.B().Del().Key(b.stateKey(key)).Build())
 	}
-	if err := client.Do(ctx, client.B().Del().Key(b.stateKey(key)).Build()).Error(); err != nil {
+	if err != nil {
 		return unavailable("reset", err)
 	}
 	b.denials.forget(key)
 	return nil
 }
-
-// eval runs a script on one key. A server that does not know it, because it is new, restarted or was flushed, gets the
-// text. Nothing else is tried again: a call whose reply was lost may have charged.
-func eval(ctx context.Context, client rueidis.Client, c call, key string) rueidis.RedisResult {
-	res := client.Do(ctx, client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(key).Arg(c.args...).Build())
-	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
-		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(1).Key(key).Arg(c.args...).Build())
-	}
-	return res
-}
-
-// storeError is an error of the store: [backend.ErrUnavailable] and its cause.
-type storeError struct {
-	op    string
-	cause error
-}
-
-func unavailable(op string, cause error) error { return &storeError{op, cause} }
-
-func (e *storeError) Error() string {
-	return "ginlimit: redis: " + e.op + ": " + e.cause.Error()
-}
-
-func (e *storeError) Unwrap() []error { return []error{backend.ErrUnavailable, e.cause} }
 
 // deadlines gives calls a time limit without an allocation for each: they share one context, which is made anew
 // whenever it is a tenth of the limit old. So a call gets between nine tenths of the limit and all of it.
@@ -229,12 +210,12 @@ type sharedDeadline struct {
 	cancel context.CancelFunc
 }
 
-// limit returns ctx if that ends before the limit, else one that ends at the limit. It no longer ends with ctx then:
-// a charge that was sent is spent.
-func (d *deadlines) limit(ctx context.Context) context.Context {
+// limit returns ctx if that ends before the limit, else a context of ours that ends at the limit. That no longer ends
+// with ctx: a charge that was sent is spent.
+func (d *deadlines) limit(ctx context.Context) (limited context.Context, ours bool) {
 	now := time.Now()
 	if end, ok := ctx.Deadline(); ok && end.Sub(now) < d.timeout {
-		return ctx
+		return ctx, false
 	}
 	s := d.shared.Load()
 	if s == nil || now.Sub(s.made) >= d.timeout/10 {
@@ -242,5 +223,5 @@ func (d *deadlines) limit(ctx context.Context) context.Context {
 		s.Context, s.cancel = context.WithDeadline(context.Background(), now.Add(d.timeout))
 		d.shared.Store(s)
 	}
-	return s
+	return s, true
 }

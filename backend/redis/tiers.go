@@ -44,7 +44,7 @@ const tierTTL = time.Minute
 // NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching. It panics if an option
 // is not valid; those that count are [WithPrefix] and [WithTimeout].
 func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
-	t := &Tiers{config: defaults(), link: new(link)}
+	t := &Tiers{config: defaults(), link: newLink()}
 	err := t.apply(opts)
 	if err == nil {
 		err = t.checkClient("redis.NewTiers", client)
@@ -74,13 +74,18 @@ func (t *Tiers) init() *Tiers {
 // the record is not valid; then it has [backend.ErrUnavailable] in its chain. The limits of the Tier are shared: do not
 // change them.
 func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
-	ctx = t.deadline.limit(ctx)
+	ctx, ours := t.deadline.limit(ctx)
 	client, err := t.link.get(ctx)
 	if err != nil {
 		return backend.Tier{}, unavailable("tier lookup", err)
 	}
 	get := client.B().Get().Key(t.key(tierKind, id)).Cache().ToStaticTTL()
+	g := t.link.gates.Load().of(get.Slot())
+	if err := g.pass(); err != nil {
+		return backend.Tier{}, unavailable("tier lookup", err)
+	}
 	text, err := client.DoCache(ctx, get, tierTTL).ToString()
+	g.record(err, ours)
 	if rueidis.IsRedisNil(err) {
 		return backend.Tier{}, nil
 	} else if err != nil {
@@ -105,10 +110,10 @@ func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
 	if err != nil {
 		return err
 	}
-	ctx = t.deadline.limit(ctx)
+	ctx, ours := t.deadline.limit(ctx)
 	client, err := t.link.get(ctx)
 	if err == nil {
-		err = client.Do(ctx, client.B().Set().Key(t.key(tierKind, id)).Value(text).Build()).Error()
+		err = t.link.do(ctx, ours, client, client.B().Set().Key(t.key(tierKind, id)).Value(text).Build())
 	}
 	if err != nil {
 		return unavailable("tier set", err)
@@ -118,10 +123,10 @@ func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
 
 // Delete forgets the tier of id. It is not an error if there was none.
 func (t *Tiers) Delete(ctx context.Context, id string) error {
-	ctx = t.deadline.limit(ctx)
+	ctx, ours := t.deadline.limit(ctx)
 	client, err := t.link.get(ctx)
 	if err == nil {
-		err = client.Do(ctx, client.B().Del().Key(t.key(tierKind, id)).Build()).Error()
+		err = t.link.do(ctx, ours, client, client.B().Del().Key(t.key(tierKind, id)).Build())
 	}
 	if err != nil {
 		return unavailable("tier delete", err)

@@ -1,0 +1,113 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// FallbackOption changes a default of [Fallback].
+type FallbackOption func(*fallback)
+
+// WithShare divides the limits of the secondary by the number of instances of the application that fall back at the same
+// time, each on a secondary of its own, so that together they admit about what the limits say. The default is 1, the
+// limits as they are; less than 1 panics. A share is rounded down, but never below one unit: more instances than a limit
+// has units admit one each. A TokenBucket's rate is divided exactly; the others' counts are.
+func WithShare(instances int) FallbackOption {
+	if instances < 1 {
+		panic(fmt.Errorf("ginlimit: WithShare(%d): use the number of instances, at least 1", instances))
+	}
+	return func(f *fallback) { f.instances = int64(instances) }
+}
+
+// Fallback returns a Backend that asks secondary where primary fails with [ErrUnavailable]: memory where Redis is down.
+// Each call asks primary first, which therefore decides again as soon as it can; it should fail fast when it is down, as
+// the Redis backend does. What secondary decided has [SourceFallback] as its Source, and its charges are refunded there.
+// A cost above a share of what its limit has room for takes the whole share.
+//
+// What was used in the one is not known to the other: a caller who is over the limit in primary has a share to use when
+// it fails, and what is used of that does not count once primary is back. Reset asks both, and fails if either does.
+//
+// It panics if either is nil.
+func Fallback(primary, secondary Backend, opts ...FallbackOption) Backend {
+	if primary == nil || secondary == nil {
+		panic(errors.New("ginlimit: Fallback needs two backends; one is nil"))
+	}
+	f := &fallback{primary: primary, secondary: secondary, instances: 1}
+	for _, opt := range opts {
+		opt(f)
+	}
+	return f
+}
+
+type fallback struct {
+	primary, secondary Backend
+	instances          int64
+}
+
+func (f *fallback) Take(ctx context.Context, key string, cost int64, limits ...Limit) (Result, error) {
+	res, err := f.primary.Take(ctx, key, cost, limits...)
+	if err == nil || !errors.Is(err, ErrUnavailable) {
+		return res, err
+	}
+	shares, cost := f.share(limits, cost)
+	res, failed := f.secondary.Take(context.WithoutCancel(ctx), key, cost, shares...)
+	if failed != nil {
+		return Result{}, errors.Join(err, failed)
+	}
+	for i := range shares {
+		if res.Limit == shares[i] {
+			res.Limit = limits[i]
+			break
+		}
+	}
+	res.Source = SourceFallback
+	return res, nil
+}
+
+func (f *fallback) Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error {
+	if charge.Source != SourceFallback {
+		return f.primary.Refund(ctx, key, charge, cost, limits...)
+	}
+	shares, cost := f.share(limits, cost)
+	return f.secondary.Refund(context.WithoutCancel(ctx), key, charge, cost, shares...)
+}
+
+func (f *fallback) Reset(ctx context.Context, key string) error {
+	return errors.Join(f.primary.Reset(ctx, key), f.secondary.Reset(context.WithoutCancel(ctx), key))
+}
+
+// share returns the limits of the secondary, and what it charges for cost.
+func (f *fallback) share(limits []Limit, cost int64) ([]Limit, int64) {
+	if f.instances == 1 {
+		return limits, cost
+	}
+	shares := make([]Limit, len(limits))
+	fits, most := true, cost
+	for i, l := range limits {
+		shares[i] = f.shareOf(l)
+		fits = fits && cost <= l.Capacity()
+		most = min(most, max(1, shares[i].Capacity()))
+	}
+	if fits {
+		cost = most
+	}
+	return shares, cost
+}
+
+func (f *fallback) shareOf(l Limit) Limit {
+	if l.IsUnlimited() || l.Count <= 0 {
+		return l
+	}
+	if slower := l.Period * time.Duration(f.instances); l.Algorithm == TokenBucket && slower <= MaxPeriod && slower/time.Duration(f.instances) == l.Period {
+		share := l
+		share.Period, share.Burst = slower, max(1, l.Capacity()/f.instances)
+		return share
+	}
+	l.Count = max(1, l.Count/f.instances)
+	if l.Burst > 0 {
+		l.Burst = max(1, l.Burst/f.instances)
+	}
+	return l
+}

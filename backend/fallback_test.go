@@ -1,0 +1,215 @@
+package backend_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/backendtest"
+	"github.com/ginlimit/ginlimit/backend/memory"
+)
+
+// breakable is a backend that fails while err is set, and counts what it is asked.
+type breakable struct {
+	backend.Backend
+	err   error
+	asked int
+}
+
+func newBreakable() *breakable { return &breakable{Backend: memory.New()} }
+
+func (b *breakable) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	if b.asked++; b.err != nil {
+		return backend.Result{}, b.err
+	}
+	return b.Backend.Take(ctx, key, cost, limits...)
+}
+
+func (b *breakable) Refund(ctx context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+	if b.err != nil {
+		return b.err
+	}
+	return b.Backend.Refund(ctx, key, charge, cost, limits...)
+}
+
+func (b *breakable) Reset(ctx context.Context, key string) error {
+	if b.err != nil {
+		return b.err
+	}
+	return b.Backend.Reset(ctx, key)
+}
+
+var errDown = fmt.Errorf("test: down: %w", backend.ErrUnavailable)
+
+// While the primary decides, a Fallback is the primary.
+func TestFallbackConformance(t *testing.T) {
+	backendtest.Run(t, backendtest.Harness{
+		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
+			return backend.Fallback(memory.New(), newBreakable(), backend.WithShare(3)), time.Sleep
+		},
+		Bubble: synctest.Test, Rounds: 2, Callers: 500,
+	})
+}
+
+func TestFallback(t *testing.T) {
+	primary, secondary := newBreakable(), newBreakable()
+	b, ctx := backend.Fallback(primary, secondary), context.Background()
+	limit := backend.Limit{Name: "api", Count: 2, Period: time.Hour}
+	take := func() backend.Result {
+		t.Helper()
+		res, err := b.Take(ctx, "k", 1, limit)
+		require.NoError(t, err)
+		assert.Equal(t, limit, res.Limit)
+		return res
+	}
+	assert.Equal(t, backend.SourceStore, take().Source)
+	assert.Zero(t, secondary.asked)
+
+	primary.err = errDown
+	spare := take()
+	assert.Equal(t, backend.SourceFallback, spare.Source)
+	assert.True(t, take().Allowed)
+	refused := take()
+	assert.False(t, refused.Allowed)
+	assert.Equal(t, backend.SourceFallback, refused.Source)
+	assert.Equal(t, 4, primary.asked, "the primary is asked once for each decision")
+	require.NoError(t, b.Refund(ctx, "k", spare, 1, limit))
+	assert.True(t, take().Allowed, "what was refunded where it was charged")
+
+	primary.err = nil
+	back := take()
+	assert.Equal(t, backend.SourceStore, back.Source, "the primary decides again at once")
+	assert.True(t, back.Allowed)
+	assert.False(t, take().Allowed)
+	require.NoError(t, b.Refund(ctx, "k", back, 1, limit))
+	assert.True(t, take().Allowed)
+
+	require.NoError(t, b.Reset(ctx, "k"))
+	primary.err = errDown
+	assert.EqualValues(t, 1, take().Remaining, "Reset was for the secondary too")
+	require.ErrorIs(t, b.Reset(ctx, "k"), backend.ErrUnavailable)
+}
+
+// Only the store's own failure is a reason to ask the secondary, and both errors are told.
+func TestFallbackErrors(t *testing.T) {
+	primary, secondary := newBreakable(), newBreakable()
+	b, ctx := backend.Fallback(primary, secondary), context.Background()
+	limit := backend.Limit{Count: 2, Period: time.Hour}
+	_, err := b.Take(ctx, "k", -1, limit)
+	require.Error(t, err)
+	primary.err = errors.New("a bug")
+	_, err = b.Take(ctx, "k", 1, limit)
+	require.ErrorIs(t, err, primary.err)
+	assert.Zero(t, secondary.asked)
+
+	primary.err = errDown
+	secondary.err = fmt.Errorf("test: full: %w", backend.ErrUnavailable)
+	_, err = b.Take(ctx, "k", 1, limit)
+	require.ErrorIs(t, err, errDown)
+	require.ErrorIs(t, err, secondary.err)
+
+	assert.Panics(t, func() { backend.Fallback(nil, secondary) })
+	assert.Panics(t, func() { backend.Fallback(primary, nil) })
+	assert.Panics(t, func() { backend.WithShare(0) })
+}
+
+// Instances that fall back admit together what the limit says, at most one unit each more where it does not divide.
+func TestFallbackShares(t *testing.T) {
+	const instances = 4
+	for _, limit := range []backend.Limit{
+		{Count: 100, Period: time.Hour},
+		{Count: 10, Period: time.Hour, Burst: 21},
+		{Count: 7, Period: time.Second},
+		{Count: 2, Period: time.Hour},
+		{Count: 7, Period: backend.MaxPeriod},
+		{Count: 100, Period: time.Hour, Algorithm: backend.SlidingWindow},
+		{Count: 101, Period: time.Hour, Algorithm: backend.SlidingLog},
+		{Count: 3, Period: time.Hour, Algorithm: backend.FixedWindow},
+		{Count: 0, Period: time.Hour},
+	} {
+		t.Run(limit.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var all []backend.Backend
+				for range instances {
+					primary := newBreakable()
+					primary.err = errDown
+					all = append(all, backend.Fallback(primary, memory.New(), backend.WithShare(instances)))
+				}
+				admit := func() (admitted int64) {
+					for _, b := range all {
+						for {
+							res, err := b.Take(context.Background(), "k", 1, limit)
+							require.NoError(t, err)
+							require.Equal(t, limit, res.Limit)
+							require.LessOrEqual(t, res.Remaining, limit.Capacity())
+							if !res.Allowed {
+								break
+							}
+							admitted++
+						}
+					}
+					return admitted
+				}
+				atLeast := max(limit.Capacity()-instances+1, 0)
+				at := limit.Capacity()
+				if limit.Count > 0 {
+					at = max(at, instances)
+				}
+				got := admit()
+				assert.LessOrEqual(t, got, at)
+				assert.GreaterOrEqual(t, got, atLeast)
+				time.Sleep(10 * limit.Period)
+				got = admit()
+				assert.LessOrEqual(t, got, at)
+				assert.GreaterOrEqual(t, got, atLeast)
+			})
+		})
+	}
+}
+
+// A TokenBucket's rate is divided exactly.
+func TestFallbackShareOfARate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		primary := newBreakable()
+		primary.err = errDown
+		b := backend.Fallback(primary, memory.New(), backend.WithShare(4))
+		limit := backend.Limit{Count: 10, Period: time.Second, Burst: 4}
+		admitted := 0
+		for range 40_000 { // 40 s
+			res, err := b.Take(context.Background(), "k", 1, limit)
+			require.NoError(t, err)
+			if res.Allowed {
+				admitted++
+			}
+			time.Sleep(time.Millisecond)
+		}
+		assert.Equal(t, 100, admitted) // 2.5 a second, and one to begin with, less the last that is not yet due
+	})
+}
+
+// A cost that a share has no room for takes the whole share; one that the limit has no room for never passes.
+func TestFallbackLargeCosts(t *testing.T) {
+	primary := newBreakable()
+	primary.err = errDown
+	b, ctx := backend.Fallback(primary, memory.New(), backend.WithShare(4)), context.Background()
+	limits := []backend.Limit{{Count: 100, Period: time.Hour}, {Count: 30, Period: time.Hour, Algorithm: backend.FixedWindow}}
+	res, err := b.Take(ctx, "k", 50, limits...)
+	require.NoError(t, err)
+	assert.False(t, res.Allowed)
+	assert.Equal(t, backend.Never, res.RetryAfter)
+	res, err = b.Take(ctx, "k", 30, limits...)
+	require.NoError(t, err)
+	assert.True(t, res.Allowed)
+	assert.Zero(t, res.Remaining)
+	require.NoError(t, b.Refund(ctx, "k", res, 30, limits...))
+	res, err = b.Take(ctx, "k", 0, limits...)
+	require.NoError(t, err)
+	assert.EqualValues(t, 7, res.Remaining)
+}

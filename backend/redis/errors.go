@@ -1,0 +1,80 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// What kept Redis from deciding, for errors.Is. Each stands beside [backend.ErrUnavailable] in the chain of an error. A
+// server that did not answer in time is context.DeadlineExceeded; one that cannot be reached is a net.Error or io.EOF.
+var (
+	ErrOutOfMemory = errors.New("Redis is out of memory")                                         //nolint:revive // a name
+	ErrReadOnly    = errors.New("Redis is a replica, which cannot be written to")                 //nolint:revive // a name
+	ErrLoading     = errors.New("Redis is loading its data")                                      //nolint:revive // a name
+	ErrBusy        = errors.New("Redis is busy running a script")                                 //nolint:revive // a name
+	ErrClusterDown = errors.New("the Redis Cluster is down")                                      //
+	ErrMasterDown  = errors.New("the replica has lost its master")                                //
+	ErrDenied      = errors.New("Redis denies access; check user, password and rights")           //nolint:revive // a name
+	ErrForeign     = errors.New("the key holds a value that is not ours")                         //
+	ErrScript      = errors.New("the script failed")                                              //
+	ErrBreakerOpen = errors.New("Redis did not answer of late; calls fail at once until it does") //nolint:revive // a name
+)
+
+// kinds tells the answers of a server apart, by how they begin, or what they contain if a script says them.
+var kinds = []struct {
+	text string
+	err  error
+}{
+	{"OOM ", ErrOutOfMemory}, {"READONLY ", ErrReadOnly}, {"LOADING ", ErrLoading}, {"BUSY ", ErrBusy},
+	{"CLUSTERDOWN ", ErrClusterDown}, {"TRYAGAIN ", ErrClusterDown}, {"MASTERDOWN ", ErrMasterDown},
+	{"NOAUTH ", ErrDenied}, {"NOPERM ", ErrDenied}, {"WRONGPASS ", ErrDenied}, {"WRONGTYPE ", ErrForeign},
+	{"GINLIMIT ", ErrForeign}, {"-OOM ", ErrOutOfMemory}, {"-READONLY ", ErrReadOnly},
+	// Redis 6.2 and miniredis tell what a script's command said in words of their own.
+	{"OOM command not allowed", ErrOutOfMemory}, {"can't write against a read only replica", ErrReadOnly},
+	{"user_script", ErrScript}, {"running script", ErrScript}, {"compiling script", ErrScript},
+}
+
+// storeError is an error of the store: [backend.ErrUnavailable], what kind it is, and its cause.
+type storeError struct {
+	op          string
+	kind, cause error
+}
+
+func unavailable(op string, cause error) error {
+	e := &storeError{op: op, cause: cause}
+	if answer, ok := rueidis.IsRedisErr(cause); ok {
+		text := answer.Error()
+		for _, k := range kinds {
+			if strings.HasPrefix(text, k.text) || strings.Contains(text, " "+k.text) || strings.Contains(text, ": "+k.text) {
+				e.kind = k.err
+				break
+			}
+		}
+	}
+	return e
+}
+
+func (e *storeError) Error() string {
+	text := "ginlimit: redis: " + e.op + ": "
+	if e.kind != nil {
+		text += e.kind.Error() + ": "
+	}
+	return text + e.cause.Error()
+}
+
+func (e *storeError) Unwrap() []error {
+	if e.kind == nil {
+		return []error{backend.ErrUnavailable, e.cause}
+	}
+	return []error{backend.ErrUnavailable, e.kind, e.cause}
+}
+
+// gaveUp reports whether err is the end of a context.
+func gaveUp(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
