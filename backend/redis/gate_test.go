@@ -1,0 +1,197 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/redis"
+	"github.com/ginlimit/ginlimit/internal/testserver"
+)
+
+var gateLimit = backend.Limit{Count: 1_000_000, Period: time.Hour}
+
+func gateBackend(t *testing.T, url string, opts ...redis.Option) *redis.Backend {
+	t.Helper()
+	b, err := redis.Dial(t.Context(), url, append(opts, redis.WithPing())...)
+	require.NoError(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// A server that accepts and never answers costs each caller its time budget at most, and once it is known to hang next to
+// nothing. What was decided on meanwhile is an error that a failure policy may let pass. When the server goes on, the
+// same Backend does.
+func TestAServerThatHangs(t *testing.T) {
+	server := testserver.Redis(t)
+	b := gateBackend(t, server.URL())
+	_, err := b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+	server.Pause()
+
+	var wg sync.WaitGroup
+	var slowest, failed, open atomic.Int64
+	end := time.Now().Add(time.Second)
+	for g := range 1000 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for time.Now().Before(end) {
+				start := time.Now()
+				_, err := b.Take(context.Background(), fmt.Sprint("k", g%10), 1, gateLimit)
+				took := int64(time.Since(start))
+				for old := slowest.Load(); took > old && !slowest.CompareAndSwap(old, took); old = slowest.Load() {
+				}
+				if !errors.Is(err, backend.ErrUnavailable) {
+					t.Errorf("got error %v, want one of the store", err)
+				}
+				failed.Add(1)
+				if errors.Is(err, redis.ErrBreakerOpen) {
+					open.Add(1)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+	}
+	wg.Wait()
+	t.Logf("%d decisions failed, %d of them at once; the slowest took %v", failed.Load(), open.Load(), time.Duration(slowest.Load()))
+	assert.Less(t, time.Duration(slowest.Load()), 2*time.Second, "the slowest")
+	assert.Greater(t, open.Load(), failed.Load()/2)
+
+	server.Resume()
+	require.Eventually(t, func() bool {
+		_, err := b.Take(t.Context(), "k", 1, gateLimit)
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
+// A caller that gives up early, or has gone, says nothing about the server.
+func TestCallersThatGiveUpDoNotOpenTheBreaker(t *testing.T) {
+	server := testserver.Redis(t)
+	b := gateBackend(t, server.URL(), redis.WithTimeout(5*time.Second))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		_, err := b.Take(gone, "k", 1, gateLimit)
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, backend.ErrUnavailable)
+	}
+	server.Pause()
+	for range 20 {
+		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err := b.Take(short, "k", 1, gateLimit)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		cancel()
+	}
+	server.Resume()
+	_, err := b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+}
+
+// Nobody is charged twice, and a charge whose caller gave up counts at most once.
+func TestCallersThatGiveUpAreChargedAtMostOnce(t *testing.T) {
+	server := testserver.Redis(t)
+	b := gateBackend(t, server.URL(), redis.WithTimeout(time.Second))
+	var asked, told int64
+	for i := range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Microsecond)
+		res, err := b.Take(ctx, "k", 1, gateLimit.WithAlgorithm(backend.FixedWindow))
+		cancel()
+		if asked++; err == nil && res.Allowed {
+			told++
+		}
+	}
+	require.Eventually(t, func() bool {
+		res, err := b.Take(t.Context(), "k", 0, gateLimit.WithAlgorithm(backend.FixedWindow))
+		used := gateLimit.Count - res.Remaining
+		return err == nil && used >= told && used <= asked
+	}, 5*time.Second, 10*time.Millisecond)
+}
+
+// One shard of a Cluster that hangs does not stop the others.
+func TestAShardThatHangs(t *testing.T) {
+	c := testserver.RedisCluster(t, 3, 0)
+	b := gateBackend(t, c.URL())
+	_, err := b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+	dead := c.Servers[0]
+	owner := map[string]*testserver.Server{}
+	for i := range 30 {
+		key := fmt.Sprint("k", i)
+		owner[key] = c.Owner(redis.StateKey(b, key))
+	}
+	dead.Pause()
+	var open int
+	for key := range owner { // within the 2 s that the cluster takes to notice
+		for range 3 {
+			_, err := b.Take(t.Context(), key, 1, gateLimit)
+			if owner[key] == dead {
+				require.ErrorIs(t, err, backend.ErrUnavailable)
+			} else {
+				require.NoError(t, err, key)
+			}
+			if errors.Is(err, redis.ErrBreakerOpen) {
+				open++
+			}
+		}
+	}
+	assert.Positive(t, open)
+	dead.Resume()
+	require.Eventually(t, func() bool {
+		for key := range owner {
+			if _, err := b.Take(t.Context(), key, 1, gateLimit); err != nil {
+				return false
+			}
+		}
+		return true
+	}, 20*time.Second, 50*time.Millisecond)
+}
+
+// What kept Redis from deciding can be told apart; all of it is unavailability.
+func TestKindsOfErrors(t *testing.T) {
+	server := testserver.Redis(t)
+	b := gateBackend(t, server.URL())
+	_, err := b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+	take := func(key string, want error) {
+		t.Helper()
+		_, err := b.Take(t.Context(), key, 1, gateLimit)
+		require.ErrorIs(t, err, backend.ErrUnavailable)
+		require.ErrorIs(t, err, want)
+		require.True(t, strings.HasPrefix(err.Error(), "ginlimit: redis: take: "), "%v", err)
+	}
+	do := func(args ...string) {
+		t.Helper()
+		_, err := server.Do(args...)
+		require.NoError(t, err)
+	}
+	for range 3 * 5 { // answers are not what opens the breaker
+		do("CONFIG", "SET", "maxmemory", "1")
+		take("new", redis.ErrOutOfMemory)
+		do("CONFIG", "SET", "maxmemory", "0")
+
+		do("RPUSH", redis.StateKey(b, "list"), "x")
+		take("list", redis.ErrForeign)
+	}
+	do("REPLICAOF", "127.0.0.1", "1")
+	take("k", redis.ErrReadOnly)
+	do("CONFIG", "SET", "replica-serve-stale-data", "no")
+	take("k", redis.ErrMasterDown)
+	do("REPLICAOF", "NO", "ONE")
+	_, err = b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+	do("ACL", "SETUSER", "default", "-evalsha")
+	take("k", redis.ErrDenied)
+	do("ACL", "SETUSER", "default", "+evalsha")
+	_, err = b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+}
