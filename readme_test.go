@@ -19,7 +19,7 @@ func TestReadmeCompiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sources []string
-	for _, file := range append(files, "example_test.go", "backend/redis/example_test.go") {
+	for _, file := range append(files, "example_test.go", "backend/example_test.go", "backend/redis/example_test.go") {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -102,7 +102,7 @@ end
 -- those that slots are likely to be of.
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
-  if not sec then
+  if not sec or #sec > 10 or #usec > 6 then
     return nil
   end
   local slots, base = {}, sec * 1000000 + usec

@@ -23,6 +23,7 @@ end
 -- sliding_log_encode returns the entries of a charge.
 local function sliding_log_encode(at, units)
   local time = ''
+  units = math.min(units, 999999999999999)
   for _ = 1, 7 do
     local byte = math.fmod(at, 256)
     time = string.char(byte) .. time
@@ -46,7 +47,8 @@ local function sliding_log_carry(r, log, old, now)
   local carried, last = {}, now
   for i = 0, #log / 8 - 1 do
     local at, units = sliding_log_entry(log, i)
-    local age = mul_add_div(math.max(0, now - at), r.period, 0, old.period) -- below r.period
+    local age = math.max(0, math.min(now - at, old.period - 1)) -- in a log of ours it is
+    age = mul_add_div(age, r.period, 0, old.period) -- below r.period
     last = now - age
     carried[#carried + 1] = sliding_log_encode(last, units)
   end
@@ -86,6 +88,9 @@ local function sliding_log_load(r, st, old, now)
     gone, changed = gone + 1, true
   end
   st.log = rest .. string.sub(log, gone * 8 + 1)
+  if st.used <= 0 or st.log == '' then -- both, or the value is not ours
+    st.used, st.log = 0, ''
+  end
   return changed
 end
 

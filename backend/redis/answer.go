@@ -121,7 +121,10 @@ func readSlot(s, text string, rule *backend.Rule, base int64) (slot backend.Slot
 		c.Frac = n[1]
 	case backend.SlidingLog:
 		c.Used = n[1]
-		slot.State.Log = readLog(log, c.Used)
+		slot.State.Log = readLog(log, c.Used, c.Time)
+		if (c.Used > 0) != (len(log) > 0) {
+			return slot, "", false
+		}
 	default:
 		c.Used, c.Prev = n[1], n[2]
 	}
@@ -130,12 +133,17 @@ func readSlot(s, text string, rule *backend.Rule, base int64) (slot backend.Slot
 
 // readLog reads the charges of a log, as sliding_log.lua writes them. A reply has the oldest and the last: what is
 // missing of used counts as charged with the last, which is right until the oldest are out of the window.
-func readLog(log string, used int64) []backend.Charge {
+// None is later than the last, whatever the value says.
+func readLog(log string, used, latest int64) []backend.Charge {
 	charges := make([]backend.Charge, 0, len(log)/8)
 	for ; len(log) >= 8; log = log[8:] {
 		var at int64
 		for _, b := range []byte(log[:7]) {
 			at = at<<8 | int64(b)
+		}
+		at = min(at, latest)
+		if last := len(charges) - 1; last >= 0 {
+			at = max(at, charges[last].At)
 		}
 		units := int64(log[7] & 15)
 		for range log[7] >> 4 {

@@ -69,7 +69,7 @@ func (d *denials) take(ctx context.Context, ours bool, client rueidis.Client, p 
 	sh.Lock()
 	den := sh.keys[key]
 	sh.Unlock()
-	if den == nil || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost {
+	if den == nil || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost || cost > den.cost && p.logs {
 		return res, 0, false
 	}
 	// The decision was made between sent and received. Measured from the earlier, the wait is over too early rather than
@@ -87,7 +87,7 @@ func (d *denials) take(ctx context.Context, ours bool, client rueidis.Client, p 
 	if err != nil {
 		den.gate.record(err, ours)
 	}
-	if err != nil || len(value) < len(den.written) || value[:len(den.written)] != den.written {
+	if err != nil || len(value) <= len(den.written) || value[:len(den.written)] != den.written || value[len(den.written)] != ' ' {
 		d.forgetThis(key, den)
 		return res, 0, false
 	}

@@ -94,8 +94,12 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 		option.Sentinel.TLSConfig = option.TLSConfig
 		option.Sentinel.Dialer = option.Dialer
 	}
+	common := option.TLSConfig
 	for _, set := range change {
 		set(&option)
+	}
+	if option.Sentinel.TLSConfig == common { // not changed by itself: it is that of the master
+		option.Sentinel.TLSConfig = option.TLSConfig
 	}
 	return option, nil
 }

@@ -13,16 +13,16 @@ import (
 // What kept Redis from deciding, for errors.Is. Each stands beside [backend.ErrUnavailable] in the chain of an error. A
 // server that did not answer in time is context.DeadlineExceeded; one that cannot be reached is a net.Error or io.EOF.
 var (
-	ErrOutOfMemory = errors.New("Redis is out of memory")                                         //nolint:revive // a name
-	ErrReadOnly    = errors.New("Redis is a replica, which cannot be written to")                 //nolint:revive // a name
-	ErrLoading     = errors.New("Redis is loading its data")                                      //nolint:revive // a name
-	ErrBusy        = errors.New("Redis is busy running a script")                                 //nolint:revive // a name
-	ErrClusterDown = errors.New("the Redis Cluster is down")                                      //
-	ErrMasterDown  = errors.New("the replica has lost its master")                                //
-	ErrDenied      = errors.New("Redis denies access; check user, password and rights")           //nolint:revive // a name
-	ErrForeign     = errors.New("the key holds a value that is not ours")                         //
-	ErrScript      = errors.New("the script failed")                                              //
-	ErrBreakerOpen = errors.New("Redis did not answer of late; calls fail at once until it does") //nolint:revive // a name
+	ErrOutOfMemory = errors.New("the server is out of memory")
+	ErrReadOnly    = errors.New("the server is a replica, which cannot be written to")
+	ErrLoading     = errors.New("the server is loading its data")
+	ErrBusy        = errors.New("the server is busy running a script")
+	ErrClusterDown = errors.New("the cluster is down")
+	ErrMasterDown  = errors.New("the replica has lost its master")
+	ErrDenied      = errors.New("the server denies access; check user, password and rights")
+	ErrForeign     = errors.New("the key holds a value that is not ours")
+	ErrScript      = errors.New("the script failed")
+	ErrBreakerOpen = errors.New("the server did not answer of late; calls fail at once until it does")
 )
 
 // kinds tells the answers of a server apart, by how they begin, or what they contain if a script says them.

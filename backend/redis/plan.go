@@ -53,6 +53,7 @@ type plan struct {
 	pattern string   // of a value under these limits, for quick.lua; "" if no cost can be quick
 	scripts [2]*script
 	one     call
+	logs    bool // a reply holds as much of a log as the cost asks for
 }
 
 // call is a script and its arguments.
@@ -136,6 +137,7 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 			continue
 		}
 		algorithms = append(algorithms, l.Algorithm)
+		p.logs = p.logs || l.Algorithm == backend.SlidingLog
 		pattern += " " + strings.ReplaceAll(ruleText(l), "+", "%+") + [...]string{
 			backend.TokenBucket:   " (%d+)",
 			backend.FixedWindow:   " (%-?%d+),(%d+)",

@@ -172,7 +172,7 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 	if err != nil {
 		return unavailable("refund", err)
 	}
-	args := []string{strconv.FormatInt(charge.At.UnixMicro(), 10), strconv.FormatInt(cost, 10), letters}
+	args := []string{strconv.FormatInt(charge.At.UnixMicro(), 10), letters, strconv.FormatInt(cost, 10), "", ""}
 	if clock := b.now(); clock != "" {
 		args = append(args, clock)
 	}
