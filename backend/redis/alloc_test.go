@@ -24,12 +24,16 @@ func TestAllocations(t *testing.T) {
 		for range 10 { // connections are made when they are first used
 			decide(t, b, key, 1, limits...)
 		}
-		return testing.AllocsPerRun(1000, func() {
-			res, err := b.Take(ctx, key, 1, limits...)
-			if err != nil || res.Source != source || res.Allowed != allowed {
-				t.Error(res, err)
-			}
-		})
+		least := math.Inf(1)
+		for range 5 { // connections that other tests left behind allocate too
+			least = min(least, testing.AllocsPerRun(1000, func() {
+				res, err := b.Take(ctx, key, 1, limits...)
+				if err != nil || res.Source != source || res.Allowed != allowed {
+					t.Error(res, err)
+				}
+			}))
+		}
+		return least
 	}
 	for name, limits := range limitSets(5) {
 		require.True(t, decide(t, b, name, 5, limits...).Allowed)
