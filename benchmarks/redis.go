@@ -92,7 +92,7 @@ func RedisRate(addr string) Remote {
 			err = fmt.Errorf("redis_rate refused")
 		}
 		return err
-	}, func() { client.Close() }}
+	}, func() { _ = client.Close() }}
 }
 
 // Ulule is ulule/limiter's Redis store as its README sets it up.
@@ -110,7 +110,7 @@ func Ulule(addr string) (Remote, error) {
 			err = fmt.Errorf("ulule refused")
 		}
 		return err
-	}, func() { client.Close() }}, nil
+	}, func() { _ = client.Close() }}, nil
 }
 
 // Drive calls r from so many goroutines for a time, on RedisKeys keys of 16 bytes, and returns the number of calls.
