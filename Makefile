@@ -29,7 +29,7 @@ servers:
 	else echo "install redis-server, then run make test again"; exit 1; fi; fi
 
 test: servers
-	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -race ./...); done
+	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -race -timeout 15m ./...); done
 	@echo "== budgets of allocations and bytes, which the race detector would change"
 	go test -run 'Alloc|Bytes' ./...
 
