@@ -26,3 +26,23 @@ func ExampleFallback() {
 	// store 99 <nil>
 	// fallback 24 <nil>
 }
+
+func ExampleLease() {
+	var b backend.Backend = memory.New() // a Redis, for example; over memory it only costs
+
+	hot := backend.Lease(b, 1000)
+
+	limit := backend.Limit{Count: 1_000_000, Period: time.Minute}
+	stored := 0
+	for range 1000 {
+		res, err := hot.Take(context.Background(), "k", 1, limit)
+		if err != nil || !res.Allowed {
+			fmt.Println(res, err)
+		}
+		if res.Source == backend.SourceStore {
+			stored++
+		}
+	}
+	fmt.Println(stored < 100)
+	// Output: true
+}

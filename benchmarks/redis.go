@@ -28,7 +28,7 @@ type Remote struct {
 }
 
 // plenty is never used up.
-const plenty = 100_000_000
+const plenty = 10_000_000
 
 // GinLimitRedis is a Backend made by Dial, under limits of plenty each.
 func GinLimitRedis(name, url string, limits []backend.Limit, opts ...redis.Option) (Remote, error) {
@@ -57,7 +57,11 @@ func Plenty(a backend.Algorithm, n int) []backend.Limit {
 
 // Connections sets how many connections a Backend uses, as a power of two.
 func Connections(power int) redis.Option {
-	return redis.WithClientOption(func(o *rueidis.ClientOption) { o.PipelineMultiplex = power })
+	return redis.WithClientOption(func(o *rueidis.ClientOption) {
+		if o.PipelineMultiplex = power; power == 0 {
+			o.PipelineMultiplex = -1 // rueidis' way of saying one
+		}
+	})
 }
 
 // BareEvalsha runs a script that returns 1, through a client set up as Dial sets its own up.

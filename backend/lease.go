@@ -1,0 +1,344 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"slices"
+	"time"
+)
+
+// DefaultLeaseTime is how long the units of a [Lease] may be spent unless [WithLeaseTime] says otherwise.
+const DefaultLeaseTime = 100 * time.Millisecond
+
+// DefaultLeaseKeys is for how many keys a [Lease] holds units unless [WithLeaseKeys] says otherwise.
+const DefaultLeaseKeys = 10_000
+
+const (
+	hotRequests    = 4    // of a key within a lease time: with fewer, fetching and giving back costs more than it saves
+	leasedShare    = 8    // a lease is at most the eighth part of what remains, so that instances share the last units
+	leasedPeriod   = 10   // and lasts at most the tenth part of a Period
+	maxLeasedKey   = 1024 // bytes: longer keys are not held, so that the table is bounded in bytes too
+	maxLeaseShards = 64
+)
+
+// LeaseOption changes a default of [Lease].
+type LeaseOption func(*lease)
+
+// WithLeaseTime sets how long after they were charged units may be spent; the default is [DefaultLeaseTime]. It is 1 ms to
+// 10 s, else WithLeaseTime panics. It should be several round trips to the store. It is also the time over which a key's
+// rate is measured: a shorter one makes fewer keys hot.
+func WithLeaseTime(d time.Duration) LeaseOption {
+	if d < time.Millisecond || d > 10*time.Second {
+		panic(fmt.Errorf("ginlimit: WithLeaseTime(%v): use 1ms to 10s", d))
+	}
+	return func(l *lease) { l.time = d }
+}
+
+// WithLeaseKeys sets for how many keys units are held at once; the default is [DefaultLeaseKeys], less than 1 panics. Each
+// takes about 0.5 kB. Hot keys beyond that are decided by the store; no key loses its lease to another.
+func WithLeaseKeys(n int) LeaseOption {
+	if n < 1 {
+		panic(fmt.Errorf("ginlimit: WithLeaseKeys(%d): use at least 1", n))
+	}
+	return func(l *lease) { l.maxKeys = n }
+}
+
+// Lease returns a Backend that takes up to n units of a hot key from b at once and serves the key's next requests from them,
+// without asking b. It starts no goroutine and needs no Close. It panics if b is nil or n is less than 2.
+//
+// A key is hot while it has about 4 requests or more within the lease time, which is 100 ms by default; any other costs
+// what it costs without Lease. A lease grows with the key's rate. It is never more than the eighth part of what remains, so
+// that instances share the last units of a limit: limits of fewer than 8 units are not leased at all, nor are those with a
+// Period below 10 ms. A cost above n/2 is always asked of b.
+//
+// Units are charged before they are spent, so that no number of instances spends more than the limit lets them charge,
+// whether they crash or not. Only the time differs: a unit may be spent up to the lease time after it was charged, which is
+// never more than the tenth part of the shortest Period, and never past the end of a FixedWindow. So in any window, or after
+// any burst, up to n units for each instance may be spent that were charged before.
+//
+// What is left of a lease when it ends is given back with the key's next request, if that changes anything by then. If none
+// comes, the process ends, or the store's answer is lost, up to n units for each instance are lost until the limit has
+// recovered.
+//
+// What was decided here has [SourceLease]. Its Remaining is what remained in the store after the charge, and what is left of
+// the lease; what others took since, or was refilled, for the lease time at most, is not in it. Its ResetAfter counts down
+// from the charge, as if all of the lease were spent. Its At is the instant of the charge, because Refund needs it: units go
+// back into the lease while that lasts, afterwards to the window of b that was charged. A refusal is always one of b.
+//
+// When a lease is used up one request fetches the next, and others of the key wait for it until their contexts end. A
+// refusal then goes to all with the same cost, a failure of the store to all. Units that are left are served also while the
+// store fails. What a [Fallback] in b decides is not leased. Reset drops the lease of this instance; others may spend theirs.
+func Lease(b Backend, n int64, opts ...LeaseOption) Backend {
+	if b == nil {
+		panic(errors.New("ginlimit: Lease needs a backend; it is nil"))
+	}
+	if n < 2 {
+		panic(fmt.Errorf("ginlimit: Lease of %d units: use at least 2, or the backend as it is", n))
+	}
+	l := &lease{
+		b: b, n: n, hot: hotRequests, time: DefaultLeaseTime, maxKeys: DefaultLeaseKeys,
+		start: time.Now(), seed: maphash.MakeSeed(),
+	}
+	for _, opt := range opts {
+		opt(l)
+	}
+	shards := 1
+	for shards < maxLeaseShards && shards*64 <= l.maxKeys {
+		shards *= 2
+	}
+	l.shards = make([]leaseShard, shards)
+	for i := range l.shards {
+		sh := &l.shards[i]
+		sh.room = (l.maxKeys + i) / shards // the sum of all is maxKeys
+		sh.keys, sh.cells = make(map[string]*leased), make([]leaseCell, 256)
+	}
+	return l
+}
+
+type lease struct {
+	b       Backend
+	n       int64
+	hot     uint32
+	time    time.Duration
+	maxKeys int
+	start   time.Time // all times below are since then, by the process's monotonic clock
+	seed    maphash.Seed
+	shards  []leaseShard
+}
+
+func (l *lease) now() time.Duration { return time.Since(l.start) }
+
+func (l *lease) shard(key string) (*leaseShard, uint64) {
+	h := maphash.String(l.seed, key)
+	return &l.shards[h>>32&uint64(len(l.shards)-1)], h
+}
+
+func (l *lease) Take(ctx context.Context, key string, cost int64, limits ...Limit) (Result, error) {
+	if cost <= 0 || len(limits) == 0 {
+		return l.look(ctx, key, cost, limits)
+	}
+	sh, h := l.shard(key)
+	for {
+		now := l.now()
+		sh.mu.Lock()
+		e, back := l.find(sh, key, h, now, cost, limits)
+		if e != nil && cost <= e.units {
+			res := e.spend(now, cost)
+			sh.mu.Unlock()
+			return res, nil
+		}
+		if res, err, decided := l.miss(ctx, sh, e, back, key, now, cost, limits); decided {
+			return res, err
+		}
+	}
+}
+
+// miss decides where there is no lease that could, or reports false if it has waited for one. It unlocks the shard.
+func (l *lease) miss(ctx context.Context, sh *leaseShard, e *leased, back leftover, key string, now time.Duration, cost int64, limits []Limit) (res Result, err error, decided bool) {
+	if e == nil {
+		sh.mu.Unlock()
+		l.giveBack(ctx, key, back)
+		res, err = l.b.Take(ctx, key, cost, limits...)
+		return res, err, true
+	}
+	if e.extra(l.n, cost) < cost || now < e.calm { // a lease that could not serve another such request is not worth its share
+		count := e.count
+		sh.mu.Unlock()
+		l.giveBack(ctx, key, back)
+		res, err = l.ask(ctx, sh, e, count, key, cost, limits)
+		return res, err, true
+	}
+	f := e.flight
+	if f == nil {
+		e.learn(now, l.n)
+		f = &leaseFlight{done: make(chan struct{}), cost: cost, extra: e.extra(l.n, cost), windowEnd: e.windowEnd}
+		e.flight = f
+		sh.mu.Unlock()
+		l.giveBack(ctx, key, back)
+		res, back, err = l.fetch(ctx, sh, e, f, key, limits)
+		l.giveBack(ctx, key, back)
+		return res, err, true
+	}
+	sh.mu.Unlock()
+	l.giveBack(ctx, key, back)
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return res, fmt.Errorf("ginlimit: lease: waiting for units: %w: %w", ErrUnavailable, ctx.Err()), true
+	}
+	if f.err != nil {
+		return res, f.err, true
+	}
+	return f.refused, nil, f.refused.RetryAfter != 0 && f.cost == cost // another cost has another wait
+}
+
+// leaseFlight is the fetching of a lease. The others who wait for it read it once done is closed.
+type leaseFlight struct {
+	done      chan struct{}
+	cost      int64 // of the request that fetches
+	extra     int64 // units for the lease
+	windowEnd time.Duration
+	refused   Result // the answer, if it was a refusal
+	err       error  // the error, if it was one of the store
+}
+
+// fetch takes the cost of a request and the units of a lease, or the cost alone if they do not fit. It returns what has to
+// be given back.
+func (l *lease) fetch(ctx context.Context, sh *leaseShard, e *leased, f *leaseFlight, key string, limits []Limit) (res Result, back leftover, err error) {
+	defer f.land(sh, e)
+	sent := l.now()
+	res, err = l.b.Take(ctx, key, f.cost+f.extra, limits...)
+	extra := f.extra
+	if err == nil && !res.Allowed {
+		extra = 0
+		if res, err = l.ask(ctx, sh, e, math.MaxUint64, key, f.cost, limits); err == nil && !res.Allowed {
+			f.refused = res
+		}
+	}
+	if err != nil && errors.Is(err, ErrUnavailable) && ctx.Err() == nil { // else it is this request's own
+		f.err = err
+	}
+	if err != nil || extra == 0 {
+		return res, back, err
+	}
+	back = leftover{res, extra, limits}
+	end := l.windowEnd(ctx, key, f.windowEnd, sent, res, limits)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e.note(res)
+	// Else the key was reset, its limits changed, or a fallback decided, which Refund could not tell from the store later.
+	if sh.keys[key] == e && e.flight == f && res.Source == SourceStore {
+		back = e.drain(l.now())
+		e.charge, e.sent, e.ends, e.windowEnd = res, sent, min(sent+l.lifetime(limits), end), end
+		e.size, e.units, e.count = extra, extra, e.count+1
+	}
+	res.Remaining = plus(res.Remaining, extra)
+	return res, back, nil
+}
+
+// land lets those go on who wait for f.
+func (f *leaseFlight) land(sh *leaseShard, e *leased) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if e.flight == f {
+		e.flight = nil
+	}
+	close(f.done)
+}
+
+// windowEnd returns until when no FixedWindow ends that res was charged to. If there are other limits the store has to be
+// asked, once in a window. Before known it need not be.
+func (l *lease) windowEnd(ctx context.Context, key string, known, sent time.Duration, res Result, limits []Limit) time.Duration {
+	if sent < known {
+		return known
+	}
+	end := time.Duration(math.MaxInt64)
+	for i, limit := range limits {
+		if limit.Algorithm != FixedWindow || limit.IsUnlimited() {
+			continue
+		}
+		if len(limits) > 1 {
+			alone := slices.Repeat([]Limit{Unlimited()}, len(limits))
+			alone[i] = limit
+			sent = l.now()
+			var err error
+			if res, err = l.b.Take(ctx, key, 0, alone...); err != nil {
+				return 0
+			}
+		}
+		end = min(end, sent+res.ResetAfter)
+	}
+	return end
+}
+
+// giveBack refunds what is left of a lease. If that fails it is lost: it may have been given back nonetheless.
+func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
+	if back.units > 0 {
+		_ = l.b.Refund(ctx, key, back.charge, back.units, back.limits...)
+	}
+}
+
+// ask takes cost from the store alone, when the key's lease was the count-th. A refusal that may be the lease's fault makes
+// it give the lease back and ask again.
+func (l *lease) ask(ctx context.Context, sh *leaseShard, e *leased, count uint64, key string, cost int64, limits []Limit) (Result, error) {
+	res, err := l.b.Take(ctx, key, cost, limits...)
+	if err != nil {
+		return res, err
+	}
+	sh.mu.Lock()
+	e.note(res)
+	live := e.units > 0 && l.now() < e.ends
+	if live && !res.Allowed && res.RetryAfter >= 0 && cost > 0 {
+		back := e.drain(l.now())
+		sh.mu.Unlock()
+		l.giveBack(ctx, key, back)
+		return l.b.Take(ctx, key, cost, limits...)
+	}
+	if live && e.count == count { // the store knew of it
+		res.Remaining = min(plus(res.Remaining, e.units), res.Limit.Capacity())
+		if cost == 0 {
+			res.Allowed, res.RetryAfter = true, 0
+		}
+	}
+	sh.mu.Unlock()
+	return res, nil
+}
+
+// look is a Take that charges nothing.
+func (l *lease) look(ctx context.Context, key string, cost int64, limits []Limit) (Result, error) {
+	sh, _ := l.shard(key)
+	sh.mu.Lock()
+	e := sh.keys[key]
+	if e == nil || cost < 0 || len(limits) == 0 {
+		sh.mu.Unlock()
+		return l.b.Take(ctx, key, cost, limits...)
+	}
+	var back leftover
+	other := !slices.Equal(e.limits, limits)
+	if now := l.now(); other || now >= e.ends {
+		back = e.drain(now)
+	}
+	count := e.count
+	sh.mu.Unlock()
+	l.giveBack(ctx, key, back)
+	if other {
+		return l.b.Take(ctx, key, 0, limits...)
+	}
+	return l.ask(ctx, sh, e, count, key, 0, limits)
+}
+
+func (l *lease) Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error {
+	if charge.Source != SourceLease {
+		return l.b.Refund(ctx, key, charge, cost, limits...)
+	}
+	charge.Source = SourceStore // as the lease was
+	if cost > 0 {
+		sh, _ := l.shard(key)
+		sh.mu.Lock()
+		if e := sh.keys[key]; e != nil && l.now() < e.ends && e.charge.At.Equal(charge.At) && slices.Equal(e.limits, limits) {
+			units := max(0, min(cost, e.size-e.units))
+			e.units += units
+			cost -= units
+		}
+		sh.mu.Unlock()
+		if cost == 0 {
+			return nil
+		}
+	}
+	return l.b.Refund(ctx, key, charge, cost, limits...)
+}
+
+func (l *lease) Reset(ctx context.Context, key string) error {
+	err := l.b.Reset(ctx, key)
+	sh, _ := l.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if e := sh.keys[key]; e != nil {
+		delete(sh.keys, key)
+		e.drain(0) // for those who are about to look at it
+	}
+	return err
+}
