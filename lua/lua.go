@@ -1,6 +1,6 @@
 // Package lua is what package backend does, for Redis: one .lua file for each algorithm, the twin of the .go file of
-// the same name, and the scripts that are put together of them. They need nothing that Redis 5, or a server that
-// speaks its protocol and has Lua 5.1 or 5.4, does not have.
+// the same name, and the scripts that are put together of them. They are Lua 5.1, as Redis, Valkey and miniredis have it,
+// and use no command or option that Redis 6.2 lacks.
 package lua
 
 import (

@@ -23,9 +23,10 @@ import (
 //	unix:///run/redis/redis.sock?db=0                     a socket
 //
 // The other parameters are those of rueidis.ParseURL: db, dial_timeout, write_timeout, client_cache=0, skip_verify,
-// protocol, max_retries, client_name. Dial differs from rueidis' defaults in what makes a limiter fast and keeps it from
-// hanging: it always pipelines, retries nothing, gives up dialing after 250 ms, finds a dead peer within 500 ms, keeps buffers small, and
-// uses client-side caching if the server has it.
+// protocol, client_name, and max_retries, of which 0 is what Dial does anyway. It differs from rueidis' defaults in what
+// makes a limiter fast and keeps it from hanging: it pipelines over one connection to each server, retries nothing, gives
+// up dialing after 250 ms, finds a dead peer within 500 ms, keeps buffers small, and uses client-side caching if the
+// server has it.
 //
 // An application also starts while Redis is down: Dial returns once Redis answered, or after the time of [WithTimeout];
 // it tries again while it is asked for decisions, which fail with backend.ErrUnavailable until then. It returns an error
