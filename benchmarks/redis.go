@@ -46,6 +46,26 @@ func GinLimitRedis(name, url string, limits []backend.Limit, opts ...redis.Optio
 	}, func() { b.Close() }}, nil
 }
 
+// HotRedis is a Backend made by Dial that is asked for one key only, through a Lease of n units if n is not 0.
+func HotRedis(name, url string, n int64) (Remote, error) {
+	b, err := redis.Dial(context.Background(), url, redis.WithTimeout(10*time.Second), redis.WithPing())
+	if err != nil {
+		return Remote{}, err
+	}
+	var hot backend.Backend = b
+	if n > 0 {
+		hot = backend.Lease(b, n)
+	}
+	limits, ctx := []backend.Limit{{Count: 1_000_000_000, Period: 100 * time.Second}}, context.Background()
+	return Remote{name, func(string) error {
+		res, err := hot.Take(ctx, "hot", 1, limits...)
+		if err == nil && !res.Allowed {
+			err = fmt.Errorf("%s refused", name)
+		}
+		return err
+	}, func() { b.Close() }}, nil
+}
+
 // Plenty returns n limits that are never used up, of different periods.
 func Plenty(a backend.Algorithm, n int) []backend.Limit {
 	limits := make([]backend.Limit, n)

@@ -39,6 +39,7 @@ func main() {
 		return
 	}
 	throughput(server)
+	hot(server)
 	local(server)
 	memory(server)
 }
@@ -138,6 +139,27 @@ func verdict(ok bool, target string) string {
 		return target + " met"
 	}
 	return target + " **missed**"
+}
+
+// hot compares one key that everybody asks for with and without a Lease.
+func hot(server *testserver.Server) {
+	remotes := []benchmarks.Remote{
+		remote(benchmarks.HotRedis("plain", server.URL(), 0)),
+		remote(benchmarks.HotRedis("Lease of 100", server.URL(), 100)),
+		remote(benchmarks.HotRedis("Lease of 1000", server.URL(), 1000)),
+	}
+	m := measure(server, remotes, 64)
+	targets := map[string]float64{"Lease of 100": 5, "Lease of 1000": 20}
+	fmt.Println("\n| one hot key, 64 goroutines | decisions/s | it / plain | target |")
+	fmt.Println("|---|---:|---:|---|")
+	for _, r := range remotes {
+		ratio, target := m[r.Name].rate/m["plain"].rate, ""
+		if least := targets[r.Name]; least > 0 {
+			target = verdict(ratio >= least, fmt.Sprint(">= ", least))
+		}
+		fmt.Printf("| %s | %.0f | %.1f | %s |\n", r.Name, m[r.Name].rate, ratio, target)
+		r.Close()
+	}
 }
 
 // connections compares how many connections serve best.
