@@ -125,7 +125,7 @@ func Admitted(slots []Slot, rules []*Rule, now int64) (res Result, decided int) 
 	least := int64(math.MaxInt64)
 	for i, r := range rules {
 		if left := r.remaining(&slots[i].State, now); left < least {
-			least, decided = left, i
+			decided, least = i, left
 		}
 	}
 	res.At = time.UnixMicro(now)

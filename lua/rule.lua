@@ -1,5 +1,8 @@
 -- What the scripts share after open.lua: the twin of backend/rule.go, and how a key's state is written.
 --
+-- fits stands for a wait of 0. What only an answer needs, wait, remaining and reset, the caller works out of the reply
+-- with the Go functions, and checks the verdict by it.
+--
 -- Times are whole microseconds since 1970: 1.8e15 now, below 2^53 = 9.0e15 until the year 2255. Every number here is
 -- an integer below 2^53 in size, which a double holds exactly: counts are below 1e15, periods below 3.2e13, and an
 -- empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill). Only products can pass 2^53, and

@@ -25,6 +25,7 @@ copy() {
 	cp "$root/go.mod" "$1/"
 	if [ -f "$root/go.sum" ]; then cp "$root/go.sum" "$1/"; fi
 	cp "$root"/backend/*.go "$1/backend/"
+	rm -f "$1"/backend/{example,fallback,lease*}_test.go # of the decorators: they test on package memory
 	cp "$root"/backend/backendtest/*.go "$1/backend/backendtest/"
 }
 
@@ -215,7 +216,7 @@ rule.go | the first refusal decides, not the longest | longer(wait, longest) { =
 rule.go | the last refusal decides, not the longest | longer(wait, longest) { => wait != 0 {
 rule.go | never is shorter than any wait | (a < 0 || a > b) } => a > b }
 rule.go | a wait is longer than never | return b >= 0 && ( => return (
-rule.go | the last of equals decides | left < least { => left <= least {
+rule.go | the last of equals decides | &st.State, now); left < least { => &st.State, now); left <= least {
 rule.go | the last limit decides, not the least left | least, decided = left, i => decided = i
 rule.go | a look asks for nothing | r.wait(&st, now, max(cost, 1)) => r.wait(&st, now, cost)
 rule.go | a look writes | if st.changed && cost > 0 { => if st.changed {

@@ -24,7 +24,7 @@ func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 	if b.checked.Load() {
 		return
 	}
-	ctx, _ = b.deadline.limit(ctx)
+	ctx, _ = b.link.gates.Load().all[0].Limit(ctx)
 	if b.checkEviction(ctx, client) && b.checkCaching(ctx, client) && b.link.findShards(ctx, client) {
 		b.checked.Store(true)
 	}

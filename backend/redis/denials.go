@@ -10,6 +10,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // denials remembers refusals until their wait is over, so that a caller who is over the limit costs Redis nothing.
@@ -38,10 +39,10 @@ type denial struct {
 	name     string        // of the key in Redis
 	written  string
 	slots    []backend.Slot
-	now      int64     // the server's clock at the decision, µs
-	sent     time.Time // before the decision: the process's clock
-	received time.Time // after it
-	gate     *gate     // of the server
+	now      int64      // the server's clock at the decision, µs
+	sent     time.Time  // before the decision: the process's clock
+	received time.Time  // after it
+	gate     *gate.Gate // of the server
 }
 
 const (
@@ -61,7 +62,7 @@ func newDenials() *denials {
 }
 
 // take refuses a cost that is refused already. Where it reports false the server has to be asked.
-func (d *denials) take(ctx context.Context, ours bool, client rueidis.Client, p *plan, key string, cost int64) (res backend.Result, decided int, ok bool) {
+func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key string, cost int64) (res backend.Result, decided int, ok bool) {
 	if d.len.Load() == 0 {
 		return res, 0, false
 	}
@@ -80,12 +81,13 @@ func (d *denials) take(ctx context.Context, ours bool, client rueidis.Client, p 
 		d.forgetThis(key, den)
 		return res, 0, false
 	}
-	if den.gate.closed.Load() != 0 {
+	if den.gate.Open() {
 		return res, 0, false // nobody could say that the key changed
 	}
+	ctx, ours := den.gate.Limit(ctx)
 	value, err := client.DoCache(ctx, client.B().Get().Key(den.name).Cache().ToStaticTTL(), left).ToString()
 	if err != nil {
-		den.gate.record(err, ours)
+		den.gate.Record(end(den.gate.Cause(ctx, err), ours))
 	}
 	if err != nil || len(value) <= len(den.written) || value[:len(den.written)] != den.written || value[len(den.written)] != ' ' {
 		d.forgetThis(key, den)

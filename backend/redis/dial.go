@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // Dial returns a Backend that is connected to the server, the Cluster or, with master_set, the Sentinels at rawURL:
@@ -48,7 +50,7 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 		wait, cancel = context.WithTimeout(ctx, b.timeout)
 		defer cancel()
 	}
-	client, err := b.link.get(wait)
+	client, err := b.link.wait(wait)
 	if err == nil {
 		err = client.Do(wait, client.B().Ping().Build()).Error()
 	}
@@ -86,8 +88,9 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 		option.ConnWriteTimeout = 500 * time.Millisecond
 	}
 	option.Dialer.KeepAlive = 250 * time.Millisecond
-	// One connection for each server: its batches are the largest, and it carries more than a server can decide. With 64
-	// goroutines on two cores it decided 15 % more than 2 connections, with 1, 8 and 512 as much: cmd/redis -connections.
+	// One connection for each server: its batches are the largest, and it carries more than a server can decide. On two
+	// cores it decided 15 % more than two connections with 64 goroutines, and 5 to 11 % less with 1, 8 and 512, which is
+	// about the noise of the measurement: benchmarks/cmd/redis -connections. Many cores may differ.
 	option.PipelineMultiplex = -1
 	option.ReadBufferEachConn, option.WriteBufferEachConn = 32<<10, 32<<10
 	option.CacheSizeEachConn = 16 << 20
@@ -180,6 +183,7 @@ func validAddr(addr string, optional bool) bool {
 
 // link is the way to the server: a client, or how to make one.
 type link struct {
+	config
 	current atomic.Pointer[rueidis.Client]
 	gates   atomic.Pointer[gates]
 	option  *rueidis.ClientOption // nil if the client is the caller's
@@ -194,19 +198,20 @@ type link struct {
 // pause is the time between attempts to make a client.
 const pause = 200 * time.Millisecond
 
-func newLink() *link {
-	l := &link{}
-	l.gates.Store(&gates{all: []*gate{newGate()}})
+func newLink(c config) *link {
+	l := &link{config: c}
+	l.gates.Store(&gates{all: []*gate.Gate{l.newGate("")}})
 	return l
 }
 
 // do sends a command, through the gate of the server that has its key.
-func (l *link) do(ctx context.Context, ours bool, client rueidis.Client, cmd rueidis.Completed) error {
+func (l *link) do(ctx context.Context, client rueidis.Client, cmd rueidis.Completed) error {
 	g := l.gates.Load().of(cmd.Slot())
-	err := g.enter(ctx)
+	ctx, ours := g.Limit(ctx)
+	err := g.Enter(ctx)
 	if err == nil {
-		err = client.Do(ctx, cmd).Error()
-		g.leave(err, ours)
+		err = g.Cause(ctx, client.Do(ctx, cmd).Error())
+		g.Leave(end(err, ours))
 	}
 	return err
 }
@@ -214,29 +219,42 @@ func (l *link) do(ctx context.Context, ours bool, client rueidis.Client, cmd rue
 // eval runs a script on one key, and returns the gate that it went through. A server that does not know the script,
 // because it is new, restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply was lost may
 // have charged.
-func (l *link) eval(ctx context.Context, ours bool, client rueidis.Client, c call, key string) (res rueidis.RedisResult, g *gate, err error) {
+func (l *link) eval(ctx context.Context, client rueidis.Client, c call, key string) (res rueidis.RedisResult, g *gate.Gate, err error) {
 	cmd := client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(key).Arg(c.args...).Build()
 	g = l.gates.Load().of(cmd.Slot())
-	if err = g.enter(ctx); err != nil {
+	ctx, ours := g.Limit(ctx)
+	if err = g.Enter(ctx); err != nil {
 		return res, g, err
 	}
 	res = client.Do(ctx, cmd)
 	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
 		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(1).Key(key).Arg(c.args...).Build())
 	}
-	err = res.Error()
-	g.leave(err, ours)
+	err = g.Cause(ctx, res.Error())
+	g.Leave(end(err, ours))
 	return res, g, err
 }
 
 func (l *link) set(client rueidis.Client) { l.current.Store(&client) }
 
-// get returns the client, made if there is none, unless the link was closed. It waits for that until ctx ends.
-func (l *link) get(ctx context.Context) (rueidis.Client, error) {
+// get returns the client, made if there is none, unless the link was closed. It waits for that until ctx ends, or for
+// the time that a call has; what is left of that is for the context that it returns.
+func (l *link) get(ctx context.Context) (rueidis.Client, context.Context, error) {
 	if client := l.current.Load(); client != nil {
+		return *client, ctx, nil
+	}
+	ctx, _ = l.gates.Load().all[0].Limit(ctx)
+	client, err := l.wait(ctx)
+	return client, ctx, err
+}
+
+// wait waits for the client until ctx ends.
+func (l *link) wait(ctx context.Context) (rueidis.Client, error) {
+	l.mu.Lock()
+	if client := l.current.Load(); client != nil { // made meanwhile
+		l.mu.Unlock()
 		return *client, nil
 	}
-	l.mu.Lock()
 	switch {
 	case l.closed:
 		l.mu.Unlock()
@@ -263,8 +281,8 @@ func (l *link) get(ctx context.Context) (rueidis.Client, error) {
 	return nil, l.err
 }
 
-// connect makes a client, or not; either takes no longer than dialing may. A server without client-side caching gets
-// one that does without.
+// connect makes a client, or not; either ends by itself, by the time-outs of the client's options. A server without
+// client-side caching gets one that does without.
 func (l *link) connect(done chan struct{}) {
 	client, err := rueidis.NewClient(*l.option)
 	if errors.Is(err, rueidis.ErrNoCache) {

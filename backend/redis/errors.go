@@ -8,6 +8,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // What kept Redis from deciding, for errors.Is. Each stands beside [backend.ErrUnavailable] in the chain of an error. A
@@ -22,7 +23,7 @@ var (
 	ErrDenied      = errors.New("the server denies access; check user, password and rights")
 	ErrForeign     = errors.New("the key holds a value that is not ours")
 	ErrScript      = errors.New("the script failed")
-	ErrBreakerOpen = errors.New("the server did not answer of late; calls fail at once until it does")
+	ErrBreakerOpen = gate.ErrOpen // the server did not answer of late; calls fail at once until it does
 )
 
 // kinds tells the answers of a server apart, by how they begin, or what they contain if a script says them.

@@ -140,7 +140,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(f.name, func(t *testing.T) { rows = append(rows, f.run(t)) })
 	}
-	t.Logf("%d callers, a budget of %v for each decision\n%s", faultCallers, redis.DefaultTimeout, strings.Join(rows, "\n"))
+	t.Logf("%d callers; a decision has %v, or 10 s where none may fail\n%s", faultCallers, redis.DefaultTimeout, strings.Join(rows, "\n"))
 }
 
 func (f *fault) run(t *testing.T) string {

@@ -4,109 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// gate stands before one server: it bounds how many calls are under way, and lets none through while the server does not
-// answer. A circuit breaker of a library would do, but for two things: this one costs a few atomic operations, where the
-// decision itself costs the process about 5 µs under load (sony/gobreaker takes a mutex twice for each call); and the
-// bound and the breaker have to be one, because what waits at the bound when the breaker opens must not go through.
-//
-// The bound is there because rueidis keeps commands in a ring of 1,024 for each connection, and a caller that finds the
-// ring full waits whatever its context says. A command stays in the ring when its caller gave up; that is why the breaker
-// is asked again after waiting.
-type gate struct {
-	slots    chan struct{}
-	failures atomic.Int32 // in a row
-	closed   atomic.Int64 // until when nobody goes through, in ns since started; 0 if anybody may
-}
+// maxInFlight bounds the calls under way at one server. It is there because rueidis keeps commands in a ring of 1,024 for
+// each connection, and a caller that finds the ring full waits whatever its context says: this is half of a ring. A
+// command stays in the ring when its caller gave up.
+const maxInFlight = 512
 
-const (
-	// maxInFlight bounds the calls under way at one server: half of a ring.
-	maxInFlight = 512
-	// maxFailures is the number of calls in a row that have to fail for the gate to close the way.
-	maxFailures = 5
-	// closedTime is how long nobody goes through then. After it, one call at a time probes the server.
-	closedTime = 200 * time.Millisecond
-)
-
-var started = time.Now()
-
-func newGate() *gate { return &gate{slots: make(chan struct{}, maxInFlight)} }
-
-// enter returns nil if the caller may go through; then it has to call leave. It waits for its turn until ctx ends.
-func (g *gate) enter(ctx context.Context) error {
-	if err := g.pass(); err != nil {
-		return err
+// end tells what err says about the server. Whatever the server itself answers shows that it is there. A call that its
+// own caller gave up, or gave less than our time, says nothing; ours is false then.
+func end(err error, ours bool) gate.End {
+	switch {
+	case !unreachable(err):
+		return gate.Answered
+	case gaveUp(err) && !ours, errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
+		return gate.Unknown
 	}
-	select {
-	case g.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case g.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if err := g.pass(); err != nil {
-		<-g.slots
-		return err
-	}
-	return nil
-}
-
-// pass returns nil if the way is open, or if it was closed for long enough and the caller is the one to try it.
-func (g *gate) pass() error {
-	until := g.closed.Load()
-	if until == 0 {
-		return nil
-	}
-	now := time.Since(started)
-	if int64(now) < until || !g.closed.CompareAndSwap(until, int64(now+closedTime)) {
-		return ErrBreakerOpen
-	}
-	return nil
-}
-
-// leave ends a call that entered.
-func (g *gate) leave(err error, ours bool) {
-	<-g.slots
-	g.record(err, ours)
-}
-
-// record counts how a call ended. Whatever the server itself answers shows that it is there. A call that its own caller
-// gave up, or gave less than our time, says nothing; ours is false then.
-func (g *gate) record(err error, ours bool) {
-	if !unreachable(err) {
-		if g.failures.Load() != 0 {
-			g.failures.Store(0)
-		}
-		if g.closed.Load() != 0 {
-			g.closed.Store(0)
-		}
-		return
-	}
-	if gaveUp(err) && !ours || errors.Is(err, rueidis.ErrClosing) {
-		return
-	}
-	if g.failures.Add(1) >= maxFailures {
-		g.closed.CompareAndSwap(0, int64(time.Since(started)+closedTime))
-	}
+	return gate.Failed
 }
 
 // gates are those of all servers: one, or one for each shard of a Cluster, so that one that is down does not stop the
 // others. Shards are told apart by the slots that they had when the gates were made; if slots move later, a gate stands
 // before parts of two servers, which makes it less exact and not wrong.
 type gates struct {
-	all    []*gate
+	all    []*gate.Gate
+	names  []string      // of the servers; nil if there is one gate for all
 	shards *[16384]uint8 // index of all, by slot; nil if there is one
 }
 
-func (gs *gates) of(slot uint16) *gate {
+func (gs *gates) of(slot uint16) *gate.Gate {
 	if gs.shards == nil {
 		return gs.all[0]
 	}
@@ -145,7 +79,7 @@ func (l *link) findShards(ctx context.Context, client rueidis.Client) bool {
 			}
 			i = uint8(len(gs.all))
 			index[name] = i
-			gs.all = append(gs.all, newGate())
+			gs.all, gs.names = append(gs.all, l.newGate(name)), append(gs.names, name)
 		}
 		for slot := from; slot <= to; slot++ {
 			gs.shards[slot] = i
@@ -155,4 +89,49 @@ func (l *link) findShards(ctx context.Context, client rueidis.Client) bool {
 		l.gates.Store(gs)
 	}
 	return true
+}
+
+// newGate returns a gate before a server, or before all of them if it has no name.
+func (l *link) newGate(server string) *gate.Gate {
+	down := new(atomic.Int64) // since when, in ns since 1970
+	return gate.New(maxInFlight, l.config.timeout, func(open bool) {
+		log, where := l.config.log(), []any{}
+		if server != "" {
+			where = append(where, "server", server)
+		}
+		if open {
+			down.Store(time.Now().UnixNano())
+			log.Warn("ginlimit: Redis does not answer; until it does the failure policies decide", where...)
+			return
+		}
+		log.Info("ginlimit: Redis answers again", append(where, "after", time.Since(time.Unix(0, down.Load())).Round(time.Millisecond))...)
+	})
+}
+
+// Breakers tells of each server, by its address, whether its circuit breaker is open: calls for it fail at once. In a
+// Cluster every master has one; otherwise there is one for all.
+func (b *Backend) Breakers() map[string]bool {
+	gs := b.link.gates.Load()
+	open := make(map[string]bool, len(gs.all))
+	for i, name := range gs.names {
+		open[name] = gs.all[i].Open()
+	}
+	if gs.names == nil {
+		open[b.link.name()] = gs.all[0].Open()
+	}
+	return open
+}
+
+// name returns the address of the one server, or of one of several, always the same.
+func (l *link) name() string {
+	var addrs []string
+	if client := l.current.Load(); client != nil {
+		addrs = slices.Sorted(maps.Keys((*client).Nodes()))
+	} else if l.option != nil {
+		addrs = l.option.InitAddress
+	}
+	if len(addrs) == 0 {
+		return "redis"
+	}
+	return addrs[0]
 }

@@ -26,8 +26,7 @@ type Backend struct {
 	config
 	link     *link
 	plans    plans
-	denials  *denials // nil if refusals are not remembered
-	deadline deadlines
+	denials  *denials    // nil if refusals are not remembered
 	checked  atomic.Bool // the server's settings were looked at
 	checking sync.Mutex
 	warned   bool // of an eviction policy; guarded by checking
@@ -68,11 +67,11 @@ func (c *config) checkClient(caller string, client rueidis.Client) error {
 }
 
 func newBackend(opts []Option) (*Backend, error) {
-	b := &Backend{config: defaults(), link: newLink()}
+	b := &Backend{config: defaults()}
 	if err := b.apply(opts); err != nil {
 		return nil, err
 	}
-	b.deadline.timeout = b.timeout
+	b.link = newLink(b.config)
 	if b.denyCache {
 		b.denials = newDenials()
 	}
@@ -98,20 +97,19 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	if err := ctx.Err(); err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
-	ctx, ours := b.deadline.limit(ctx)
-	client, err := b.link.get(ctx)
+	client, ctx, err := b.link.get(ctx)
 	if err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
 	if b.denials != nil {
-		if res, decided, ok := b.denials.take(ctx, ours, client, p, key, cost); ok {
+		if res, decided, ok := b.denials.take(ctx, client, p, key, cost); ok {
 			res.Limit = limits[decided]
 			return res, nil
 		}
 	}
 	sent := time.Now()
 	name := b.stateKey(key)
-	said, g, err := b.link.eval(ctx, ours, client, p.call(cost, b.now()), name)
+	said, g, err := b.link.eval(ctx, client, p.call(cost, b.now()), name)
 	if err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
@@ -167,8 +165,7 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 	if !charge.Allowed || cost <= 0 || !any {
 		return nil
 	}
-	ctx, ours := b.deadline.limit(ctx)
-	client, err := b.link.get(ctx)
+	client, ctx, err := b.link.get(ctx)
 	if err != nil {
 		return unavailable("refund", err)
 	}
@@ -176,7 +173,7 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 	if clock := b.now(); clock != "" {
 		args = append(args, clock)
 	}
-	if _, _, err := b.link.eval(ctx, ours, client, call{refundScript(), args}, b.stateKey(key)); err != nil {
+	if _, _, err := b.link.eval(ctx, client, call{refundScript(), args}, b.stateKey(key)); err != nil {
 		return unavailable("refund", err)
 	}
 	b.denials.forget(key)
@@ -185,43 +182,13 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 
 // Reset implements [backend.Backend]. It deletes one key.
 func (b *Backend) Reset(ctx context.Context, key string) error {
-	ctx, ours := b.deadline.limit(ctx)
-	client, err := b.link.get(ctx)
+	client, ctx, err := b.link.get(ctx)
 	if err == nil {
-		err = b.link.do(ctx, ours, client, client.B().Del().Key(b.stateKey(key)).Build())
+		err = b.link.do(ctx, client, client.B().Del().Key(b.stateKey(key)).Build())
 	}
 	if err != nil {
 		return unavailable("reset", err)
 	}
 	b.denials.forget(key)
 	return nil
-}
-
-// deadlines gives calls a time limit without an allocation for each: they share one context, which is made anew
-// whenever it is a tenth of the limit old. So a call gets between nine tenths of the limit and all of it.
-type deadlines struct {
-	timeout time.Duration
-	shared  atomic.Pointer[sharedDeadline]
-}
-
-type sharedDeadline struct {
-	context.Context
-	made   time.Time
-	cancel context.CancelFunc
-}
-
-// limit returns ctx if that ends before the limit, else a context of ours that ends at the limit. That no longer ends
-// with ctx: a charge that was sent is spent.
-func (d *deadlines) limit(ctx context.Context) (limited context.Context, ours bool) {
-	now := time.Now()
-	if end, ok := ctx.Deadline(); ok && end.Sub(now) < d.timeout {
-		return ctx, false
-	}
-	s := d.shared.Load()
-	if s == nil || now.Sub(s.made) >= d.timeout/10 {
-		s = &sharedDeadline{made: now}
-		s.Context, s.cancel = context.WithDeadline(context.Background(), now.Add(d.timeout))
-		d.shared.Store(s)
-	}
-	return s, true
 }

@@ -26,10 +26,9 @@ import (
 // log" or "fixed window") and "unlimited". All methods may be called concurrently.
 type Tiers struct {
 	config
-	link     *link
-	deadline deadlines
-	seed     maphash.Seed
-	recent   [256]atomic.Pointer[record] // by their text: customers share few different tiers
+	link   *link
+	seed   maphash.Seed
+	recent [256]atomic.Pointer[record] // by their text: customers share few different tiers
 }
 
 // record is a tier and what it was read from.
@@ -44,7 +43,7 @@ const tierTTL = time.Minute
 // NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching. It panics if an option
 // is not valid; those that count are [WithPrefix] and [WithTimeout].
 func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
-	t := &Tiers{config: defaults(), link: newLink()}
+	t := &Tiers{config: defaults()}
 	err := t.apply(opts)
 	if err == nil {
 		err = t.checkClient("redis.NewTiers", client)
@@ -55,6 +54,7 @@ func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
 	if err != nil {
 		panic(err)
 	}
+	t.link = newLink(t.config)
 	t.link.set(client)
 	return t.init()
 }
@@ -65,7 +65,6 @@ func (b *Backend) Tiers() *Tiers {
 }
 
 func (t *Tiers) init() *Tiers {
-	t.deadline.timeout = t.timeout
 	t.seed = maphash.MakeSeed()
 	return t
 }
@@ -74,18 +73,22 @@ func (t *Tiers) init() *Tiers {
 // the record is not valid; then it has [backend.ErrUnavailable] in its chain. The limits of the Tier are shared: do not
 // change them.
 func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
-	ctx, ours := t.deadline.limit(ctx)
-	client, err := t.link.get(ctx)
+	client, ctx, err := t.link.get(ctx)
 	if err != nil {
 		return backend.Tier{}, unavailable("tier lookup", err)
 	}
 	get := client.B().Get().Key(t.key(tierKind, id)).Cache().ToStaticTTL()
 	g := t.link.gates.Load().of(get.Slot())
-	if err := g.pass(); err != nil {
+	if err := g.Pass(); err != nil {
 		return backend.Tier{}, unavailable("tier lookup", err)
 	}
-	text, err := client.DoCache(ctx, get, tierTTL).ToString()
-	g.record(err, ours)
+	ctx, ours := g.Limit(ctx)
+	res := client.DoCache(ctx, get, tierTTL)
+	text, err := res.ToString()
+	err = g.Cause(ctx, err)
+	if !res.IsCacheHit() { // which would say nothing about the server
+		g.Record(end(err, ours))
+	}
 	if rueidis.IsRedisNil(err) {
 		return backend.Tier{}, nil
 	} else if err != nil {
@@ -110,10 +113,9 @@ func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
 	if err != nil {
 		return err
 	}
-	ctx, ours := t.deadline.limit(ctx)
-	client, err := t.link.get(ctx)
+	client, ctx, err := t.link.get(ctx)
 	if err == nil {
-		err = t.link.do(ctx, ours, client, client.B().Set().Key(t.key(tierKind, id)).Value(text).Build())
+		err = t.link.do(ctx, client, client.B().Set().Key(t.key(tierKind, id)).Value(text).Build())
 	}
 	if err != nil {
 		return unavailable("tier set", err)
@@ -123,10 +125,9 @@ func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
 
 // Delete forgets the tier of id. It is not an error if there was none.
 func (t *Tiers) Delete(ctx context.Context, id string) error {
-	ctx, ours := t.deadline.limit(ctx)
-	client, err := t.link.get(ctx)
+	client, ctx, err := t.link.get(ctx)
 	if err == nil {
-		err = t.link.do(ctx, ours, client, client.B().Del().Key(t.key(tierKind, id)).Build())
+		err = t.link.do(ctx, client, client.B().Del().Key(t.key(tierKind, id)).Build())
 	}
 	if err != nil {
 		return unavailable("tier delete", err)
