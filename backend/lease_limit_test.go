@@ -21,7 +21,6 @@ type admission struct {
 
 // load drives one key through several instances over one store, from many goroutines with random costs, in bursts with
 // pauses of up to half a Period between them, so that there is something to lease again and again.
-
 func load(t *testing.T, s *store, instances int, n int64, d time.Duration, maxCost int64, limits ...backend.Limit) []admission {
 	t.Helper()
 	s.delay = func() time.Duration { return time.Duration(rand.IntN(2000)) * time.Microsecond }
@@ -193,6 +192,59 @@ func TestLeaseEveryUnitIsUsable(t *testing.T) {
 			t.Errorf("%d units were admitted and %d charged, want 1000 and what was refilled", sum, recovered)
 		}
 	})
+}
+
+// TestLeaseUnevenLoad lets four instances, of which one has nearly all of the load, ask for twice what the limit allows.
+// Together they get what they would get without leases, nearly, and never more.
+func TestLeaseUnevenLoad(t *testing.T) {
+	for _, n := range []int64{100, 1000} {
+		each(t, 2000, 10*time.Second, func(t *testing.T, limit backend.Limit) {
+			plain, leased := unevenLoad(t, 0, limit), unevenLoad(t, n, limit)
+			t.Logf("%v, n = %d: %d units of %d, %.1f %%", limit, n, leased, plain, 100*float64(leased)/float64(plain))
+			if leased < plain*95/100 || leased > plain+plain/100 {
+				t.Errorf("%d units were admitted in a minute, want %d as without leases, less 5 %% at most", leased, plain)
+			}
+		})
+	}
+}
+
+// unevenLoad returns what is admitted in a minute with leases of n, or without if n is 0.
+func unevenLoad(t *testing.T, n int64, limit backend.Limit) int64 {
+	s := newStore().rtt(time.Millisecond)
+	var admitted atomic.Int64
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i, perSecond := range []float64{310, 60, 20, 4} {
+		b := backend.Backend(s)
+		if n > 0 {
+			b = backend.Lease(s, n)
+		}
+		const callers = 8
+		for c := range callers {
+			r := rand.New(rand.NewPCG(uint64(i), uint64(c)))
+			wg.Go(func() {
+				for {
+					time.Sleep(time.Duration(r.ExpFloat64() / perSecond * callers * 1e9))
+					if time.Since(start) >= time.Minute {
+						return
+					}
+					res, err := b.Take(ctx, "k", 1, limit)
+					if err != nil {
+						t.Errorf("got error %v", err)
+						return
+					}
+					if res.Allowed {
+						admitted.Add(1)
+						if n > 0 && admitted.Load() > s.charged.Load()-s.refunded.Load() {
+							t.Error("more was admitted than charged")
+						}
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return admitted.Load()
 }
 
 // TestLeaseLost drops an instance with its lease, as a crash does, and lets traffic stop in another.

@@ -203,28 +203,62 @@ BEGIN
   RETURN ARRAY[changed, 3, rule[2], rule[3], 0, now - age, used, 0];
 END $$;
 
--- expiry returns the instant from which a slot carries no information any more: the twin of Rule.Expiry.
-CREATE FUNCTION {{expiry}}(slot bigint[]) RETURNS bigint
-LANGUAGE sql IMMUTABLE AS $$
-  SELECT CASE slot[1]
-    WHEN 0 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 1 ELSE 0 END
-    WHEN 1 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 2 * slot[3] ELSE slot[3] END
-    WHEN 2 THEN CASE WHEN slot[7] > 0 THEN slot[5] + slot[3] ELSE 0 END
-    WHEN 3 THEN slot[5] + slot[3]
-    ELSE 0 END
-$$;
+-- load returns a slot as a rule of its kind sees it now.
+CREATE FUNCTION {{load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  CASE slot[1]
+    WHEN 0 THEN RETURN {{token_bucket_load}}(slot, rule, now);
+    WHEN 1 THEN RETURN {{sliding_window_load}}(slot, rule, now);
+    WHEN 2 THEN RETURN {{sliding_log_load}}(slot, rule, now);
+    ELSE RETURN {{fixed_window_load}}(slot, rule, now);
+  END CASE;
+END $$;
 
--- ours reports whether the slot at a place of a state is one that a version of ours has written, as far as anything
--- below depends on it.
-CREATE FUNCTION {{ours}}(slot bigint[]) RETURNS bool
-LANGUAGE sql IMMUTABLE AS $$
-  SELECT slot[1] = -1 OR coalesce(slot[1] BETWEEN 0 AND 3
-    AND slot[2] BETWEEN 1 AND 999999999999999 AND slot[3] BETWEEN 1000 AND 31622400000000
-    AND slot[4] BETWEEN 0 AND 999999999999999 AND slot[5] BETWEEN 0 AND 9000000000000000
-    AND slot[6] BETWEEN 0 AND 999999999999999 AND slot[7] BETWEEN 0 AND 999999999999999
-    AND (slot[1] = 0 OR slot[4] = 0) AND (slot[1] <> 0 OR slot[6] < slot[2])
-    AND (slot[1] <> 2 OR array_length(slot, 1) = 7 + 2 * slot[7] AND (slot[6] > 0) = (slot[7] > 0)), false)
-$$;
+-- slot_at returns the slot that begins at a place of a state, or NULL if it is not one that a version of ours has written.
+CREATE FUNCTION {{slot_at}}(state bigint[], at int) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  slot bigint[] := state[at:at+6];
+BEGIN
+  IF slot[1] = -1 THEN
+    RETURN slot;
+  END IF;
+  IF (slot[1] BETWEEN 0 AND 3 AND slot[2] BETWEEN 1 AND 999999999999999 AND slot[3] BETWEEN 1000 AND 31622400000000
+      AND slot[4] BETWEEN 0 AND 999999999999999 AND slot[5] BETWEEN 0 AND 9000000000000000
+      AND slot[6] BETWEEN 0 AND 999999999999999 AND slot[7] BETWEEN 0 AND 999999999999999
+      AND (slot[1] = 0 AND slot[6] < slot[2] OR slot[1] <> 0 AND slot[4] = 0)) IS NOT TRUE THEN
+    RETURN NULL;
+  END IF;
+  IF slot[1] = 2 THEN
+    IF slot[7] > (array_length(state, 1) - at - 6) / 2 OR (slot[6] > 0) <> (slot[7] > 0) THEN
+      RETURN NULL;
+    END IF;
+    slot := state[at:at + 6 + 2 * slot[7]];
+  END IF;
+  RETURN slot;
+END $$;
+
+-- expiry returns the instant from which a state carries no information any more: the twin of Rule.Expiry.
+CREATE FUNCTION {{expiry}}(state bigint[]) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 2;
+  last bigint := 0;
+  slot bigint[];
+BEGIN
+  WHILE at <= array_length(state, 1) LOOP
+    slot := {{slot_at}}(state, at);
+    last := greatest(last, CASE slot[1]
+      WHEN 0 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 1 ELSE 0 END
+      WHEN 1 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 2 * slot[3] ELSE slot[3] END
+      WHEN 2 THEN CASE WHEN slot[7] > 0 THEN slot[5] + slot[3] ELSE 0 END
+      WHEN 3 THEN slot[5] + slot[3] -- also of a window whose charges were all refunded
+      ELSE 0 END);
+    at := at + array_length(slot, 1);
+  END LOOP;
+  RETURN last;
+END $$;
 
 -- decide is Take without the store. It returns the verdict, the time, when the state expires, and the state to be written.
 -- The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and a limit that changed
@@ -233,61 +267,359 @@ CREATE FUNCTION {{decide}}(state bigint[], cost bigint, rules bigint[], now bigi
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   asked bigint := greatest(cost, 1); -- a look asks for one unit
-  n int := array_length(rules, 1) / 8;
-  fits bool := true;
-  any bool := false;
+  size int := coalesce(array_length(state, 1), 0);
   at int := 2; -- of state, where the next slot begins
-  width int;
-  rule bigint[];
-  old bigint[];
-  st bigint[];
-  loaded bigint[] := '{}'; -- st of every limit
-  written bigint[] := '{1}';
-  last bigint := 0;
-  over bigint;
+  fits bool := true;
+  last bigint := 0; -- when the charged state expires
+  charged bigint[] := '{1}'; -- the state if cost is charged
+  carried bigint[]; -- the state if it is not, NULL as long as no limit has changed
+  slot bigint[];
+  loaded bigint[];
+  log bigint[];
+  kind bigint;
+  count bigint;
+  period bigint;
+  time bigint;
+  a bigint;
+  b bigint;
+  room bigint;
 BEGIN
-  IF state IS NULL THEN
-    state := '{1}';
-  ELSIF state[1] IS DISTINCT FROM 1 THEN
+  IF size > 0 AND state[1] <> 1 THEN
     RETURN ARRAY[-1, now, 0];
   END IF;
-  FOR i IN 1..n LOOP
-    rule := rules[8*i-7:8*i];
-    old := NULL;
-    IF state[at] IS NOT NULL THEN
-      width := CASE WHEN state[at] = 2 THEN 7 + 2 * state[at+6] ELSE 7 END;
-      old := state[at:at+width-1];
-      at := at + width;
-      IF NOT {{ours}}(old) THEN
+  FOR r IN 1..array_length(rules, 1) BY 8 LOOP
+    kind := rules[r];
+    count := rules[r+1];
+    period := rules[r+2];
+    time := now;
+    a := 0;
+    b := 0;
+    log := NULL;
+    slot := NULL;
+    IF at > size THEN
+      NULL; -- a key, or a limit, that is new
+    ELSIF state[at] = kind AND state[at+1] = count AND state[at+2] = period AND state[at+3] = rules[r+3] AND (CASE kind
+        WHEN 0 THEN state[at+4] < now + rules[r+6]
+        WHEN 1 THEN state[at+4] <= now AND now < state[at+4] + period AND state[at+5] + state[at+6] <= count
+        WHEN 3 THEN state[at+4] <= now AND now < state[at+4] + period AND state[at+5] <= count
+        END)
+    THEN -- the common case, in which load would change nothing but a bucket's age
+      IF kind <> 0 OR state[at+4] >= now THEN
+        time := state[at+4];
+        a := state[at+5];
+        b := state[at+6];
+      END IF;
+      IF carried IS NOT NULL THEN
+        carried := carried || state[at:at+6];
+      END IF;
+      at := at + 7;
+    ELSE
+      slot := {{slot_at}}(state, at);
+      IF slot IS NULL THEN
         RETURN ARRAY[-1, now, 0];
       END IF;
+      loaded := NULL;
+      IF slot[1] = kind THEN
+        loaded := {{load}}(slot, rules[r:r+7], now);
+        time := loaded[6];
+        a := loaded[7];
+        b := loaded[8];
+        log := loaded[9:];
+        IF loaded[1] = 1 AND carried IS NULL THEN
+          carried := state[1:at-1];
+        END IF;
+      END IF;
+      IF carried IS NOT NULL THEN
+        carried := carried || CASE WHEN loaded[1] = 1 THEN loaded[2:] ELSE slot END;
+      END IF;
+      at := at + array_length(slot, 1);
     END IF;
-    IF rule[1] > 3 THEN
-      fits := fits AND rule[1] = 4;
-      loaded := loaded || 0::bigint;
+
+    IF kind = 0 THEN
+      time := time + rules[r+4];
+      a := a + rules[r+5];
+      IF a >= count THEN
+        time := time + 1;
+        a := a - count;
+      END IF;
+      room := now + rules[r+6] - time; -- in microseconds
+      fits := fits AND (room > 0 OR room = 0 AND a <= rules[r+7]);
+      last := greatest(last, time + 1);
+      charged := charged || ARRAY[0, count, period, rules[r+3], time, a, 0];
+    ELSIF kind > 3 THEN
+      fits := fits AND kind = 4;
+      charged := charged || coalesce(slot, '{-1,0,0,0,0,0,0}');
+    ELSE
+      room := count - a - asked;
+      fits := fits AND room >= 0;
+      a := a + asked;
+      IF kind = 1 THEN
+        -- A weight that does not fit by itself is compared as a product.
+        fits := fits AND (b <= room OR b::numeric * (time + period - now) <= room::numeric * period);
+        last := greatest(last, time + 2 * period);
+      ELSIF kind = 2 THEN
+        IF b > 0 AND time = now THEN
+          log[2*b] := log[2*b] + asked;
+        ELSE
+          b := b + 1;
+          log := log || ARRAY[now, asked];
+        END IF;
+        time := now;
+        last := greatest(last, now + period);
+      ELSE
+        last := greatest(last, time + period);
+      END IF;
+      charged := charged || ARRAY[kind, count, period, 0, time, a, b];
+      IF kind = 2 THEN
+        charged := charged || log;
+      END IF;
+    END IF;
+  END LOOP;
+  IF fits AND cost > 0 THEN
+    IF at <= size THEN -- limits that there were once
+      charged := charged || state[at:];
+      last := greatest(last, {{expiry}}(charged));
+    END IF;
+    RETURN ARRAY[1, now, last] || charged;
+  ELSIF carried IS NOT NULL AND cost > 0 THEN
+    carried := carried || state[at:];
+    RETURN ARRAY[2, now, {{expiry}}(carried)] || carried;
+  END IF;
+  RETURN ARRAY[0, now, 0];
+END $$;
+
+-- summary returns decide's reply with as much of each log as an answer needs: the oldest charges, as far as they have to
+-- expire for cost to fit, and the last, which stands for those in between too. n of the slot is their number.
+CREATE FUNCTION {{summary}}(reply bigint[], cost bigint, rules bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  size int := array_length(reply, 1);
+  at int := 5; -- of reply, where the next slot begins
+  summed bigint[] := reply[1:4];
+  first int;
+  last int;
+  next int;
+  used bigint;
+  over bigint;
+  log bigint[];
+BEGIN
+  FOR r IN 1..array_length(rules, 1) BY 8 LOOP
+    EXIT WHEN at > size;
+    IF reply[at] <> 2 THEN
+      summed := summed || reply[at:at+6];
+      at := at + 7;
       CONTINUE;
     END IF;
-    IF old IS NULL OR old[1] <> rule[1] THEN
-      st := ARRAY[0, rule[1], rule[2], rule[3], rule[4], now, 0, 0];
-    ELSIF rule[1] = 0 THEN
-      st := {{token_bucket_load}}(old, rule, now);
-    ELSIF rule[1] = 1 THEN
-      st := {{sliding_window_load}}(old, rule, now);
-    ELSIF rule[1] = 2 THEN
-      st := {{sliding_log_load}}(old, rule, now);
-    ELSE
-      st := {{fixed_window_load}}(old, rule, now);
+    first := at + 7;
+    last := at + 5 + 2 * reply[at+6]; -- the last pair
+    used := reply[at+5];
+    WHILE first <= last AND reply[2] - reply[first] >= reply[at+2] LOOP
+      used := used - reply[first+1];
+      first := first + 2;
+    END LOOP;
+    over := CASE WHEN reply[1] = 1 THEN 0 ELSE used + greatest(cost, 1) - rules[r+1] END;
+    next := first;
+    WHILE next <= last AND over > 0 LOOP
+      over := over - reply[next+1];
+      next := next + 2;
+    END LOOP;
+    log := reply[first:next-1];
+    IF next <= last THEN
+      log := log || reply[last:last+1];
     END IF;
-    any := any OR st[1] = 1;
-    IF rule[1] = 0 THEN
-      over := st[7] + rule[6] - CASE WHEN st[7] + rule[6] >= rule[2] THEN rule[2] ELSE 0 END;
-      fits := fits AND asked <= CASE WHEN rule[4] > 0 THEN rule[4] ELSE rule[2] END AND
-        (st[6] - now + rule[5] + CASE WHEN st[7] + rule[6] >= rule[2] THEN 1 ELSE 0 END, over) <= (rule[7], rule[8]);
-    ELSE
-      over := rule[2] - st[7] - asked; -- room
-      fits := fits AND over >= 0 AND (rule[1] <> 1 OR st[8]::numeric * (st[6] + rule[3] - now) <= over::numeric * rule[3]);
-    END IF;
-    loaded := loaded || st;
+    summed := summed || reply[at:at+4] || ARRAY[used, array_length(log, 1) / 2] || log;
+    at := last + 2;
   END LOOP;
-  RETURN ARRAY[0, now, 0];
+  RETURN summed;
+END $$;
+
+-- The refund functions return a loaded slot without cost, which was charged at an instant, NULL if there was nothing.
+
+-- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket fills
+-- has been refilled since, and gives nothing back.
+CREATE FUNCTION {{token_bucket_refund}}(slot bigint[], span bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  us bigint := slot[5] - now;
+  num bigint := slot[6];
+  less bigint[];
+BEGIN
+  IF now - charged_at >= span[1] + (CASE WHEN span[2] > 0 THEN 1 ELSE 0 END) OR us = 0 AND num = 0 THEN
+    RETURN NULL;
+  END IF;
+  IF cost >= (CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END) THEN
+    us := -1;
+  ELSE
+    less := {{mul_add_div}}(cost, slot[3], 0, slot[2]);
+    us := us - less[1];
+    num := num - less[2];
+    IF num < 0 THEN
+      us := us - 1;
+      num := num + slot[2];
+    END IF;
+  END IF;
+  IF us < 0 THEN
+    us := 0;
+    num := 0;
+  END IF;
+  RETURN slot[1:4] || ARRAY[now + us, num, 0];
+END $$;
+
+-- sliding_window_refund credits the window that was charged, the current one or the one before.
+CREATE FUNCTION {{sliding_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  w int := CASE WHEN charged_at < slot[5] THEN 7 ELSE 6 END;
+BEGIN
+  IF slot[w] = 0 OR charged_at < slot[5] - slot[3] OR charged_at >= slot[5] + slot[3] THEN
+    RETURN NULL;
+  END IF;
+  slot[w] := greatest(0, slot[w] - cost);
+  RETURN slot;
+END $$;
+
+CREATE FUNCTION {{sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 8;
+  size int := array_length(slot, 1);
+BEGIN
+  WHILE at < size AND slot[at] < charged_at LOOP
+    at := at + 2;
+  END LOOP;
+  IF at > size OR slot[at] <> charged_at THEN
+    RETURN NULL;
+  END IF;
+  cost := least(cost, slot[at+1]);
+  slot[6] := slot[6] - cost;
+  slot[at+1] := slot[at+1] - cost;
+  IF slot[at+1] = 0 THEN
+    slot := slot[1:at-1] || slot[at+2:];
+    slot[7] := slot[7] - 1;
+    slot[5] := CASE WHEN slot[7] > 0 THEN slot[6 + 2 * slot[7]] ELSE 0 END;
+  END IF;
+  RETURN slot;
+END $$;
+
+CREATE FUNCTION {{fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF slot[6] = 0 OR charged_at < slot[5] OR charged_at >= slot[5] + slot[3] THEN
+    RETURN NULL;
+  END IF;
+  slot[6] := greatest(0, slot[6] - cost);
+  RETURN slot;
+END $$;
+
+-- refunded is Refund without the store. It returns the state to be written, NULL if nothing is given back, {-1} if the
+-- state is not ours.
+CREATE FUNCTION {{refunded}}(state bigint[], charged_at bigint, kinds bigint[], cost bigint, now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 2;
+  i int := 1;
+  new bigint[] := '{1}';
+  given bool := false;
+  slot bigint[];
+  loaded bigint[];
+  span bigint[];
+
+BEGIN
+  IF state[1] <> 1 THEN
+    RETURN '{-1}';
+  END IF;
+  WHILE at <= array_length(state, 1) LOOP
+    slot := {{slot_at}}(state, at);
+    IF slot IS NULL THEN
+      RETURN '{-1}';
+    END IF;
+    at := at + array_length(slot, 1);
+    IF slot[1] = kinds[i] THEN -- else nothing was charged here, or what was is forgotten
+      span := CASE WHEN slot[1] = 0 THEN {{mul_add_div}}(CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END, slot[3], 0, slot[2]) END;
+      loaded := {{load}}(slot, slot[1:4] || ARRAY[0, 0, span[1], span[2]], now);
+      loaded := loaded[2:];
+      CASE slot[1]
+        WHEN 0 THEN loaded := {{token_bucket_refund}}(loaded, span, charged_at, cost, now);
+        WHEN 1 THEN loaded := {{sliding_window_refund}}(loaded, charged_at, cost);
+        WHEN 2 THEN loaded := {{sliding_log_refund}}(loaded, charged_at, cost);
+        ELSE loaded := {{fixed_window_refund}}(loaded, charged_at, cost);
+      END CASE;
+      IF loaded IS NOT NULL THEN
+        given := true;
+        slot := loaded;
+      END IF;
+    END IF;
+    new := new || slot;
+    i := i + 1;
+  END LOOP;
+  RETURN CASE WHEN given THEN new END;
+END $$;
+
+-- micros is the database's clock.
+CREATE FUNCTION {{micros}}() RETURNS bigint
+LANGUAGE sql VOLATILE AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$;
+
+-- take decides for the limits of one key and charges all of them or none. It returns decide's reply, with the state as it
+-- is now. What is refused without a look at a row's lock is so by what was committed last: nothing is written or locked.
+--
+-- The first try locks nothing until it writes, and writes only if the row is as it was read. If it is not, the second
+-- reads it under its lock, and with the time at which it had that. wait is how many ms either waits for a lock.
+-- clock stands for the database's in tests.
+CREATE FUNCTION {{take}}(k text, cost bigint, rules bigint[], wait bigint, clock bigint) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  old bigint[];
+  reply bigint[];
+  locked bool := false;
+BEGIN
+  SELECT t.state INTO old FROM {{table}} t WHERE t.key = k;
+  LOOP
+    reply := {{decide}}(old, cost, rules, coalesce(clock, {{micros}}()));
+    IF reply[1] <= 0 THEN
+      reply := reply || old;
+      EXIT;
+    END IF;
+    IF old IS NULL THEN
+      INSERT INTO {{table}} (key, expires, state) VALUES (k, reply[3], reply[4:]) ON CONFLICT DO NOTHING;
+    ELSIF locked THEN
+      UPDATE {{table}} t SET expires = reply[3], state = reply[4:] WHERE t.key = k;
+    ELSE
+      UPDATE {{table}} t SET expires = reply[3], state = reply[4:] WHERE t.key = k AND t.state = old;
+    END IF;
+    EXIT WHEN FOUND;
+    SELECT t.state INTO old FROM {{table}} t WHERE t.key = k FOR UPDATE;
+    locked := FOUND;
+  END LOOP;
+  IF 2 = ANY (reply) THEN
+    reply := {{summary}}(reply, cost, rules);
+  END IF;
+  RETURN reply;
+END $$;
+
+-- refund gives back what a take charged. It returns 1 if anything was given back, 0 if not, -1 if the state is not ours.
+CREATE FUNCTION {{refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, wait bigint, clock bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  now bigint;
+  last bigint;
+  new bigint[];
+BEGIN
+  SELECT t.state INTO new FROM {{table}} t WHERE t.key = k FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN 0;
+  END IF;
+  now := coalesce(clock, {{micros}}());
+  new := {{refunded}}(new, charged_at, kinds, cost, now);
+  IF new IS NULL THEN
+    RETURN 0;
+  ELSIF new[1] < 0 THEN
+    RETURN -1;
+  END IF;
+  last := {{expiry}}(new);
+  IF last > now THEN
+    UPDATE {{table}} t SET expires = last, state = new WHERE t.key = k;
+  ELSE
+    DELETE FROM {{table}} t WHERE t.key = k;
+  END IF;
+  RETURN 1;
 END $$;
