@@ -1,6 +1,7 @@
 # make run    starts the quick start on 127.0.0.1:8080, or on ADDR
 # make test   installs redis-server if it is missing, then tests every module with the race detector
 # make test-faults breaks Redis in every way, at length, and prints what came of it
+# make soak   ten minutes of mixed load with random faults
 # make lint   vet, golangci-lint, gofmt, tidy, govulncheck
 # make bench  measures what README.md states, and compares with its targets
 # make fuzz   runs every fuzz test for FUZZTIME
@@ -13,7 +14,7 @@ FUZZTIME ?= 2m
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run servers test test-faults lint bench fuzz mutate
+.PHONY: run servers test test-faults soak lint bench fuzz mutate
 
 run:
 	cd _example && go run ./quickstart
@@ -35,6 +36,9 @@ test: servers
 
 test-faults: servers
 	FAULTS=long go test -count=1 -v -run 'Faults|ClockIsOff|Hang' ./backend/redis
+
+soak: servers
+	SOAK=10m go test -count=1 -v -timeout 20m -run Soak ./backend/redis
 
 lint:
 	@set -e; out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi

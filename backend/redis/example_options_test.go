@@ -20,11 +20,7 @@ import (
 
 // Two applications that share a Redis, and have limiters of the same name, need different prefixes.
 func ExampleWithPrefix() {
-	server, err := miniredis.Run()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
+	server, _ := miniredis.Run() // an application has a real one
 	for _, app := range []string{"shop", "blog"} {
 		b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0",
 			redis.WithPrefix(app), redis.WithDenyCache(false))
@@ -57,11 +53,7 @@ func ExampleWithTimeout() {
 
 // A Redis, or a proxy before it, that has no client-side caching: every refusal asks it, and nothing is logged of that.
 func ExampleWithDenyCache() {
-	server, err := miniredis.Run()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
+	server, _ := miniredis.Run() // an application has a real one
 	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0", redis.WithDenyCache(false))
 	if err != nil {
 		log.Fatal(err)
@@ -86,11 +78,7 @@ func ExampleWithPing() {
 }
 
 func ExampleWithLogger() {
-	server, err := miniredis.Run() // has no client-side caching
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
+	server, _ := miniredis.Run() // has no client-side caching
 	only := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == "level" || a.Key == "code" {
 			return a
@@ -128,11 +116,7 @@ func ExampleWithClientOption() {
 
 // An operator's tool that changes a customer's tier: every instance of the application sees it within milliseconds.
 func ExampleNewTiers() {
-	server, err := miniredis.Run()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
+	server, _ := miniredis.Run() // an application has a real one
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress:  []string{server.Addr()},
 		DisableCache: true, // only because this server has no CLIENT TRACKING

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -106,8 +107,8 @@ func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
 	return tier, nil
 }
 
-// Set makes tier that of id, on every instance. It returns an error if a limit is not valid, or if Redis failed: then
-// the record may have been set nonetheless.
+// Set makes tier that of id, on every instance. It returns an error if a limit or its name is not valid, or if Redis
+// failed: then the record may have been set nonetheless.
 func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
 	text, err := formatTier(tier)
 	if err != nil {
@@ -156,6 +157,9 @@ func formatTier(tier backend.Tier) (string, error) {
 	for _, l := range tier.Limits {
 		if err := l.Validate(); err != nil {
 			return "", err
+		}
+		if strings.ContainsFunc(l.Name, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return "", fmt.Errorf("ginlimit: redis: tier set: a limit's name is %q; use printable ASCII, because it goes into header fields", l.Name)
 		}
 		lr := limitRecord{Name: l.Name, Unlimited: l.IsUnlimited()}
 		if !lr.Unlimited {

@@ -121,9 +121,11 @@ func TestTiersThatCannotBeRead(t *testing.T) {
 
 func TestTiersRefuseWhatIsNotValid(t *testing.T) {
 	client := newClient(t, miniredis.RunT(t).Addr(), false)
-	err := redis.NewTiers(client).Set(context.Background(), "c", backend.Tier{Limits: []backend.Limit{{Count: 1}}})
-	require.ErrorContains(t, err, "ginlimit: ")
-	assert.NotErrorIs(t, err, backend.ErrUnavailable)
+	for _, limit := range []backend.Limit{{Count: 1}, {Count: 1, Period: time.Second, Name: "é"}, {Count: 1, Period: time.Second, Name: "a\r\nb"}} {
+		err := redis.NewTiers(client).Set(context.Background(), "c", backend.Tier{Limits: []backend.Limit{limit}})
+		require.ErrorContains(t, err, "ginlimit: ")
+		assert.NotErrorIs(t, err, backend.ErrUnavailable)
+	}
 	for _, opt := range []redis.Option{redis.WithPing(), redis.WithDenyCache(true), redis.WithPrefix("{"),
 		redis.WithClientOption(func(*rueidis.ClientOption) {})} {
 		assert.Panics(t, func() { redis.NewTiers(client, opt) })
