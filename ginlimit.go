@@ -1,10 +1,15 @@
 // Package ginlimit limits the rate of requests to a Gin application: exactly, with truthful headers, in
 // memory for one process and through another [backend.Backend] for many.
 //
+//	r.SetTrustedProxies(nil) // ByIP says why
 //	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP()))
 //
 // A [Limit] says how much, a [KeyFunc] who is asking, an [Option] everything else. What does not fit into a
 // middleware is on the [Limiter]: Check in a handler, Allow outside HTTP, Peek and Reset for operators.
+//
+// Counters are kept in the process or, by [WithBackend], where all instances of an application see them: package
+// backend/redis, or the module backend/postgres. They count units, 1 for a request unless [WithCost] says otherwise; times
+// are time.Duration. Errors begin with "ginlimit: ".
 package ginlimit
 
 import (
@@ -103,16 +108,16 @@ type Limiter struct {
 
 // Decision is what was decided for one request, and why.
 type Decision struct {
-	Limiter string        // WithName
-	Tier    string        // the name of the tier that WithTier found
+	Limiter string        // the limiter's name: that of WithName, else "default"
+	Tier    string        // the name of the tier that WithTier found; "" if none
 	TierErr error         // the tier look-up failed: the limiter's own limits decided
-	Key     string        // the key charged; may identify a person
+	Key     string        // the key charged, as the KeyFunc returned it; may identify a person; "" if there is none
 	Cost    int64         // what the request costs, in units
 	Result                // of the limit that decided; zero if Err is not nil
 	Limits  []Limit       // the limits in force, for this tier (read-only)
 	Elapsed time.Duration // time spent deciding; 0 for a decision in memory that nobody observes
 	Waited  time.Duration // time a request was held by WithMaxWait
-	DryRun  bool          // WithDryRun
+	DryRun  bool          // the limiter refuses nobody (WithDryRun): Allowed says what it would have done
 	Err     error         // why no decision was reached, or nil; ErrSkip if none was wanted
 
 	failOpen bool // Err is of the kind that the failure policy lets pass, and it does
@@ -192,7 +197,8 @@ func (l *Limiter) Check(c *gin.Context) Decision {
 	return d
 }
 
-// FromContext returns the tightest decision that was made for the request so far, and whether there was one:
+// FromContext returns the tightest decision that was made for the request so far, and whether there was one, which is
+// false if no limiter saw the request or all skipped it:
 // a refusal before a pass, the one with the longest wait or the least left before others. A dry run or a
 // failure counts only if there is nothing else. A copy of the context (gin.Context.Copy) has none.
 func FromContext(c *gin.Context) (Decision, bool) {
@@ -205,7 +211,9 @@ func FromContext(c *gin.Context) (Decision, bool) {
 
 // Allow decides outside HTTP: it charges cost to key, which is what the limiter's KeyFunc would return, under
 // the limiter's own limits or, if some are given, under those. The error is the Decision's Err: nil also for
-// a refusal. The failure policy is the caller's to apply, by Decision.Status. Cost 0 charges nothing.
+// a refusal, [ErrNoKey] if key is empty, what [Limit.Validate] says of a limit that is given, and with
+// [backend.ErrUnavailable] in its chain if the backend failed. The failure policy is the caller's to apply, by
+// Decision.Status. Cost 0 charges nothing.
 func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...Limit) (Decision, error) {
 	var d Decision
 	l.init(&d)
@@ -217,7 +225,7 @@ func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...L
 }
 
 // Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and is not
-// observed.
+// observed. Its errors are those of Allow.
 func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decision, error) {
 	var d Decision
 	l.init(&d)
@@ -227,7 +235,8 @@ func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decisi
 	return d, d.Err
 }
 
-// Reset forgets what key has used, under every limit. It is not an error if that was nothing.
+// Reset forgets what key has used, under every limit. It is not an error if that was nothing. It returns [ErrNoKey] if key
+// is empty, and what the backend returns if it failed.
 func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if key == "" {
 		return ErrNoKey

@@ -78,7 +78,7 @@ func WithName(name string) Option {
 }
 
 // WithLimits adds limits to that of [NewLimiter]: a request passes if all allow it, else none is charged. What
-// a key used is remembered by the position of the limit in the list.
+// a key used is remembered by the position of the limit in the list. The default is none.
 func WithLimits(limits ...Limit) Option {
 	return func(o *options) { o.limits = append(o.limits, limits...) }
 }
@@ -90,7 +90,7 @@ func WithLimits(limits ...Limit) Option {
 // ErrSkip lets the request pass uncharged.
 //
 // A caller whose tier changes takes along what was used, clamped to the new limit at the same position in the list:
-// put limits of a kind at the same position in all tiers.
+// put limits of a kind at the same position in all tiers. The default is no look-up.
 func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
 	return func(o *options) {
 		if o.tier = lookup; lookup == nil {
@@ -113,7 +113,7 @@ func WithCost(cost func(*gin.Context) int64) Option {
 // WithRefundIf gives the charge back if refund returns true, asked after the handlers ran: to count only failed
 // log-ins, say, or not to count 304. The charge is held while they run, so that a limit of 5 admits no sixth
 // request at the same time, and the response's headers show it: they are written before. Handle alone asks; a handler
-// that panics is not asked about, and stays charged.
+// that panics is not asked about, and stays charged. The default is never.
 func WithRefundIf(refund func(*gin.Context) bool) Option {
 	return func(o *options) {
 		if o.refundIf = refund; refund == nil {
@@ -136,7 +136,7 @@ func WithMaxWait(limit time.Duration) Option {
 }
 
 // WithSkip lets requests pass without a look if skip returns true: they are not charged, not observed, and get
-// no headers.
+// no headers. The default is never.
 func WithSkip(skip func(*gin.Context) bool) Option {
 	return func(o *options) {
 		if o.skip = skip; skip == nil {
@@ -175,7 +175,8 @@ func WithFailurePolicy(p FailurePolicy) Option {
 	}
 }
 
-// Headers is a set of response header fields. Retry-After on a refusal is not among them: it is always sent.
+// Headers is a set of response header fields; the zero value is [HeadersNone]. Retry-After on a refusal is not among them:
+// it is always sent.
 type Headers uint8
 
 const (
@@ -213,7 +214,7 @@ func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 
 // WithObserver adds a function that is told of every decision once: of Handle, Check and Allow, also without a
 // key and when the backend failed; not of Peek, Reset and skipped requests. It runs on the request's goroutine,
-// and has to be safe for concurrent use. Decision.Key may identify a person.
+// and has to be safe for concurrent use. Decision.Key may identify a person. The default is none.
 func WithObserver(observe func(context.Context, Decision)) Option {
 	return func(o *options) {
 		if observe == nil {
@@ -225,7 +226,7 @@ func WithObserver(observe func(context.Context, Decision)) Option {
 }
 
 // WithDryRun decides, charges and observes, but never refuses, never waits, and writes no headers: to try a limit
-// on real traffic first.
+// on real traffic first. The default is false.
 func WithDryRun(on bool) Option {
 	return func(o *options) { o.dryRun = on }
 }

@@ -110,8 +110,8 @@ type Limit struct {
 
 // Tier is a named list of limits, for one kind of caller. The zero Tier has none.
 type Tier struct {
-	Name   string
-	Limits []Limit
+	Name   string  // of the plan, not of the customer: it goes into metrics; may be empty
+	Limits []Limit // all must allow; none means the limiter's own
 }
 
 // Unlimited returns the limit that never refuses and keeps no state.
@@ -198,8 +198,8 @@ func (l Limit) Validate() error {
 
 // Result is the answer to a Take: the view of the limit that decided. Times are exact to the microsecond.
 type Result struct {
-	Allowed    bool
-	Limit      Limit
+	Allowed    bool          // whether the cost fits; if so it is charged
+	Limit      Limit         // the limit that decided, as it was passed
 	Remaining  int64         // units that could be taken now; never negative; math.MaxInt64 if unlimited
 	RetryAfter time.Duration // until this cost could be taken; 0 if Allowed, Never (negative) if it never can
 	ResetAfter time.Duration // until Remaining is the capacity again

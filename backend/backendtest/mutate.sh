@@ -25,7 +25,7 @@ copy() {
 	cp "$root/go.mod" "$1/"
 	if [ -f "$root/go.sum" ]; then cp "$root/go.sum" "$1/"; fi
 	cp "$root"/backend/*.go "$1/backend/"
-	rm -f "$1"/backend/{example,fallback,lease*}_test.go # of the decorators: they test on package memory
+	rm -f "$1"/backend/{example*,fallback,lease*}_test.go # of the decorators: they test on package memory
 	cp "$root"/backend/backendtest/*.go "$1/backend/backendtest/"
 }
 

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"strconv"
@@ -261,7 +262,7 @@ func (l *link) wait(ctx context.Context) (rueidis.Client, error) {
 		return nil, rueidis.ErrClosing
 	case l.trying == nil && time.Now().Before(l.again):
 		defer l.mu.Unlock()
-		return nil, l.err
+		return nil, fmt.Errorf("%w: %w", gate.ErrOpen, l.err)
 	case l.trying == nil:
 		l.trying = make(chan struct{})
 		go l.connect(l.trying)
@@ -297,11 +298,18 @@ func (l *link) connect(done chan struct{}) {
 		if client != nil { // rueidis returns one with ForceSingleClient
 			client.Close()
 		}
+		if l.err == nil && !l.ping { // which returns it
+			l.log().Warn("ginlimit: Redis cannot be reached; until it is the failure policies decide", "error", err)
+		}
 		l.err, l.again = err, time.Now().Add(pause)
 	case l.closed:
 		client.Close()
 		l.err = rueidis.ErrClosing
 	default:
+		if l.err != nil {
+			l.log().Info("ginlimit: Redis answers")
+			l.err = nil
+		}
 		l.set(client)
 	}
 	l.trying = nil

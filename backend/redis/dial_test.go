@@ -237,7 +237,11 @@ func TestDialRefused(t *testing.T) {
 				_, err = b.Take(t.Context(), "k", 1, dialLimit(1))
 				dialUnavailable(t, err)
 			}
-			assert.Empty(t, log.String())
+			assert.Equal(t, 1, strings.Count(log.String(), "\n"), "%v", &log)
+			assert.Contains(t, log.String(), "Redis cannot be reached")
+			for _, secret := range []string{"right", dialSecret} {
+				assert.NotContains(t, log.String(), secret)
+			}
 		})
 	}
 }
@@ -412,9 +416,11 @@ func TestDialBeforeServer(t *testing.T) {
 	for range 10 {
 		_, err := b.Take(t.Context(), "k", 1, dialLimit(1))
 		dialUnavailable(t, err)
+		assert.Contains(t, []string{"breaker_open", "unreachable"}, backend.Kind(err))
 		dialUnavailable(t, b.Reset(t.Context(), "k"))
 	}
 	assert.Less(t, time.Since(start), dialSoon)
+	assert.Equal(t, map[string]bool{server.Addr(): true}, b.Breakers())
 
 	require.NoError(t, server.Restart())
 	dialEventually(t, func() bool {
@@ -423,8 +429,10 @@ func TestDialBeforeServer(t *testing.T) {
 	})
 	dialDecides(t, b)
 	assert.True(t, redis.Remembers(b), "client-side caching was not looked at")
-	assert.Equal(t, 1, log.count("GINLIMIT005"), "%v", &log)
-	assert.Equal(t, 1, strings.Count(log.String(), "\n"), "%v", &log)
+	for _, once := range []string{"GINLIMIT005", "Redis cannot be reached", "Redis answers"} {
+		assert.Equal(t, 1, strings.Count(log.String(), once), "%q in %v", once, &log)
+	}
+	assert.Equal(t, 3, strings.Count(log.String(), "\n"), "%v", &log)
 }
 
 // A Backend goes on by itself after its server restarted; the new process does not know the scripts.

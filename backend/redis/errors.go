@@ -3,6 +3,8 @@ package redis
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -66,6 +68,34 @@ func (e *storeError) Error() string {
 		text += e.kind.Error() + ": "
 	}
 	return text + e.cause.Error()
+}
+
+// words are the kinds of errors for backend.Kind; the first that fits.
+var words = []struct {
+	err  error
+	word string
+}{
+	{ErrBreakerOpen, "breaker_open"}, {ErrOutOfMemory, "out_of_memory"}, {ErrReadOnly, "read_only"}, {ErrLoading, "loading"},
+	{ErrBusy, "busy"}, {ErrClusterDown, "cluster_down"}, {ErrMasterDown, "master_down"}, {ErrDenied, "denied"},
+	{ErrForeign, "foreign_value"}, {ErrScript, "script"}, {context.DeadlineExceeded, "timeout"}, {context.Canceled, "canceled"},
+	{io.EOF, "unreachable"}, {io.ErrUnexpectedEOF, "unreachable"},
+}
+
+// Kind tells errors apart in one word; see [backend.Kind].
+func (e *storeError) Kind() string {
+	for _, w := range words {
+		if errors.Is(e.kind, w.err) || e.kind == nil && errors.Is(e.cause, w.err) {
+			return w.word
+		}
+	}
+	var netErr net.Error
+	switch {
+	case !errors.As(e.cause, &netErr):
+		return "unavailable"
+	case netErr.Timeout():
+		return "timeout"
+	}
+	return "unreachable"
 }
 
 func (e *storeError) Unwrap() []error {

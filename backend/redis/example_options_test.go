@@ -23,7 +23,7 @@ func ExampleWithPrefix() {
 	server, _ := miniredis.Run() // an application has a real one
 	for _, app := range []string{"shop", "blog"} {
 		b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0",
-			redis.WithPrefix(app), redis.WithDenyCache(false))
+			redis.WithPrefix(app), redis.WithDenyCache(false), redis.WithTimeout(time.Second))
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -54,7 +54,8 @@ func ExampleWithTimeout() {
 // A Redis, or a proxy before it, that has no client-side caching: every refusal asks it, and nothing is logged of that.
 func ExampleWithDenyCache() {
 	server, _ := miniredis.Run() // an application has a real one
-	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0", redis.WithDenyCache(false))
+	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0",
+		redis.WithDenyCache(false), redis.WithTimeout(time.Second))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func ExampleWithLogger() {
 		}
 		return slog.Attr{}
 	}
-	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0",
+	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0", redis.WithTimeout(time.Second),
 		redis.WithLogger(slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: only}))))
 	if err != nil {
 		log.Fatal(err)
@@ -126,7 +127,7 @@ func ExampleNewTiers() {
 	}
 	defer client.Close()
 
-	tiers := redis.NewTiers(client)
+	tiers := redis.NewTiers(client, redis.WithTimeout(time.Second))
 	ctx := context.Background()
 	fmt.Println(tiers.Set(ctx, "customer-42", backend.Tier{Name: "pro", Limits: []backend.Limit{{Count: 50, Period: time.Second}}}))
 	tier, err := tiers.Lookup(ctx, "customer-42")

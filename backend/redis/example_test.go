@@ -15,10 +15,16 @@ import (
 )
 
 func ExampleDial() {
-	server, _ := miniredis.Run() // an application has a real one
-	os.Setenv("REDIS_URL", "redis://"+server.Addr()+"?client_cache=0")
-
 	b, err := redis.Dial(context.Background(), os.Getenv("REDIS_URL"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+}
+
+func ExampleBackend() {
+	server, _ := miniredis.Run() // an application has a real one
+	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0", redis.WithTimeout(time.Second))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -46,7 +52,7 @@ func ExampleNew() {
 	}
 	defer client.Close()
 
-	b := redis.New(client, redis.WithPrefix("shop"), redis.WithDenyCache(false))
+	b := redis.New(client, redis.WithPrefix("shop"), redis.WithDenyCache(false), redis.WithTimeout(time.Second))
 	res, err := b.Take(context.Background(), "k", 1, backend.Limit{Count: 1, Period: time.Minute})
 	fmt.Println(res.Allowed, err)
 	res, err = b.Take(context.Background(), "k", 1, backend.Limit{Count: 1, Period: time.Minute})
@@ -58,7 +64,7 @@ func ExampleNew() {
 
 func ExampleTiers() {
 	server, _ := miniredis.Run()
-	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0", redis.WithDenyCache(false))
+	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0", redis.WithDenyCache(false), redis.WithTimeout(time.Second))
 	if err != nil {
 		log.Fatal(err)
 	}

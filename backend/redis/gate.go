@@ -94,8 +94,8 @@ func (l *link) findShards(ctx context.Context, client rueidis.Client) bool {
 // newGate returns a gate before a server, or before all of them if it has no name.
 func (l *link) newGate(server string) *gate.Gate {
 	down := new(atomic.Int64) // since when, in ns since 1970
-	return gate.New(maxInFlight, l.config.timeout, func(open bool) {
-		log, where := l.config.log(), []any{}
+	return gate.New(maxInFlight, l.timeout, func(open bool) {
+		log, where := l.log(), []any{}
 		if server != "" {
 			where = append(where, "server", server)
 		}
@@ -117,9 +117,19 @@ func (b *Backend) Breakers() map[string]bool {
 		open[name] = gs.all[i].Open()
 	}
 	if gs.names == nil {
-		open[b.link.name()] = gs.all[0].Open()
+		open[b.link.name()] = gs.all[0].Open() || b.link.failing()
 	}
 	return open
+}
+
+// failing reports whether there is no client because the last attempt to make one failed.
+func (l *link) failing() bool {
+	if l.current.Load() != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err != nil
 }
 
 // name returns the address of the one server, or of one of several, always the same.

@@ -162,11 +162,12 @@ func TestKindsOfErrors(t *testing.T) {
 	b := gateBackend(t, server.URL())
 	_, err := b.Take(t.Context(), "k", 1, gateLimit)
 	require.NoError(t, err)
-	take := func(key string, want error) {
+	take := func(key string, want error, kind string) {
 		t.Helper()
 		_, err := b.Take(t.Context(), key, 1, gateLimit)
 		require.ErrorIs(t, err, backend.ErrUnavailable)
 		require.ErrorIs(t, err, want)
+		require.Equal(t, kind, backend.Kind(err))
 		require.True(t, strings.HasPrefix(err.Error(), "ginlimit: redis: take: "), "%v", err)
 	}
 	do := func(args ...string) {
@@ -176,21 +177,21 @@ func TestKindsOfErrors(t *testing.T) {
 	}
 	for range 3 * 5 { // answers are not what opens the breaker
 		do("CONFIG", "SET", "maxmemory", "1")
-		take("new", redis.ErrOutOfMemory)
+		take("new", redis.ErrOutOfMemory, "out_of_memory")
 		do("CONFIG", "SET", "maxmemory", "0")
 
 		do("RPUSH", redis.StateKey(b, "list"), "x")
-		take("list", redis.ErrForeign)
+		take("list", redis.ErrForeign, "foreign_value")
 	}
 	do("REPLICAOF", "127.0.0.1", "1")
-	take("k", redis.ErrReadOnly)
+	take("k", redis.ErrReadOnly, "read_only")
 	do("CONFIG", "SET", "replica-serve-stale-data", "no")
-	take("k", redis.ErrMasterDown)
+	take("k", redis.ErrMasterDown, "master_down")
 	do("REPLICAOF", "NO", "ONE")
 	_, err = b.Take(t.Context(), "k", 1, gateLimit)
 	require.NoError(t, err)
 	do("ACL", "SETUSER", "default", "-evalsha")
-	take("k", redis.ErrDenied)
+	take("k", redis.ErrDenied, "denied")
 	do("ACL", "SETUSER", "default", "+evalsha")
 	_, err = b.Take(t.Context(), "k", 1, gateLimit)
 	require.NoError(t, err)

@@ -61,7 +61,7 @@ func WithPrefix(prefix string) Option {
 }
 
 // WithTimeout sets the time budget of one decision, whatever Redis does; the default is [DefaultTimeout]. A context
-// that ends earlier prevails. A call may get up to a tenth less.
+// that ends earlier prevails. A call may get up to a tenth less. It is 1 ms to 1 minute.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond || d > time.Minute {
@@ -103,7 +103,8 @@ func WithLogger(l *slog.Logger) Option {
 }
 
 // WithClientOption lets set change how Dial's client is set up, after the URL and Dial's own defaults were applied: a
-// tls.Config with a private CA, credentials that rotate, the password of the Sentinels. It may be given several times.
+// tls.Config with a private CA, credentials that rotate, the password of the Sentinels. It may be given several
+// times; they run in this order.
 func WithClientOption(set func(*rueidis.ClientOption)) Option {
 	return func(c *config) error {
 		if set == nil {

@@ -22,11 +22,11 @@ var ErrOpen = errors.New("the server did not answer of late; calls fail at once 
 type End uint8
 
 const (
-	// Answered: the server answered, be it with an error.
+	// Answered says that the server answered, be it with an error.
 	Answered End = iota
-	// Failed: the server did not answer in the time that calls have, or could not be reached.
+	// Failed says that the server did not answer in the time that calls have, or could not be reached.
 	Failed
-	// Unknown: the caller gave up earlier, which says nothing about the server.
+	// Unknown says nothing about the server: the caller gave up earlier.
 	Unknown
 )
 

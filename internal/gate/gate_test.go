@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,7 +29,7 @@ func call(ctx context.Context, g *gate.Gate, answer time.Duration) (time.Duratio
 	case <-time.After(answer):
 	case <-ctx.Done():
 		end = gate.Unknown
-		if err = g.Cause(ctx, ctx.Err()); ours && err != gate.ErrOpen {
+		if err = g.Cause(ctx, ctx.Err()); ours && !errors.Is(err, gate.ErrOpen) {
 			end = gate.Failed
 		}
 	}

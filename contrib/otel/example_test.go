@@ -1,0 +1,73 @@
+package ginlimitotel_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/gin-gonic/gin"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/ginlimit/ginlimit"
+	ginlimitotel "github.com/ginlimit/ginlimit/contrib/otel"
+)
+
+// startSpans stands for otelgin, or for otelhttp around the engine: it puts the request's span into the request's
+// context.
+func startSpans(c *gin.Context) {
+	ctx, span := otel.Tracer("example").Start(c.Request.Context(), c.FullPath())
+	defer span.End()
+	c.Request = c.Request.WithContext(ctx)
+	c.Next()
+}
+
+func Example() {
+	spans := tracetest.NewInMemoryExporter()
+	otel.SetTracerProvider(trace.NewTracerProvider(trace.WithSyncer(spans))) // an exporter to your collector, in real life
+
+	observer, err := ginlimitotel.New() // the metrics go to otel.GetMeterProvider()
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	r.Use(startSpans) // your tracing middleware; before the limiters, so that they find a span
+	r.Use(ginlimit.New(ginlimit.PerHour(1), ginlimit.ByIP(), ginlimit.WithName("api"),
+		ginlimit.WithObserver(observer.Observe)))
+	r.GET("/ping", func(c *gin.Context) { c.String(http.StatusOK, "pong") })
+
+	for range 2 {
+		r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ping", nil))
+	}
+	for _, span := range spans.GetSpans() {
+		fmt.Println(span.Name, len(span.Events), "events")
+		for _, a := range span.Attributes {
+			if a.Key == "ginlimit.limiter" || a.Key == "ginlimit.outcome" {
+				fmt.Println(" ", a.Key, a.Value.AsString())
+			}
+		}
+	}
+	// Output:
+	// /ping 0 events
+	// /ping 1 events
+	//   ginlimit.limiter api
+	//   ginlimit.outcome denied
+}
+
+func ExampleWithHashedKey() {
+	secret := func(context.Context) []byte { return []byte("32 random bytes, kept with care.") } // of yours
+
+	observer, err := ginlimitotel.New(ginlimitotel.WithHashedKey(secret(context.Background())))
+	fmt.Println(observer != nil, err)
+
+	_, err = ginlimitotel.New(ginlimitotel.WithHashedKey(nil))
+	fmt.Println(err)
+	// Output:
+	// true <nil>
+	// ginlimit: ginlimitotel.WithHashedKey: the secret has 0 bytes; use 16 or more, of crypto/rand
+}

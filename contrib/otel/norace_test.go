@@ -1,0 +1,5 @@
+//go:build !race
+
+package ginlimitotel_test
+
+const raceEnabled = false

@@ -1,0 +1,169 @@
+package ginlimit_test
+
+import (
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// documented are the packages that users import, by their directory, and the functions of each that need no example:
+// they are for those who write a backend, and CONTRIBUTING.md says how.
+var documented = map[string][]string{
+	".":                   nil,
+	"backend":             {"Admitted", "CheckTake", "NewRule", "Refund", "Take"},
+	"backend/memory":      nil,
+	"backend/redis":       nil,
+	"backend/backendtest": {"Run"}, // a test calls it, not a program
+	"lua":                 {"Refund", "Take"},
+}
+
+// TestDocumented holds every exported function, method and type to a comment that begins with its name, every other
+// exported name to a comment, and every function that an application calls, and the methods of Limiter and Decision, to
+// an example.
+func TestDocumented(t *testing.T) {
+	for dir, exempt := range documented {
+		d := docOf(t, dir)
+		names := 0
+		commented := func(name, text string) {
+			names++
+			words := strings.Fields(text)
+			if len(words) > 1 && slices.Contains([]string{"A", "An", "The"}, words[0]) {
+				words = words[1:]
+			}
+			short := name[strings.LastIndexByte(name, '.')+1:]
+			if len(words) == 0 || strings.TrimRight(words[0], ",:") != short {
+				t.Errorf("%s: the comment of %s does not begin with its name: %.60q", dir, name, text)
+			}
+		}
+		funcs := func(receiver string, fs []*doc.Func) {
+			for _, f := range fs {
+				if !ast.IsExported(f.Name) {
+					continue
+				}
+				name := receiver + f.Name
+				commented(name, f.Doc)
+				called := receiver == "" || slices.Contains([]string{"Limiter.", "Decision."}, receiver)
+				if called && len(f.Examples) == 0 && !slices.Contains(exempt, name) {
+					t.Errorf("%s: %s has no example", dir, name)
+				}
+			}
+		}
+		funcs("", d.Funcs)
+		for _, ty := range d.Types {
+			commented(ty.Name, ty.Doc)
+			funcs("", ty.Funcs)
+			funcs(ty.Name+".", ty.Methods)
+			values(t, dir, ty.Consts)
+			values(t, dir, ty.Vars)
+		}
+		values(t, dir, d.Consts)
+		values(t, dir, d.Vars)
+		if !strings.HasPrefix(d.Doc, "Package "+d.Name+" ") {
+			t.Errorf("%s: the comment of the package does not begin with its name: %.60q", dir, d.Doc)
+		}
+		if names == 0 {
+			t.Errorf("%s: no exported name was found", dir)
+		}
+	}
+}
+
+// values holds each exported constant and variable to a comment, of its own or of its group.
+func values(t *testing.T, dir string, groups []*doc.Value) {
+	for _, group := range groups {
+		for _, spec := range group.Decl.Specs {
+			s := spec.(*ast.ValueSpec)
+			for _, name := range s.Names {
+				if name.IsExported() && group.Doc == "" && s.Doc.Text() == "" && s.Comment.Text() == "" {
+					t.Errorf("%s: %s has no comment", dir, name)
+				}
+			}
+		}
+	}
+}
+
+// docOf returns the documentation of a package, with its examples.
+func docOf(t *testing.T, dir string) *doc.Package {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fset := token.NewFileSet()
+	var files []*ast.File
+	for _, path := range paths {
+		f, err := parser.ParseFile(fset, path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	d, err := doc.NewFromFiles(fset, files, "github.com/ginlimit/ginlimit/"+dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestDocsLink follows each link of the README, and of docs/, within the repository, and finds each test and example
+// that they name.
+func TestDocsLink(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := testNames(t)
+	links := regexp.MustCompile(`(?m)\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]: (\S+)`)
+	named := regexp.MustCompile("[`\"]((?:Test|Example|Fuzz|Benchmark)\\w*)[`\"]")
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range links.FindAllStringSubmatch(string(text), -1) {
+			target, _, _ := strings.Cut(m[1]+m[2], "#")
+			if target == "" || strings.Contains(target, ":") {
+				continue // within the page, or elsewhere
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), target)); err != nil {
+				t.Errorf("%s: a link leads nowhere: %v", page, err)
+			}
+		}
+		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+			if !tests[m[1]] {
+				t.Errorf("%s names %s, and there is none", page, m[1])
+			}
+		}
+	}
+}
+
+// testNames returns the names of all tests and examples of all modules.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func (\w+)\(`)
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range function.FindAllStringSubmatch(string(source), -1) {
+			names[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !names["TestDocsLink"] {
+		t.Fatal("not even this test was found")
+	}
+	return names
+}
