@@ -3,14 +3,17 @@ package backend
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 )
 
 // Kind returns why no decision was reached, in one word that is fit for a metric's label: what an error in err's chain
 // says of itself by a method Kind() string, as those of this module's backends do; "timeout" or "canceled" if a context
-// ended; "unavailable" for any other error of a store; "other" for the rest, and "" for nil. It is never part of an
-// error's text.
+// or a connection timed out or was given up; "unreachable" for other errors of a network; "unavailable" for any other of
+// a store; "other" for the rest, and "" for nil. It is never part of an error's text.
 func Kind(err error) string {
 	var k interface{ Kind() string }
+	var network net.Error
 	switch {
 	case err == nil:
 		return ""
@@ -20,6 +23,10 @@ func Kind(err error) string {
 		return "timeout"
 	case errors.Is(err, context.Canceled):
 		return "canceled"
+	case errors.As(err, &network) && network.Timeout():
+		return "timeout"
+	case network != nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "unreachable"
 	case errors.Is(err, ErrUnavailable):
 		return "unavailable"
 	}

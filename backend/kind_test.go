@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 
 	"github.com/ginlimit/ginlimit/backend"
@@ -20,6 +21,7 @@ func TestKind(t *testing.T) {
 		"broken":      fmt.Errorf("x: %w", errors.Join(backend.ErrUnavailable, kindError("broken"), context.Canceled)),
 		"timeout":     fmt.Errorf("x: %w", errors.Join(backend.ErrUnavailable, context.DeadlineExceeded)),
 		"canceled":    context.Canceled,
+		"unreachable": fmt.Errorf("x: %w", errors.Join(backend.ErrUnavailable, &net.OpError{Op: "dial", Err: errors.New("refused")})),
 		"unavailable": fmt.Errorf("x: %w", errors.Join(backend.ErrUnavailable, kindError(""))),
 		"other":       errors.New("unavailable"),
 	} {

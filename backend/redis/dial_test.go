@@ -429,7 +429,7 @@ func TestDialBeforeServer(t *testing.T) {
 	})
 	dialDecides(t, b)
 	assert.True(t, redis.Remembers(b), "client-side caching was not looked at")
-	for _, once := range []string{"GINLIMIT005", "Redis cannot be reached", "Redis answers"} {
+	for _, once := range []string{"GINLIMIT005: ", "Redis cannot be reached", "Redis answers"} {
 		assert.Equal(t, 1, strings.Count(log.String(), once), "%q in %v", once, &log)
 	}
 	assert.Equal(t, 3, strings.Count(log.String(), "\n"), "%v", &log)

@@ -3,8 +3,6 @@ package redis
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -13,18 +11,18 @@ import (
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// What kept Redis from deciding, for errors.Is. Each stands beside [backend.ErrUnavailable] in the chain of an error. A
+// What kept Redis from deciding, for errors.Is and, in a word, for [backend.Kind]. Each stands beside [backend.ErrUnavailable] in the chain of an error. A
 // server that did not answer in time is context.DeadlineExceeded; one that cannot be reached is a net.Error or io.EOF.
 var (
-	ErrOutOfMemory = errors.New("the server is out of memory")
-	ErrReadOnly    = errors.New("the server is a replica, which cannot be written to")
-	ErrLoading     = errors.New("the server is loading its data")
-	ErrBusy        = errors.New("the server is busy running a script")
-	ErrClusterDown = errors.New("the cluster is down")
-	ErrMasterDown  = errors.New("the replica has lost its master")
-	ErrDenied      = errors.New("the server denies access; check user, password and rights")
-	ErrForeign     = errors.New("the key holds a value that is not ours")
-	ErrScript      = errors.New("the script failed")
+	ErrOutOfMemory = gate.NewReason("out_of_memory", "the server is out of memory")
+	ErrReadOnly    = gate.NewReason("read_only", "the server is a replica, which cannot be written to")
+	ErrLoading     = gate.NewReason("loading", "the server is loading its data")
+	ErrBusy        = gate.NewReason("busy", "the server is busy running a script")
+	ErrClusterDown = gate.NewReason("cluster_down", "the cluster is down")
+	ErrMasterDown  = gate.NewReason("master_down", "the replica has lost its master")
+	ErrDenied      = gate.NewReason("denied", "the server denies access; check user, password and rights")
+	ErrForeign     = gate.NewReason("foreign_value", "the key holds a value that is not ours")
+	ErrScript      = gate.NewReason("script", "the script failed")
 	ErrBreakerOpen = gate.ErrOpen // the server did not answer of late; calls fail at once until it does
 )
 
@@ -68,34 +66,6 @@ func (e *storeError) Error() string {
 		text += e.kind.Error() + ": "
 	}
 	return text + e.cause.Error()
-}
-
-// words are the kinds of errors for backend.Kind; the first that fits.
-var words = []struct {
-	err  error
-	word string
-}{
-	{ErrBreakerOpen, "breaker_open"}, {ErrOutOfMemory, "out_of_memory"}, {ErrReadOnly, "read_only"}, {ErrLoading, "loading"},
-	{ErrBusy, "busy"}, {ErrClusterDown, "cluster_down"}, {ErrMasterDown, "master_down"}, {ErrDenied, "denied"},
-	{ErrForeign, "foreign_value"}, {ErrScript, "script"}, {context.DeadlineExceeded, "timeout"}, {context.Canceled, "canceled"},
-	{io.EOF, "unreachable"}, {io.ErrUnexpectedEOF, "unreachable"},
-}
-
-// Kind tells errors apart in one word; see [backend.Kind].
-func (e *storeError) Kind() string {
-	for _, w := range words {
-		if errors.Is(e.kind, w.err) || e.kind == nil && errors.Is(e.cause, w.err) {
-			return w.word
-		}
-	}
-	var netErr net.Error
-	switch {
-	case !errors.As(e.cause, &netErr):
-		return "unavailable"
-	case netErr.Timeout():
-		return "timeout"
-	}
-	return "unreachable"
 }
 
 func (e *storeError) Unwrap() []error {

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrOpen is the error of calls that are not made, or not waited for, because the server does not answer.
-var ErrOpen = errors.New("the server did not answer of late; calls fail at once until it does")
+var ErrOpen = NewReason("breaker_open", "the server did not answer of late; calls fail at once until it does")
 
 // End tells how a call ended.
 type End uint8
