@@ -1,9 +1,11 @@
 # make run    starts the quick start on 127.0.0.1:8080, or on ADDR
-# make test   installs redis-server if it is missing, then tests every module with the race detector
+# make test   installs redis-server, PostgreSQL, prometheus and wrk if they are missing, then tests every module with
+#             the race detector
 # make test-faults breaks Redis in every way, at length, and prints what came of it
 # make soak   ten minutes of mixed load with random faults
 # make lint   vet, golangci-lint, gofmt, tidy, govulncheck
-# make bench  measures what README.md states, and compares with its targets
+# make bench  measures ginlimit, other limiters and floors side by side, and draws the charts
+# make pictures draws how the algorithms treat the same traffic
 # make fuzz   runs every fuzz test for FUZZTIME
 # make mutate breaks the algorithms on purpose; every break must fail the suite
 
@@ -19,20 +21,14 @@ GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 run:
 	cd _example && go run ./quickstart
 
-# The servers that tests start, from the system's packages.
+# What tests start, from the system's packages.
 servers:
-	@set -e; if ! command -v redis-server >/dev/null; then \
-	sudo=; [ $$(id -u) = 0 ] || sudo=sudo; \
-	if command -v apt-get >/dev/null; then $$sudo apt-get update -q; DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -yq --no-install-recommends redis-server; \
-	elif command -v dnf >/dev/null; then $$sudo dnf install -yq redis; \
-	elif command -v apk >/dev/null; then $$sudo apk add redis; \
-	elif command -v brew >/dev/null; then brew install redis; \
-	else echo "install redis-server, then run make test again"; exit 1; fi; fi
+	@.ci/servers
 
 test: servers
 	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -race -timeout 15m ./...); done
 	@echo "== budgets of allocations and bytes, which the race detector would change"
-	go test -run 'Alloc|Bytes' ./...
+	@set -e; for m in $(MODULES); do (cd $$m && go test -run 'Alloc|Bytes' ./...) | grep -v 'no tests to run\|no test files'; done
 
 test-faults: servers
 	FAULTS=long go test -count=1 -v -run 'Faults|ClockIsOff|Hang' ./backend/redis

@@ -22,6 +22,8 @@ var documented = map[string][]string{
 	"backend/memory":      nil,
 	"backend/redis":       nil,
 	"backend/backendtest": {"Run"}, // a test calls it, not a program
+	"contrib/otel":        nil,
+	"contrib/prometheus":  nil,
 	"lua":                 {"Refund", "Take"},
 }
 

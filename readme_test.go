@@ -4,40 +4,49 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestReadmeCompiles finds every Go block of the README, line by line, in an example that is compiled and run.
+// TestReadmeCompiles finds every Go block of the README and of docs/, line by line, in an example that is compiled and run.
 func TestReadmeCompiles(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
+	var files, sources []string
+	for _, pattern := range []string{"_example/*/*.go", "example*_test.go", "backend/example*_test.go", "backend/*/example*_test.go",
+		"contrib/*/example_test.go", "benchmarks/migrate/*_test.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
 	}
-	files, err := filepath.Glob("_example/*/*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sources []string
-	for _, file := range append(files, "example_test.go", "backend/example_test.go", "backend/redis/example_test.go") {
+	for _, file := range files {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		sources = append(sources, trimLines(string(source)))
 	}
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
-	if len(blocks) == 0 {
-		t.Fatal("the README has no Go block")
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, block := range blocks {
-		want, found := trimLines(block[1]), false
-		for _, source := range sources {
-			found = found || strings.Contains(source, want)
+	blocks := 0
+	for _, page := range append(pages, "README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !found {
-			t.Errorf("in no example:\n%s", block[1])
+		for _, block := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+			want := trimLines(block[1])
+			if !slices.ContainsFunc(sources, func(s string) bool { return strings.Contains(s, want) }) {
+				t.Errorf("%s: in no example:\n%s", page, block[1])
+			}
+			blocks++
 		}
+	}
+	if blocks == 0 {
+		t.Fatal("there is no Go block")
 	}
 }
 

@@ -1,0 +1,5 @@
+//go:build race
+
+package ginlimitprom_test
+
+const raceEnabled = true
