@@ -9,6 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
@@ -57,6 +58,38 @@ func Example() {
 	// /ping 1 events
 	//   ginlimit.limiter api
 	//   ginlimit.outcome denied
+}
+
+func ExampleNew() {
+	observer, err := ginlimitotel.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP(), ginlimit.WithObserver(observer.Observe))
+}
+
+func ExampleWithMeterProvider() {
+	provider := metric.NewMeterProvider(metric.WithReader(metric.NewManualReader())) // a PeriodicReader, in real life
+	observer, err := ginlimitotel.New(ginlimitotel.WithMeterProvider(provider))
+	fmt.Println(observer != nil, err)
+	// Output: true <nil>
+}
+
+// A service that traces one request in a thousand can afford to see what is left to those that pass.
+func ExampleWithAllowedEvents() {
+	observer, err := ginlimitotel.New(ginlimitotel.WithAllowedEvents())
+	fmt.Println(observer != nil, err)
+	// Output: true <nil>
+}
+
+func ExampleWithCardinalityLimit() {
+	_, err := ginlimitotel.New(ginlimitotel.WithCardinalityLimit(1000))
+	fmt.Println(err)
+	_, err = ginlimitotel.New(ginlimitotel.WithCardinalityLimit(0))
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// ginlimit: ginlimitotel.WithCardinalityLimit(0): use 1 to 2000
 }
 
 func ExampleWithHashedKey() {

@@ -66,3 +66,32 @@ func ExampleNew_labels() {
 	labelled := prometheus.WrapRegistererWith(prometheus.Labels{"service": "checkout"}, registry)
 	labelled.MustRegister(ginlimitprom.New())
 }
+
+// A fleet whose tiers are named after customers tells apart the first thousand, and calls a limit near at a tenth.
+func ExampleWithMaxLabelSets() {
+	metrics := ginlimitprom.New(ginlimitprom.WithMaxLabelSets(1000), ginlimitprom.WithNearLimit(0.1))
+	fmt.Println(prometheus.NewRegistry().Register(metrics))
+	// Output: <nil>
+}
+
+// A limit is near when less than a tenth of it is left.
+func ExampleWithNearLimit() {
+	metrics := ginlimitprom.New(ginlimitprom.WithNearLimit(0.1))
+	limiter, err := ginlimit.NewLimiter(ginlimit.PerHour(20), ginlimit.Global(), ginlimit.WithObserver(metrics.Observe))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 20 {
+		_, _ = limiter.Allow(context.Background(), "key", 1)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics)
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "ginlimit_near_limit") {
+			fmt.Print(line)
+		}
+	}
+	// Output: ginlimit_near_limit_decisions_total{limit="default",limiter="default",tier=""} 2
+}
