@@ -1,54 +1,302 @@
 package benchmarks
 
 import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
-
-	"github.com/ginlimit/ginlimit/backend"
-	"github.com/ginlimit/ginlimit/backend/memory"
+	"time"
 )
 
-func BenchmarkDecision(b *testing.B) {
-	b.Run("hot", func(b *testing.B) {
-		for _, l := range append([]Limiter{Floor}, Limiters()...) {
-			b.Run(l.Name, Hot(l))
-		}
-	})
-	b.Run("million", func(b *testing.B) {
-		for _, l := range append(Limiters(), GinLimit("ginlimit-max-2M", backend.TokenBucket, memory.WithMaxKeys(2*Million))) {
-			b.Run(l.Name, Many(l))
-		}
-	})
-	b.Run("million-indexed", func(b *testing.B) {
-		for _, l := range Limiters() {
-			b.Run(l.Name, ManyIndexed(l))
-		}
-	})
+func TestMain(m *testing.M) {
+	Child()
+	os.Exit(m.Run())
 }
 
-// Run it with -cpu 1,2.
-func BenchmarkDecisionParallel(b *testing.B) {
-	b.Run("million", func(b *testing.B) {
-		l := Limiters()[0]
-		b.Run(l.Name, ManyParallel(Full(l)))
-	})
+// smoke runs sections for a moment.
+func smoke(t *testing.T, rounds int, names string, sections ...string) *Results {
+	t.Helper()
+	for _, program := range []string{"redis-server", "wrk"} {
+		if program == "wrk" && !slices.Contains(sections, "http") {
+			continue
+		}
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+	r, err := Run(Options{Rounds: rounds, Length: 2 * time.Millisecond, HTTP: 1, Keys: 2000, MaxKeys: 10_000, Procs: 2,
+		Sections: sections, Names: regexp.MustCompile(names)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Figures) == 0 {
+		t.Fatal("no figures")
+	}
+	for _, f := range r.Figures {
+		difference := strings.HasPrefix(f.Metric, "added") || f.Metric == "bytes/key" // it may be less than nothing
+		if math.IsNaN(f.Median) || math.IsInf(f.Max, 0) || f.Median < f.Min || f.Median > f.Max || f.Min < 0 && !difference {
+			t.Errorf("%+v", f)
+		}
+	}
+	return r
+}
+
+// every returns an error for each column of the section that lacks a candidate.
+func every(t *testing.T, r *Results, section, of, metric string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		f := r.Find(section, of, name, metric)
+		if f == nil {
+			t.Errorf("%s, %s, %s: %s was not measured", section, of, metric, name)
+		} else if len(f.Rounds) != r.Rounds {
+			t.Errorf("%s, %s, %s: %s has %d rounds of %d", section, of, metric, name, len(f.Rounds), r.Rounds)
+		}
+	}
+}
+
+func names[T interface{ name() string }](candidates []T) (names []string) {
+	for _, c := range candidates {
+		names = append(names, c.name())
+	}
+	return names
+}
+
+func TestInProcess(t *testing.T) {
+	r := smoke(t, 2, "", "memory", "middleware")
+	for _, n := range cores() {
+		every(t, r, "memory", on(caseHot, n), "ns", names(append(withoutKeys(), inMemory()...))...)
+		for _, of := range []string{caseDenied, caseUniform, caseZipf} {
+			every(t, r, "memory", on(of, n), "allocs", names(inMemory())...)
+		}
+	}
+	every(t, r, "memory", caseNew, "ns", names(inMemory())...)
+	every(t, r, "heap", "", "bytes/key", names(inMemory())...)
+	every(t, r, "middleware", "200", "added ns", names(append(ginFloors[1:], memoryMiddlewares...))...)
+	every(t, r, "middleware", "429", "ns", names(memoryMiddlewares)...)
+}
+
+func TestRedis(t *testing.T) {
+	r := smoke(t, 1, "", "redis", "local", "connections")
+	all := names(append(inRedis(), redisFloors()...))
+	for _, n := range []int{1, 64, 512} {
+		for _, metric := range []string{"decisions/s", "p50 µs", "p99 µs", "server µs", "client µs"} {
+			every(t, r, "redis", goroutines(n), metric, all...)
+		}
+	}
+	every(t, r, "redis", caseDenied, "decisions/s", names(inRedis())...)
+	if f := r.Find("redis", goroutines(1), own, "commands"); f.Median != 4 || f.Note != "EVALSHA 1, GET 1, SET 1, TIME 1" {
+		t.Errorf("commands of a decision: %v, %s", f.Median, f.Note)
+	}
+	if f := r.Find("redis", caseDenied, own, "commands"); f.Median > 1 {
+		t.Errorf("%v commands for a refusal that is known", f.Median)
+	}
+}
+
+func TestHTTP(t *testing.T) {
+	r := smoke(t, 1, "^(ginlimit|ulule/limiter)$", "http")
+	for _, c := range httpCases {
+		every(t, r, "http", "memory, "+c.name, "requests/s", own, ululeName)
+		every(t, r, "http", "redis, "+c.name, "p99 ms", own, ululeName)
+	}
+}
+
+// TestExact holds ginlimit to what the figures of the others are compared with.
+func TestExact(t *testing.T) {
+	r := smoke(t, 1, "^(ginlimit|go-limiter|ulule|redis_rate)", "exact")
+	for _, store := range []string{"memory", "redis"} {
+		for _, f := range r.Select("exact", caseAtOnce+", "+store, "passed") {
+			failed := r.Find("exact", f.Case, f.Name, "failed")
+			if isOwn(f.Name) && (f.Max > 100 || f.Min < 100 && failed.Max == 0) {
+				t.Errorf("%s, %s: %v of 10,000 passed a limit of 100", f.Name, store, f.Rounds)
+			}
+		}
+		for _, f := range r.Select("exact", caseEdge+", "+store, "in a period") {
+			if isOwn(f.Name) && (f.Min < 90 || f.Max > 201) {
+				t.Errorf("%s, %s: %v passed in a period of a limit of 100", f.Name, store, f.Rounds)
+			}
+		}
+	}
+	for _, p := range pairs[:2] {
+		if f := r.Find("exact", casePair, p.Name, "passed"); f.Min != 5 || f.Max != 5 {
+			t.Errorf("%s: the second limiter let %v of its 5 pass", p.Name, f.Rounds)
+		}
+	}
+}
+
+// TestReport makes all that is made of results, from those of a section whose figures grow and one whose do not.
+func TestReport(t *testing.T) {
+	r := smoke(t, 2, "^(ginlimit|go-limiter|redis_rate)", "memory", "growth")
+	for _, c := range curves {
+		if names, _ := r.series(c); len(names) == 0 || names[0] != own {
+			t.Errorf("%s: %q", c.title, names)
+		}
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "results.json")
+	if err := r.Save(file); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := loaded.Markdown()
+	if text != r.Markdown() {
+		t.Error("the page of what was loaded is another one")
+	}
+	if strings.Contains(text, "NaN") || !strings.Contains(text, "for ten times as many") || !strings.Contains(text, "for one more") {
+		t.Errorf("no slopes, or figures that are none: %s", text)
+	}
+	if err := loaded.Draw(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, picture := range regexp.MustCompile(`\]\((\S+\.svg)\)`).FindAllStringSubmatch(text, -1) {
+		svg, err := os.ReadFile(filepath.Join(dir, picture[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := wellFormed(string(svg)); err != nil {
+			t.Errorf("%s: %v", picture[1], err)
+		}
+	}
+
+	readme := filepath.Join(dir, "R.md")
+	if err := os.WriteFile(readme, []byte("before\n"+readmeBegin+"\nold\n"+readmeEnd+"\nafter\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := loaded.UpdateReadme(readme, "docs/benchmarks"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := os.ReadFile(readme)
+	if s := string(got); !strings.HasPrefix(s, "before\n"+readmeBegin) || !strings.HasSuffix(s, readmeEnd+"\nafter\n") ||
+		strings.Contains(s, "old") || strings.Count(s, "docs/benchmarks/overview.svg") != 1 {
+		t.Error(s)
+	}
+	if err := loaded.UpdateReadme(file, "."); err == nil {
+		t.Error("a file without marks was changed")
+	}
+}
+
+func wellFormed(svg string) error {
+	for d := xml.NewDecoder(strings.NewReader(svg)); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func TestUnknownSection(t *testing.T) {
+	if _, err := Run(Options{Sections: []string{"none"}}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0", 0.0004: "0", 0.0123: "0.012", 1.956: "1.96", 43.04: "43", 99.99: "100", 106.4: "106", 1234.5: "1,235", 1234567: "1,234,567", -12345: "-12,345",
+	} {
+		if got := number(v); got != want {
+			t.Errorf("number(%v) = %s, want %s", v, got, want)
+		}
+	}
+	for v, want := range map[float64]string{950: "950", 9999: "9,999", 37_878: "37.9k", 313_653: "314k", 1_270_600: "1.27M"} {
+		if got := brief(v); got != want {
+			t.Errorf("brief(%v) = %s, want %s", v, got, want)
+		}
+	}
+	points := []Figure{{X: 1, Median: 100}, {X: 10, Median: 200}, {X: 100, Median: 400}}
+	if got := (curve{}).slope(points); got != "× 2.00 for ten times as many" {
+		t.Error(got)
+	}
+	points = []Figure{{X: 1, Median: 100}, {X: 2, Median: 130}, {X: 4, Median: 190}}
+	if got := (curve{y: "ns", linear: true}).slope(points); got != "+30 ns for one more" {
+		t.Error(got)
+	}
+	r := Results{Figures: []Figure{{Rounds: []float64{5, 1, 4}}, {Rounds: []float64{1, 2, 10, 3}}}}
+	r.summarise()
+	if a, b := r.Figures[0], r.Figures[1]; a.Median != 4 || a.Min != 1 || a.Max != 5 || b.Median != 2.5 {
+		t.Errorf("%+v, %+v", a, b)
+	}
+}
+
+func TestMostIn(t *testing.T) {
+	at := func(ms ...int) (instants []time.Time) {
+		for _, n := range ms {
+			instants = append(instants, time.Unix(0, 0).Add(time.Duration(n)*time.Millisecond))
+		}
+		return instants
+	}
+	for _, c := range []struct {
+		instants []time.Time
+		most     int
+	}{
+		{at(), 0}, {at(5), 1}, {at(0, 10), 1}, {at(0, 9), 2}, {at(0, 5, 10, 14, 15, 40), 3},
+	} {
+		if got := mostIn(c.instants, 10*time.Millisecond); got != c.most {
+			t.Errorf("%v: %d, want %d", c.instants, got, c.most)
+		}
+	}
+}
+
+// The same bodies as Go benchmarks, for benchstat and for profiles.
+
+func BenchmarkDecision(b *testing.B) {
+	run := &bench{}
+	for _, l := range append(withoutKeys(), inMemory()...) {
+		take, stop := l.New("", hotQuota)
+		benchmark(b, "hot/"+l.Name, takeAll(take, []string{"203.0.113.7"}, true))
+		stop()
+	}
+	const keys = 1_000_000
+	for _, l := range inMemory() {
+		b.Run("million/"+l.Name, func(b *testing.B) {
+			take, stop, _, err := run.fill(l, manyQuota, keys, 1)
+			must(err)
+			defer stop()
+			benchmark(b, "uniform", takeAll(take, run.draws(keys, false), true))
+		})
+	}
 }
 
 func BenchmarkMiddleware(b *testing.B) {
-	for _, m := range Middlewares {
-		b.Run(m.Name, Serve(m))
+	for _, m := range append(ginFloors, memoryMiddlewares...) {
+		r, w := engine(m.New("", hotQuota)), &response{header: http.Header{}}
+		req, err := http.NewRequest(http.MethodGet, "/ping", nil)
+		must(err)
+		req.RemoteAddr = "203.0.113.7:54321"
+		benchmark(b, m.Name, func(n int) (int, error) {
+			for range n {
+				clear(w.header)
+				if r.ServeHTTP(w, req); w.status != http.StatusOK {
+					return 0, fmt.Errorf("%d: %w", w.status, errAnswer)
+				}
+			}
+			return 0, nil
+		})
 	}
 }
 
-// What counts is B/key; the time is that of filling the limiter and of two collections.
-func BenchmarkHeap(b *testing.B) {
-	keys := Keys(Million)
-	for _, h := range Heaps(memory.WithMaxKeys(10 * Million)) {
-		b.Run(h.Name, func(b *testing.B) {
-			var perKey float64
-			for b.Loop() {
-				perKey = h.PerKey(keys)
-			}
-			b.ReportMetric(perKey, "B/key")
-		})
-	}
+func benchmark(b *testing.B, name string, do op) {
+	b.Run(name, func(b *testing.B) {
+		b.ReportAllocs()
+		if _, err := do(b.N); err != nil {
+			b.Fatal(err)
+		}
+	})
 }

@@ -91,7 +91,7 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 	option.Dialer.KeepAlive = 250 * time.Millisecond
 	// One connection for each server: its batches are the largest, and it carries more than a server can decide. On two
 	// cores it decided 15 % more than two connections with 64 goroutines, and 5 to 11 % less with 1, 8 and 512, which is
-	// about the noise of the measurement: benchmarks/cmd/redis -connections. Many cores may differ.
+	// about the noise of the measurement: benchmarks/cmd/bench -only connections. Many may differ.
 	option.PipelineMultiplex = -1
 	option.ReadBufferEachConn, option.WriteBufferEachConn = 32<<10, 32<<10
 	option.CacheSizeEachConn = 16 << 20

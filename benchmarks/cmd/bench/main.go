@@ -1,0 +1,73 @@
+// Command bench measures ginlimit beside other rate limiters and writes results.json and README.md, the tables of it.
+// Command report draws the charts. Run it on a machine that does nothing else.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/ginlimit/ginlimit/benchmarks"
+)
+
+func main() {
+	benchmarks.Child()
+	log.SetFlags(0)
+	var names []string
+	for _, s := range benchmarks.Sections {
+		names = append(names, s.Name)
+	}
+	quick := flag.Bool("quick", false, "two minutes, to see whether something changed much; not to be quoted")
+	only := flag.String("only", "", "sections to run, with commas: "+strings.Join(names, ","))
+	match := flag.String("name", "", "measure only candidates that match this regular expression")
+	rounds := flag.Int("rounds", 0, "how often each figure is measured (default 5)")
+	length := flag.Duration("length", 0, "how long a measurement takes (default 200ms; twice that on Redis)")
+	keys := flag.Int("maxkeys", 0, "the most keys where growth is measured (default 10,000,000, which take 6 GB)")
+	out := flag.String("out", "", "the directory to write into (default ../docs/benchmarks for a whole run, else a temporary one)")
+	flag.Parse()
+
+	o := benchmarks.Full()
+	if *quick {
+		o = benchmarks.Quick()
+	}
+	if *only != "" {
+		o.Sections = strings.Split(*only, ",")
+	}
+	if *match != "" {
+		o.Names = regexp.MustCompile(*match)
+	}
+	if *rounds > 0 {
+		o.Rounds = *rounds
+	}
+	if *length > 0 {
+		o.Length, o.HTTP = *length, max(1, int((*length*5)/time.Second))
+	}
+	if *keys > 0 {
+		o.MaxKeys = *keys
+	}
+	dir := *out
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), "ginlimit-benchmarks")
+		if !*quick && *only == "" && *match == "" {
+			dir = "../docs/benchmarks"
+		}
+	}
+	o.Log = func(s string) { fmt.Fprint(os.Stderr, s) }
+	results, err := benchmarks.Run(o)
+	check(err)
+	check(os.MkdirAll(dir, 0o755))
+	check(results.Save(filepath.Join(dir, "results.json")))
+	check(os.WriteFile(filepath.Join(dir, "README.md"), []byte(results.Markdown()), 0o644))
+	fmt.Println("written to", dir)
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,113 @@
+package benchmarks
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// medians looks one up; it is not a number if it was not measured.
+type medians func(section, of, name, metric string) float64
+
+// value is made of medians.
+type value func(medians) float64
+
+// target is what a ratio, or a figure, should be at most, or at least.
+type target struct {
+	what  string
+	value value
+	least bool
+	bound float64
+}
+
+// ratio is of two figures of one column.
+func ratio(section, of, metric, name, to string) value {
+	return func(m medians) float64 {
+		return m(section, of, name, metric) / m(section, of, to, metric)
+	}
+}
+
+func plain(section, of, name, metric string) value {
+	return func(m medians) float64 { return m(section, of, name, metric) }
+}
+
+const (
+	atMost  = false
+	atLeast = true
+)
+
+func targets() []target {
+	hot, many := on(caseHot, 1), on(caseUniform, 1)
+	at64, at512 := goroutines(64), goroutines(512)
+	return []target{
+		{"hot key: ginlimit / floor", ratio("memory", hot, "ns", own, floorClock), atMost, 2},
+		{"hot key: ginlimit / go-limiter", ratio("memory", hot, "ns", own, goLimiter), atMost, 1},
+		{"hot key: ginlimit / throttled", ratio("memory", hot, "ns", own, throttledGo), atMost, 1},
+		{"hot key: ginlimit / x/time/rate in a sync.Map", ratio("memory", hot, "ns", own, xtime), atMost, 1},
+		{"hot key: allocations of ginlimit", plain("memory", hot, own, "allocs"), atMost, 0},
+		{"many keys: ginlimit / the fastest of these three", func(m medians) float64 {
+			fastest := min(m("memory", many, goLimiter, "ns"), m("memory", many, throttledGo, "ns"), m("memory", many, xtime, "ns"))
+			return m("memory", many, own, "ns") / fastest
+		}, atMost, 0.5},
+		{"many keys: throughput of ginlimit on 2 cores / on 1", func(m medians) float64 {
+			return m("memory", many, own, "ns") / m("memory", on(caseUniform, 2), own, "ns")
+		}, atLeast, 1.5},
+		{"heap for a key, token bucket, bytes", plain("heap", "", own, "bytes/key"), atMost, 48},
+		{"heap for a key, sliding window, bytes", plain("heap", "", own+", sliding window", "bytes/key"), atMost, 64},
+		{"heap for a key, fixed window, bytes", plain("heap", "", own+", fixed window", "bytes/key"), atMost, 64},
+		{"Gin: ginlimit adds / bare Gin", func(m medians) float64 {
+			return m("middleware", "200", own, "added ns") / m("middleware", "200", floorGin, "ns")
+		}, atMost, 3},
+		{"Gin: allocations that ginlimit adds", plain("middleware", "200", own, "added allocs"), atMost, 3},
+		{"Gin: refused request / allowed request, both whole", func(m medians) float64 {
+			return m("middleware", "429", own, "ns") / m("middleware", "200", own, "ns")
+		}, atMost, 2.5},
+		{"Redis, 64 goroutines: decisions of ginlimit / redis_rate", ratio("redis", at64, "decisions/s", own, redisRate), atLeast, 2},
+		{"Redis, 64 goroutines: ginlimit / ulule/limiter", ratio("redis", at64, "decisions/s", own, ululeName), atLeast, 1.5},
+		{"Redis, 64 goroutines: ginlimit / bare EVALSHA", ratio("redis", at64, "decisions/s", own, floorEvalsha), atLeast, 0.7},
+		{"Redis, 512 goroutines: ginlimit / redis_rate", ratio("redis", at512, "decisions/s", own, redisRate), atLeast, 2.5},
+		{"Redis, 512 goroutines: ginlimit / ulule/limiter", ratio("redis", at512, "decisions/s", own, ululeName), atLeast, 2.5},
+		{"Redis, 512 goroutines: ginlimit / bare EVALSHA", ratio("redis", at512, "decisions/s", own, floorEvalsha), atLeast, 0.7},
+		{"Redis, 64 goroutines: CPU of Redis, ginlimit / redis_rate", ratio("redis", at64, "server µs", own, redisRate), atMost, 0.6},
+		{"Redis, 64 goroutines: CPU of Redis, 2 limits / 1", ratio("redis", at64, "server µs", twoLimits, own), atMost, 1.4},
+		{"Redis: allocations of a decision", plain("local", goroutines(1), own, "allocs"), atMost, 4},
+		{"Redis: allocations of a refusal that is known", plain("local", caseLocal, own, "allocs"), atMost, 0},
+		{"Redis: time of a refusal that is known / of a decision by Redis", func(m medians) float64 {
+			return m("local", caseLocal, own, "ns") / m("local", goroutines(1), own, "ns")
+		}, atMost, 0.05},
+		{"Redis: from a Reset elsewhere to the next admission, µs", plain("local", caseReset, own, "µs"), atMost, 20_000},
+		{"Redis: memory of a key, token bucket, bytes", plain("local", caseMemory, own, "bytes/key"), atMost, 120},
+		{"Redis, one hot key: Lease of 100 / without", ratio("redis", "one hot key", "decisions/s", lease(100), own), atLeast, 5},
+		{"Redis, one hot key: Lease of 1000 / without", ratio("redis", "one hot key", "decisions/s", lease(1000), own), atLeast, 20},
+	}
+}
+
+// targets is the table of those whose figures were measured.
+func (r *Results) targets() string {
+	m := func(section, of, name, metric string) float64 {
+		if f := r.Find(section, of, name, metric); f != nil {
+			return f.Median
+		}
+		return math.NaN()
+	}
+	var b strings.Builder
+	for _, t := range targets() {
+		v := t.value(m)
+		if math.IsNaN(v) {
+			continue
+		}
+		sign, met := "≤", v <= t.bound+0.02 // the few allocations that others made meanwhile
+		if t.least {
+			sign, met = "≥", v >= t.bound
+		}
+		verdict := "met"
+		if !met {
+			verdict = "**missed**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s %s | %s |\n", t.what, number(v), sign, number(t.bound), verdict)
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "| | measured | target | |\n|---|---:|---:|---|\n" + b.String()
+}
