@@ -4,7 +4,7 @@
 # make test-faults breaks Redis in every way, at length, and prints what came of it
 # make soak   ten minutes of mixed load with random faults
 # make lint   vet, golangci-lint, gofmt, tidy, govulncheck
-# make bench  measures ginlimit, other limiters and floors side by side, and draws the charts
+# make bench  measures ginlimit, other limiters and floors side by side, about 25 minutes, and draws the charts
 # make pictures draws how the algorithms treat the same traffic
 # make fuzz   runs every fuzz test for FUZZTIME
 # make mutate breaks the algorithms on purpose; every break must fail the suite
@@ -16,7 +16,7 @@ FUZZTIME ?= 2m
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run servers test test-faults soak lint bench fuzz mutate
+.PHONY: run servers test test-faults soak lint bench pictures fuzz mutate
 
 run:
 	cd _example && go run ./quickstart
@@ -45,8 +45,11 @@ lint:
 	for m in $(MODULES); do echo "== $$m: govulncheck"; (cd $$m && go run $(GOVULNCHECK) ./...); done; \
 	else echo "govulncheck is left out: its database cannot be reached"; fi
 
-bench:
-	cd benchmarks && go run ./cmd/targets
+bench: servers
+	cd benchmarks && go run ./cmd/bench && go run ./cmd/report -readme ../README.md
+
+pictures:
+	cd benchmarks && go run ./cmd/algorithms
 
 fuzz:
 	@set -e; for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \

@@ -20,6 +20,7 @@ var documented = map[string][]string{
 	".":                   nil,
 	"backend":             {"Admitted", "CheckTake", "NewRule", "Refund", "Take"},
 	"backend/memory":      nil,
+	"backend/postgres":    {"WithLogged", "WithLogger", "WithSchema", "WithTable", "WithTimeout"}, // ExampleMigrate has all
 	"backend/redis":       nil,
 	"backend/backendtest": {"Run"}, // a test calls it, not a program
 	"contrib/otel":        nil,

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync/atomic"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -93,19 +91,7 @@ func (l *link) findShards(ctx context.Context, client rueidis.Client) bool {
 
 // newGate returns a gate before a server, or before all of them if it has no name.
 func (l *link) newGate(server string) *gate.Gate {
-	down := new(atomic.Int64) // since when, in ns since 1970
-	return gate.New(maxInFlight, l.timeout, func(open bool) {
-		log, where := l.log(), []any{}
-		if server != "" {
-			where = append(where, "server", server)
-		}
-		if open {
-			down.Store(time.Now().UnixNano())
-			log.Warn("ginlimit: Redis does not answer; until it does the failure policies decide", where...)
-			return
-		}
-		log.Info("ginlimit: Redis answers again", append(where, "after", time.Since(time.Unix(0, down.Load())).Round(time.Millisecond))...)
-	})
+	return gate.New(maxInFlight, l.timeout, gate.Log(l.log, "Redis", server))
 }
 
 // Breakers tells of each server, by its address, whether its circuit breaker is open: calls for it fail at once. In a

@@ -9,10 +9,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/plans"
 	"github.com/ginlimit/ginlimit/lua"
 )
 
@@ -62,55 +62,8 @@ type call struct {
 	args   []string
 }
 
-// plans remembers the plans of recent lists of limits, each in one of a few places. An application has some dozens; if
-// it has a thousand, some are made again now and then.
-type plans struct {
-	recent [256]atomic.Pointer[plan]
-	next   atomic.Uint32 // of the places of a list, the one to use when all are taken
-}
-
-const planPlaces = 4
-
-func (ps *plans) of(limits []backend.Limit) (*plan, error) {
-	var hash uint64
-	for i := range limits {
-		l := &limits[i]
-		hash ^= uint64(l.Count) ^ bits.RotateLeft64(uint64(l.Period), 20) ^ uint64(l.Burst)<<40 ^ uint64(l.Algorithm)<<7
-		hash *= 0x9e3779b97f4a7c15
-	}
-	first := hash >> 56
-	var free *atomic.Pointer[plan]
-	for i := range uint64(planPlaces) {
-		place := &ps.recent[(first+i)%uint64(len(ps.recent))]
-		if p := place.Load(); p == nil {
-			free = place
-		} else if p.is(limits) {
-			return p, nil
-		}
-	}
-	p, err := newPlan(limits)
-	if err != nil {
-		return nil, err
-	}
-	if free == nil {
-		free = &ps.recent[(first+uint64(ps.next.Add(1)%planPlaces))%uint64(len(ps.recent))]
-	}
-	free.Store(p)
-	return p, nil
-}
-
 // is reports whether p was made of limits, whatever their names.
-func (p *plan) is(limits []backend.Limit) bool {
-	if len(p.rules) != len(limits) {
-		return false
-	}
-	for i, r := range p.rules {
-		if !r.Decides(&limits[i]) {
-			return false
-		}
-	}
-	return true
-}
+func (p *plan) is(limits []backend.Limit) bool { return plans.Decide(p.rules, limits) }
 
 // exact is the largest integer that quick.lua may meet: Lua's ".." writes up to 14 digits. Its products stay below 2^53.
 const (

@@ -18,6 +18,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/plans"
 )
 
 // Backend is a [backend.Backend] on Redis. Every error of its methods that comes from Redis has
@@ -25,7 +26,7 @@ import (
 type Backend struct {
 	config
 	link     *link
-	plans    plans
+	plans    plans.Cache[plan]
 	denials  *denials    // nil if refusals are not remembered
 	checked  atomic.Bool // the server's settings were looked at
 	checking sync.Mutex
@@ -90,7 +91,7 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	if err := backend.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
-	p, err := b.plans.of(limits)
+	p, err := b.plans.Of(limits, (*plan).is, newPlan)
 	if err != nil {
 		return backend.Result{}, err
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,9 +33,10 @@ type PostgresServer struct {
 	killed bool // since the last start
 }
 
-// Postgres starts a PostgreSQL for a test. args are appended to its command line: "-c", "max_connections=10". It does not
-// wait for its disk, unless args say "-c", "fsync=on", which is without effect on what a killed process leaves behind.
-// It takes the programs in PATH, or the newest in /usr/lib/postgresql. As root it runs as the user postgres, or as nobody.
+// Postgres starts a PostgreSQL for a test. args are appended to its command line: "-c", "max_connections=10". It does
+// not wait for its disk, unless args say "-c", "fsync=on", which is without effect on what a killed process leaves
+// behind. It takes the programs in PATH, or the newest in /usr/lib/postgresql. As root it runs as the user postgres, or
+// as nobody.
 func Postgres(tb testing.TB, args ...string) *PostgresServer {
 	tb.Helper()
 	s, err := StartPostgres(args...)
@@ -157,27 +157,6 @@ func (s *PostgresServer) run() error {
 	return nil
 }
 
-// startCommand starts cmd, which does not outlive this process on Linux, for the reason that startProcess states.
-func startCommand(cmd *exec.Cmd) (*process, error) {
-	p := &process{exited: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // says how it ended
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	p.Process = cmd.Process
-	return p, nil
-}
-
 // ready is nil when the process says in its lock file that it takes connections.
 func (s *PostgresServer) ready(pid int) error {
 	lines := s.lockFile()
@@ -187,8 +166,8 @@ func (s *PostgresServer) ready(pid int) error {
 	return nil
 }
 
-// lockFile returns the lines of postmaster.pid: the process's id, the directory, when it started, the port, the socket's
-// directory, the address, the key and the id of its shared memory, its status.
+// lockFile returns the lines of postmaster.pid: the process's id, the directory, when it started, the port, the
+// socket's directory, the address, the key and the id of its shared memory, its status.
 func (s *PostgresServer) lockFile() []string {
 	text, _ := os.ReadFile(s.path("data/postmaster.pid"))
 	return strings.Split(string(text), "\n")
@@ -221,8 +200,8 @@ func (s *PostgresServer) URL() string {
 // Pid returns the id of the process of the last start, which is the parent of all others.
 func (s *PostgresServer) Pid() int { return s.proc.Load().Pid }
 
-// Pause stops all its processes where they are, with SIGSTOP: connections stay open, new ones are taken by the kernel, and
-// nothing is answered. It does nothing to a server that does not run.
+// Pause stops all its processes where they are, with SIGSTOP: connections stay open, new ones are taken by the kernel,
+// and nothing is answered. It does nothing to a server that does not run.
 func (s *PostgresServer) Pause() {
 	p := s.proc.Load()
 	_ = p.Signal(sigStop) // first, so that it starts no more
@@ -240,8 +219,8 @@ func (s *PostgresServer) Resume() {
 	_ = p.Signal(sigCont)
 }
 
-// Kill ends all its processes with SIGKILL, also paused ones, and waits until they are gone: what the machine does when it
-// loses its power, but for the disk. It does nothing to a server that does not run.
+// Kill ends all its processes with SIGKILL, also paused ones, and waits until they are gone: what the machine does when
+// it loses its power, but for the disk. It does nothing to a server that does not run.
 func (s *PostgresServer) Kill() {
 	p := s.proc.Load()
 	if p == nil || s.killed {
@@ -265,8 +244,8 @@ func (s *PostgresServer) Kill() {
 	})
 }
 
-// Restart kills the server if it runs, and starts it again with the same port, directory and arguments. It waits until the
-// server has recovered and answers.
+// Restart kills the server if it runs, and starts it again with the same port, directory and arguments. It waits until
+// the server has recovered and answers.
 func (s *PostgresServer) Restart() error {
 	s.Kill()
 	for deadline := time.Now().Add(startLimit); ; {

@@ -21,6 +21,11 @@ type process struct {
 func startProcess(bin, dir string, log *os.File, args ...string) (*process, error) {
 	cmd := exec.Command(bin, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = dir, log, log, sysProcAttr()
+	return startCommand(cmd)
+}
+
+// startCommand starts cmd, and waits for its end.
+func startCommand(cmd *exec.Cmd) (*process, error) {
 	p := &process{exited: make(chan struct{})}
 	started := make(chan error)
 	go func() {

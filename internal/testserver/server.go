@@ -1,9 +1,10 @@
 // Package testserver starts the real servers that tests and benchmarks talk to, on free ports of 127.0.0.1, and
-// stops them by their process id. It needs redis-server 6.2 or newer in PATH, and nothing else.
+// stops them by their process id. It needs redis-server 6.2 or newer in PATH, and initdb and postgres there or in
+// /usr/lib/postgresql, and nothing else.
 //
-// [Redis], [RedisTLS], [RedisCluster] and [RedisSentinel] are for tests: they fail the test on an error and stop
-// the servers when it ends. Without redis-server they skip the test, or fail it if the environment says CI=true.
-// [StartRedis] is for programs. Start servers outside a testing/synctest bubble: they live in real time.
+// [Redis], [RedisTLS], [RedisCluster], [RedisSentinel] and [Postgres] are for tests: they fail the test on an error and
+// stop the servers when it ends. Without the program they skip the test, or fail it if the environment says CI=true.
+// [StartRedis] and [StartPostgres] are for programs. Start servers outside a testing/synctest bubble: they live in real time.
 package testserver
 
 import (

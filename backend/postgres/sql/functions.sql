@@ -1,28 +1,26 @@
--- What package backend does, for PostgreSQL: the twins of backend/rule.go and of the algorithms' files, under their names.
+-- What package backend does, for PostgreSQL: the twins of backend/rule.go and of the algorithms' files, under their
+-- names.
 --
 -- fits stands for a wait of 0. What only an answer needs, wait, remaining and reset, the caller works out of the reply
 -- with the Go functions, and checks the verdict by it.
 --
 -- Times are whole microseconds since 1970. Every number is below 2^53 in size: counts are below 1e15, periods below
--- 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill). Sums fit into a bigint;
--- a product is made in numeric unless a division has shown that it fits.
+-- 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill). Sums fit into a
+-- bigint; a product is made in numeric unless a division has shown that it fits.
 --
--- A state is {1, slot, slot, …}; 1 is the layout's version. A slot is
---
---   kind, count, period, burst, time, a, b
---
--- where the first four are the rule that it was written under, and the others
+-- A row has rules, a text of numbers: the layout's version, 1, and four for each slot: kind, count, period, burst, the
+-- rule that the slot was written under. Its state is the instant of the last write, three numbers for each slot, and
+-- the charges of all logs, in the order of the slots:
 --
 --   kind 0, token bucket:   when the bucket will be full; what that lacks, in 1/count of a microsecond; 0
 --   kind 1, sliding window: when the window began; units in it; units in the one before
---   kind 2, sliding log:    when the last charge was; units; the number n of charges: n pairs follow, time and units,
---                           oldest first
+--   kind 2, sliding log:    when the last charge was; units; the number n of charges: n pairs, time and units, oldest first
 --   kind 3, fixed window:   when the window began; units in it; 0
 --   kind -1, empty:         zeros
 --
--- A rule, as callers send it, is 8 numbers: kind, count, period, burst, and for a token bucket the spans that refill the
--- cost and the capacity: microseconds, 1/count of one, microseconds, 1/count of one. Kind 4 is unlimited, kind 5 blocks
--- everything.
+-- The functions work on {1, slot, slot, …}, where a slot is those seven numbers, and its log. A rule, as they see it,
+-- is 8 numbers: kind, count, period, burst, and for a token bucket the spans that refill the cost and the capacity:
+-- microseconds, 1/count of one, microseconds, 1/count of one. Kind 4 is unlimited, kind 5 blocks everything.
 
 -- mul_add_div returns the quotient and the remainder of (a*b + c) / d.
 CREATE FUNCTION {{mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
@@ -32,6 +30,97 @@ DECLARE
   q numeric := div(p, d);
 BEGIN
   RETURN ARRAY[q::bigint, (p - q * d)::bigint];
+END $$;
+
+-- slots returns the slots of a row, NULL if it is not one that a version of ours has written.
+CREATE FUNCTION {{slots}}(rules text, state bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  r bigint[];
+  n int;
+  at int; -- of state, where the next log begins
+  slots bigint[] := '{1}';
+BEGIN
+  IF (rules ~ '^1( -?[0-9]{1,15}){4,}$') IS NOT TRUE THEN
+    RETURN NULL;
+  END IF;
+  r := string_to_array(rules, ' ')::bigint[];
+  n := array_length(r, 1) / 4;
+  at := 3 * n + 2;
+  IF array_length(r, 1) <> 4 * n + 1 OR array_ndims(state) <> 1 OR array_lower(state, 1) <> 1 OR array_length(state, 1) < at - 1
+    OR array_position(state, NULL) IS NOT NULL
+  THEN
+    RETURN NULL;
+  END IF;
+  FOR i IN 1..n LOOP
+    slots := slots || r[4*i-2:4*i+1] || state[3*i-1:3*i+1];
+    IF r[4*i-2] = 2 THEN
+      IF state[3*i+1] NOT BETWEEN 0 AND 100000000 THEN
+        RETURN NULL;
+      END IF;
+      slots := slots || state[at : at + 2 * state[3*i+1] - 1];
+      at := at + 2 * state[3*i+1];
+    END IF;
+  END LOOP;
+  IF at <> array_length(state, 1) + 1 THEN
+    RETURN NULL;
+  END IF;
+  RETURN slots;
+END $$;
+
+-- rules_of returns the rules of a row with these slots.
+CREATE FUNCTION {{rules_of}}(slots bigint[]) RETURNS text
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 2;
+  rules bigint[] := '{1}';
+BEGIN
+  WHILE at <= array_length(slots, 1) LOOP
+    rules := rules || slots[at:at+3];
+    at := at + 7 + (CASE WHEN slots[at] = 2 THEN 2 * slots[at+6] ELSE 0 END);
+  END LOOP;
+  RETURN array_to_string(rules, ' ');
+END $$;
+
+-- state_of returns the state of a row with these slots.
+CREATE FUNCTION {{state_of}}(slots bigint[], now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 2;
+  state bigint[] := ARRAY[now];
+  logs bigint[] := '{}';
+BEGIN
+  WHILE at <= array_length(slots, 1) LOOP
+    state := state || slots[at+4:at+6];
+    IF slots[at] = 2 THEN
+      logs := logs || slots[at + 7 : at + 6 + 2 * slots[at+6]];
+      at := at + 2 * slots[at+6];
+    END IF;
+    at := at + 7;
+  END LOOP;
+  RETURN state || logs;
+END $$;
+
+-- numbers returns the rules that a caller sends, each in 8 numbers.
+CREATE FUNCTION {{numbers}}(rules text, cost bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  r bigint[] := string_to_array(rules, ' ')::bigint[];
+  asked bigint := greatest(cost, 1); -- a look asks for one unit
+  capacity bigint;
+  numbers bigint[] := '{}';
+BEGIN
+  FOR i IN 2..array_length(r, 1) BY 4 LOOP
+    numbers := numbers || r[i:i+3];
+    IF r[i] = 0 THEN
+      capacity := CASE WHEN r[i+3] > 0 THEN r[i+3] ELSE r[i+1] END;
+      numbers := numbers || CASE WHEN asked <= capacity THEN {{mul_add_div}}(asked, r[i+2], 0, r[i+1])
+        ELSE ARRAY[4000000000000000, 0] END || {{mul_add_div}}(capacity, r[i+2], 0, r[i+1]); -- more than any bucket takes to fill
+    ELSE
+      numbers := numbers || '{0,0,0,0}'::bigint[];
+    END IF;
+  END LOOP;
+  RETURN numbers;
 END $$;
 
 -- token_bucket_carry returns a debt under another rule for the units that {us, num} stands for under this one, and 1 if
@@ -128,8 +217,8 @@ BEGIN
   RETURN ARRAY[changed, 1, rule[2], rule[3], 0, now - age, used, prev];
 END $$;
 
--- sliding_log_load drops what is out of the window, and carries the rest over. Where charges are more than the limit has
--- room for, the oldest go: they would be free first.
+-- sliding_log_load drops what is out of the window, and carries the rest over. Where charges are more than the limit
+-- has room for, the oldest go: they would be free first.
 CREATE FUNCTION {{sliding_log_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -145,7 +234,7 @@ BEGIN
     used := used - slot[first + 1];
     first := first + 2;
   END LOOP;
-  IF first > last THEN
+  IF first > last OR used <= 0 THEN
     RETURN ARRAY[0, 2, rule[2], rule[3], 0, now, 0, 0];
   END IF;
   IF slot[3] <> rule[3] OR slot[last - 1] > now THEN -- charges keep their relative age; those from the future are new
@@ -215,7 +304,8 @@ BEGIN
   END CASE;
 END $$;
 
--- slot_at returns the slot that begins at a place of a state, or NULL if it is not one that a version of ours has written.
+-- slot_at returns the slot that begins at a place of a state, or NULL if it is not one that a version of ours has
+-- written.
 CREATE FUNCTION {{slot_at}}(state bigint[], at int) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -260,9 +350,9 @@ BEGIN
   RETURN last;
 END $$;
 
--- decide is Take without the store. It returns the verdict, the time, when the state expires, and the state to be written.
--- The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and a limit that changed
--- has to be written all the same; -1 if the state is not ours.
+-- decide is Take without the store. It returns the verdict, the time, when the state expires, and the state to be
+-- written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and a limit
+-- that changed has to be written all the same; -1 if the state is not ours.
 CREATE FUNCTION {{decide}}(state bigint[], cost bigint, rules bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -271,6 +361,7 @@ DECLARE
   at int := 2; -- of state, where the next slot begins
   fits bool := true;
   last bigint := 0; -- when the charged state expires
+  kept bool := false; -- it has a slot of a limit that is not passed now
   charged bigint[] := '{1}'; -- the state if cost is charged
   carried bigint[]; -- the state if it is not, NULL as long as no limit has changed
   slot bigint[];
@@ -284,9 +375,6 @@ DECLARE
   b bigint;
   room bigint;
 BEGIN
-  IF size > 0 AND state[1] <> 1 THEN
-    RETURN ARRAY[-1, now, 0];
-  END IF;
   FOR r IN 1..array_length(rules, 1) BY 8 LOOP
     kind := rules[r];
     count := rules[r+1];
@@ -349,6 +437,7 @@ BEGIN
     ELSIF kind > 3 THEN
       fits := fits AND kind = 4;
       charged := charged || coalesce(slot, '{-1,0,0,0,0,0,0}');
+      kept := kept OR slot IS NOT NULL;
     ELSE
       room := count - a - asked;
       fits := fits AND room >= 0;
@@ -376,8 +465,8 @@ BEGIN
     END IF;
   END LOOP;
   IF fits AND cost > 0 THEN
-    IF at <= size THEN -- limits that there were once
-      charged := charged || state[at:];
+    charged := charged || state[at:]; -- limits that there were once
+    IF kept OR at <= size THEN
       last := greatest(last, {{expiry}}(charged));
     END IF;
     RETURN ARRAY[1, now, last] || charged;
@@ -388,8 +477,8 @@ BEGIN
   RETURN ARRAY[0, now, 0];
 END $$;
 
--- summary returns decide's reply with as much of each log as an answer needs: the oldest charges, as far as they have to
--- expire for cost to fit, and the last, which stands for those in between too. n of the slot is their number.
+-- summary returns decide's reply with as much of each log as an answer needs: the oldest charges, as far as they have
+-- to expire for cost to fit, and the last, which stands for those in between too. n of the slot is their number.
 CREATE FUNCTION {{summary}}(reply bigint[], cost bigint, rules bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -427,7 +516,7 @@ BEGIN
     IF next <= last THEN
       log := log || reply[last:last+1];
     END IF;
-    summed := summed || reply[at:at+4] || ARRAY[used, array_length(log, 1) / 2] || log;
+    summed := summed || reply[at:at+4] || ARRAY[used, coalesce(array_length(log, 1), 0) / 2] || log;
     at := last + 2;
   END LOOP;
   RETURN summed;
@@ -435,8 +524,8 @@ END $$;
 
 -- The refund functions return a loaded slot without cost, which was charged at an instant, NULL if there was nothing.
 
--- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket fills
--- has been refilled since, and gives nothing back.
+-- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket
+-- fills has been refilled since, and gives nothing back.
 CREATE FUNCTION {{token_bucket_refund}}(slot bigint[], span bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -523,11 +612,7 @@ DECLARE
   slot bigint[];
   loaded bigint[];
   span bigint[];
-
 BEGIN
-  IF state[1] <> 1 THEN
-    RETURN '{-1}';
-  END IF;
   WHILE at <= array_length(state, 1) LOOP
     slot := {{slot_at}}(state, at);
     IF slot IS NULL THEN
@@ -557,59 +642,85 @@ END $$;
 
 -- micros is the database's clock.
 CREATE FUNCTION {{micros}}() RETURNS bigint
-LANGUAGE sql VOLATILE AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$;
+LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint $$;
 
--- take decides for the limits of one key and charges all of them or none. It returns decide's reply, with the state as it
--- is now. What is refused without a look at a row's lock is so by what was committed last: nothing is written or locked.
+-- take decides for the limits of one key and charges all of them or none. It returns decide's reply, with the slots as
+-- they are now.
 --
--- The first try locks nothing until it writes, and writes only if the row is as it was read. If it is not, the second
--- reads it under its lock, and with the time at which it had that. wait is how many ms either waits for a lock.
--- clock stands for the database's in tests.
-CREATE FUNCTION {{take}}(k text, cost bigint, rules bigint[], wait bigint, clock bigint) RETURNS bigint[]
+-- The first try locks nothing until it writes, and writes only if the row is as it was read: so what is refused is so
+-- by what was committed last, and no row is locked or written for it. If the row changed in between, or appeared, the
+-- next try reads it under its lock, and decides by the time at which it had that. clock stands for the database's in
+-- tests.
+--
+-- tried says that a statement has tried already, and has the row locked. If that stands under the same rules, there was
+-- no room: the reply is 3, the time, and the row's state without the instant of the last write, for the caller to find
+-- the same.
+CREATE FUNCTION {{take}}(k text, rules text, cost bigint, clock bigint, tried bool) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+  r bigint[];
+  old_rules text;
   old bigint[];
+  slots bigint[];
+  new bigint[];
   reply bigint[];
+  now bigint;
   locked bool := false;
 BEGIN
-  SELECT t.state INTO old FROM {{table}} t WHERE t.key = k;
+  SELECT t.rules, t.state INTO old_rules, old FROM {{table}} t WHERE t.key = k;
+  IF tried AND old_rules = rules THEN
+    RETURN ARRAY[3, coalesce(clock, {{micros}}())] || old[2:];
+  END IF;
+  r := {{numbers}}(rules, cost);
   LOOP
-    reply := {{decide}}(old, cost, rules, coalesce(clock, {{micros}}()));
+    now := coalesce(clock, {{micros}}());
+    slots := {{slots}}(old_rules, old);
+    IF old IS NOT NULL AND slots IS NULL THEN
+      RETURN ARRAY[-1, now, 0];
+    END IF;
+    reply := {{decide}}(slots, cost, r, now);
     IF reply[1] <= 0 THEN
-      reply := reply || old;
+      reply := reply || slots;
       EXIT;
     END IF;
+    new := reply[4:];
     IF old IS NULL THEN
-      INSERT INTO {{table}} (key, expires, state) VALUES (k, reply[3], reply[4:]) ON CONFLICT DO NOTHING;
-    ELSIF locked THEN
-      UPDATE {{table}} t SET expires = reply[3], state = reply[4:] WHERE t.key = k;
+      INSERT INTO {{table}} (key, rules, expires, state) VALUES (k, {{rules_of}}(new), reply[3], {{state_of}}(new, now)) ON CONFLICT DO NOTHING;
     ELSE
-      UPDATE {{table}} t SET expires = reply[3], state = reply[4:] WHERE t.key = k AND t.state = old;
+      UPDATE {{table}} t SET rules = {{rules_of}}(new), expires = reply[3], state = {{state_of}}(new, now)
+      WHERE t.key = k AND (locked OR t.state = old AND t.rules = old_rules);
     END IF;
     EXIT WHEN FOUND;
-    SELECT t.state INTO old FROM {{table}} t WHERE t.key = k FOR UPDATE;
+    SELECT t.rules, t.state INTO old_rules, old FROM {{table}} t WHERE t.key = k FOR UPDATE;
     locked := FOUND;
   END LOOP;
-  IF 2 = ANY (reply) THEN
-    reply := {{summary}}(reply, cost, rules);
+  IF rules LIKE '% 2 %' THEN
+    reply := {{summary}}(reply, cost, r);
   END IF;
   RETURN reply;
 END $$;
 
--- refund gives back what a take charged. It returns 1 if anything was given back, 0 if not, -1 if the state is not ours.
-CREATE FUNCTION {{refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, wait bigint, clock bigint) RETURNS bigint
+-- refund gives back what a take charged to slots of these kinds. It returns 1 if anything was given back, 0 if not, -1
+-- if the row is not ours.
+CREATE FUNCTION {{refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, clock bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   now bigint;
   last bigint;
+  old_rules text;
+  old bigint[];
   new bigint[];
 BEGIN
-  SELECT t.state INTO new FROM {{table}} t WHERE t.key = k FOR UPDATE;
+  SELECT t.rules, t.state INTO old_rules, old FROM {{table}} t WHERE t.key = k FOR UPDATE;
   IF NOT FOUND THEN
     RETURN 0;
   END IF;
   now := coalesce(clock, {{micros}}());
-  new := {{refunded}}(new, charged_at, kinds, cost, now);
+  old := {{slots}}(old_rules, old);
+  IF old IS NULL THEN
+    RETURN -1;
+  END IF;
+  new := {{refunded}}(old, charged_at, kinds, cost, now);
   IF new IS NULL THEN
     RETURN 0;
   ELSIF new[1] < 0 THEN
@@ -617,7 +728,7 @@ BEGIN
   END IF;
   last := {{expiry}}(new);
   IF last > now THEN
-    UPDATE {{table}} t SET expires = last, state = new WHERE t.key = k;
+    UPDATE {{table}} t SET rules = {{rules_of}}(new), expires = last, state = {{state_of}}(new, now) WHERE t.key = k;
   ELSE
     DELETE FROM {{table}} t WHERE t.key = k;
   END IF;

@@ -1,0 +1,150 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/postgres"
+)
+
+// Many instances may start at once, and again, by whatever default isolation and in every mode of pgx.
+func TestMigrateAtOnce(t *testing.T) {
+	url := serverURL(t)
+	for i, change := range []func(*pgxpool.Config){
+		nil, mode(pgx.QueryExecModeSimpleProtocol), mode(pgx.QueryExecModeExec),
+		func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_isolation"] = "serializable" },
+	} {
+		pool := newPool(t, url, 20, change)
+		opts := []postgres.Option{postgres.WithSchema(fmt.Sprint("at once ", i)), postgres.WithTimeout(10 * time.Second)}
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				assert.NoError(t, postgres.Migrate(context.Background(), pool, opts...))
+			}()
+		}
+		wg.Wait()
+		b := postgres.New(pool, opts...)
+		fixed := hourly.WithAlgorithm(backend.FixedWindow)
+		res, err := b.Take(t.Context(), "k", 4, fixed)
+		require.NoError(t, err)
+		require.True(t, res.Allowed)
+		require.NoError(t, postgres.Migrate(t.Context(), pool, opts...))
+		res, err = b.Take(t.Context(), "k", 1, fixed)
+		require.NoError(t, err)
+		require.Equal(t, hourly.Count-5, res.Remaining, "migrating again keeps what is there")
+	}
+}
+
+// Names are taken as they are, whatever they hold.
+func TestNames(t *testing.T) {
+	pool := newPool(t, serverURL(t), 2, nil)
+	_, err := pool.Exec(t.Context(), "CREATE TABLE precious (x int)")
+	require.NoError(t, err)
+	defer func() { _, _ = pool.Exec(context.Background(), "DROP TABLE precious") }()
+	for i, name := range []string{
+		"Capitals", "a b", "select", `"`, `""`, "'", "''", `\`, `\'`, "a.b", "$$", "$ginlimit$", "$1", "{{take}}", "%s", "é", "--", "/*", "😀",
+		`"; DROP TABLE precious; --`, `'; DROP TABLE precious; --`, `$$; DROP TABLE precious; --`, strings.Repeat("x", 36),
+	} {
+		for _, opts := range [][]postgres.Option{
+			{postgres.WithTable(name), postgres.WithSchema(fmt.Sprint("names", i))},
+			{postgres.WithSchema(name)},
+			{postgres.WithSchema(name), postgres.WithTable(name)},
+		} {
+			opts = append(opts, postgres.WithTimeout(10*time.Second))
+			require.NoError(t, postgres.Migrate(t.Context(), pool, opts...), "%q", name)
+			require.NoError(t, postgres.Migrate(t.Context(), pool, opts...), "%q", name)
+			b := postgres.New(pool, opts...)
+			for _, a := range []backend.Algorithm{backend.TokenBucket, backend.SlidingLog} {
+				res, err := take(b, "k", hourly.WithAlgorithm(a))
+				require.NoError(t, err, "%q", name)
+				require.True(t, res.Allowed)
+				require.NoError(t, b.Refund(t.Context(), "k", res, 1, hourly.WithAlgorithm(a)))
+			}
+			_, err := b.Sweep(t.Context())
+			require.NoError(t, err, "%q", name)
+			require.NoError(t, b.Reset(t.Context(), "k"), "%q", name)
+		}
+	}
+	_, err = pool.Exec(t.Context(), "SELECT FROM precious")
+	require.NoError(t, err)
+}
+
+// Tables of two names do not share anything.
+func TestTablesAreApart(t *testing.T) {
+	pool := newPool(t, serverURL(t), 2, nil)
+	one, two := postgres.New(pool, newTable(t, pool)...), postgres.New(pool, newTable(t, pool)...)
+	limit := backend.Limit{Count: 1, Period: time.Hour}
+	for _, b := range []backend.Backend{one, two} {
+		res, err := take(b, "k", limit)
+		require.NoError(t, err)
+		require.True(t, res.Allowed)
+	}
+}
+
+// A schema of a later version is left alone; it is an error only if that version says that this one is too old for it.
+func TestLaterVersion(t *testing.T) {
+	pool := newPool(t, serverURL(t), 2, nil)
+	opts := []postgres.Option{postgres.WithTable("later"), postgres.WithTimeout(10 * time.Second)}
+	require.NoError(t, postgres.Migrate(t.Context(), pool, opts...))
+	set := func(version, oldest int) {
+		tag, err := pool.Exec(t.Context(), "UPDATE later_schema SET version = $1, oldest = $2", version, oldest)
+		require.NoError(t, err)
+		require.Equal(t, int64(1), tag.RowsAffected())
+	}
+	set(7, 1)
+	require.NoError(t, postgres.Migrate(t.Context(), pool, opts...))
+	_, err := take(postgres.New(pool, opts...), "k", hourly)
+	require.NoError(t, err)
+	set(7, 2)
+	err = postgres.Migrate(t.Context(), pool, opts...)
+	require.ErrorIs(t, err, postgres.ErrTooOld)
+	require.Contains(t, err.Error(), "update this application")
+}
+
+// The table is UNLOGGED unless asked otherwise, and has no index but the key's.
+func TestTable(t *testing.T) {
+	pool := newPool(t, serverURL(t), 1, nil)
+	for kind, opts := range map[string][]postgres.Option{"u": nil, "p": {postgres.WithLogged()}} {
+		b := postgres.New(pool, newTable(t, pool, opts...)...)
+		var persistence string
+		var indexes int
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT relpersistence::text, (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) FROM pg_class c WHERE oid = $1::text::regclass",
+			postgres.Table(b)).Scan(&persistence, &indexes))
+		require.Equal(t, kind, persistence)
+		require.Equal(t, 1, indexes)
+	}
+}
+
+func TestInvalidOptions(t *testing.T) {
+	pool, err := pgxpool.New(t.Context(), "postgres://u@127.0.0.1:1/d")
+	require.NoError(t, err)
+	defer pool.Close()
+	for text, opt := range map[string]postgres.Option{
+		"WithTable":   postgres.WithTable(""),
+		"36 bytes":    postgres.WithTable(strings.Repeat("x", 37)),
+		"UTF-8":       postgres.WithTable("\xff"),
+		"NUL":         postgres.WithTable("a\x00b"),
+		"WithSchema":  postgres.WithSchema(""),
+		"1ms to 1m":   postgres.WithTimeout(0),
+		"WithTimeout": postgres.WithTimeout(time.Hour),
+		"WithSweep":   postgres.WithSweep(-1),
+	} {
+		require.PanicsWithError(t, postgres.Migrate(t.Context(), pool, opt).Error(), func() { postgres.New(pool, opt) })
+		require.ErrorContains(t, postgres.Migrate(t.Context(), pool, opt), text)
+		require.Regexp(t, "^ginlimit: postgres", postgres.Migrate(t.Context(), pool, opt).Error())
+	}
+	require.Panics(t, func() { postgres.New(nil) })
+	require.ErrorContains(t, postgres.Migrate(t.Context(), nil), "the pool is nil")
+}

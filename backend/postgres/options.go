@@ -1,0 +1,146 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise.
+const DefaultTimeout = 100 * time.Millisecond
+
+// DefaultSweep is the number of decisions after which a Backend looks for expired rows, see [WithSweep].
+const DefaultSweep = 500
+
+// Option changes a default of [New] and [Migrate], which have to be given the same schema and table. One that is not
+// valid is refused.
+type Option func(*config) error
+
+type config struct {
+	names
+	timeout time.Duration
+	every   int64
+	logged  bool
+	logger  *slog.Logger
+}
+
+func defaults() config {
+	return config{names: newNames("public", "ginlimit"), timeout: DefaultTimeout, every: DefaultSweep}
+}
+
+func (c *config) log() *slog.Logger {
+	if c.logger == nil {
+		return slog.Default()
+	}
+	return c.logger
+}
+
+func (c *config) apply(opts []Option) error {
+	for _, opt := range opts {
+		if err := opt(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names are those of the objects in the database, fit to stand in a statement.
+type names struct {
+	schema, name string // as given
+	table        string // quoted, with the schema
+}
+
+func newNames(schema, name string) names {
+	return names{schema, name, pgx.Identifier{schema, name}.Sanitize()}
+}
+
+// function returns the quoted name of a function of this version, which others do not change.
+func (n names) function(name string) string {
+	return pgx.Identifier{n.schema, n.name + "_" + name + "_v" + layout}.Sanitize()
+}
+
+// versions returns the quoted name of the table that says which version of the schema there is.
+func (n names) versions() string { return pgx.Identifier{n.schema, n.name + "_schema"}.Sanitize() }
+
+// maxName leaves room for the longest suffix in the 63 bytes of a name.
+const maxName = 36
+
+func checkName(option, name string) error {
+	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+		return fmt.Errorf("ginlimit: postgres.%s(%q): use 1 to %d bytes of UTF-8 without NUL", option, name, maxName)
+	}
+	return nil
+}
+
+// WithTable sets the name of the table, with which those of its functions begin too; the default is "ginlimit".
+// Applications that share a schema and use the same names for their limiters need different tables. It is 1 to 36
+// bytes, taken as it is: capitals stay capitals.
+func WithTable(name string) Option {
+	return func(c *config) error {
+		c.names = newNames(c.schema, name)
+		return checkName("WithTable", name)
+	}
+}
+
+// WithSchema sets the schema of the table; the default is "public", whatever the search path is. [Migrate] makes it if
+// it is missing. It is 1 to 36 bytes, taken as it is.
+func WithSchema(name string) Option {
+	return func(c *config) error {
+		c.names = newNames(name, c.name)
+		return checkName("WithSchema", name)
+	}
+}
+
+// WithTimeout sets the time budget of one decision, whatever the database does; the default is [DefaultTimeout].
+// Waiting for a connection of the pool is part of it. A context that ends earlier prevails. A call may get up to a
+// tenth less.
+func WithTimeout(d time.Duration) Option {
+	return func(c *config) error {
+		if d < time.Millisecond || d > time.Minute {
+			return fmt.Errorf("ginlimit: postgres.WithTimeout(%v): use 1ms to 1m", d)
+		}
+		c.timeout = d
+		return nil
+	}
+}
+
+// WithSweep sets the number of decisions after which a Backend looks through a small part of the table for expired
+// rows; the default is [DefaultSweep], and 0 turns it off, so that only [Backend.Sweep] deletes them. Half as many
+// decisions keep half as many expired rows, and cost twice the work.
+func WithSweep(decisions int) Option {
+	return func(c *config) error {
+		if decisions < 0 {
+			return fmt.Errorf("ginlimit: postgres.WithSweep(%d): use 0 to turn it off, or a number of decisions", decisions)
+		}
+		c.every = int64(decisions)
+		return nil
+	}
+}
+
+// WithLogged makes [Migrate] create a table that survives a crash of the server and is on its standbys, instead of an
+// UNLOGGED one, which is empty after a crash or a failover. Each charge then writes to the write-ahead log, and waits
+// for the disk unless synchronous_commit is off. It changes nothing for a table that is there: ALTER TABLE … SET LOGGED
+// does.
+func WithLogged() Option {
+	return func(c *config) error {
+		c.logged = true
+		return nil
+	}
+}
+
+// WithLogger sets where a Backend says that the database does not answer, and that it answers again; the default is
+// slog.Default().
+func WithLogger(l *slog.Logger) Option {
+	return func(c *config) error {
+		if l == nil {
+			return errors.New("ginlimit: postgres.WithLogger(nil): leave the option out to use slog.Default()")
+		}
+		c.logger = l
+		return nil
+	}
+}

@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"math"
+	"math/bits"
+	"slices"
+	"strconv"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/plans"
+)
+
+// layout is the version of the layout of a row, with which its rules begin.
+const layout = "1"
+
+// plan is a list of limits with everything worked out that a call under them needs.
+type plan struct {
+	limits []backend.Limit
+	rules  []*backend.Rule
+	text   string // the rules, as a row names them
+	shape  string // which statement decides at once, see statements.take; "" if only the function can
+	logs   bool   // a row can be long
+	one    []any  // the arguments of the shape for a cost of 1
+}
+
+// is reports whether p was made of limits, whatever their names.
+func (p *plan) is(limits []backend.Limit) bool { return plans.Decide(p.rules, limits) }
+
+// The kinds of slots, as rows and functions.sql name them.
+const (
+	empty     = -1
+	unlimited = 4
+	blocked   = 5
+)
+
+// kindOf returns the kind of a limit's slot: that of its algorithm, or that of a limit that keeps no state.
+func kindOf(l *backend.Limit) int64 {
+	switch {
+	case l.IsUnlimited():
+		return unlimited
+	case l.Count == 0:
+		return blocked
+	default:
+		return int64(l.Algorithm)
+	}
+}
+
+func stateless(l *backend.Limit) bool { return l.Count == 0 || l.IsUnlimited() }
+
+// maxQuick is the largest number of limits that a statement of its own decides for.
+const maxQuick = 4
+
+func newPlan(limits []backend.Limit) (*plan, error) {
+	p := &plan{limits: slices.Clone(limits)}
+	text := []byte(layout)
+	quick := len(limits) <= maxQuick
+	var shape []byte
+	for i := range limits {
+		l := &limits[i]
+		r, err := backend.NewRule(*l)
+		if err != nil {
+			return nil, err
+		}
+		p.rules = append(p.rules, r)
+		numbers := [...]int64{kindOf(l), l.Count, l.Period.Microseconds(), l.Burst}
+		if stateless(l) {
+			numbers = [...]int64{kindOf(l), 0, 0, 0}
+		}
+		for _, n := range numbers {
+			text = strconv.AppendInt(append(text, ' '), n, 10)
+		}
+		p.logs = p.logs || kindOf(l) == int64(backend.SlidingLog)
+		letter := shapeOf(l)
+		quick = quick && letter != 0
+		shape = append(shape, letter)
+	}
+	p.text = string(text)
+	if quick {
+		p.shape = string(shape)
+		p.one, _ = p.args(1)
+	}
+	return p, nil
+}
+
+// shapeOf returns the letter of a limit in a shape, 0 if there is none: w is a token bucket whose spans are whole
+// microseconds, t any other, f a fixed window, s a sliding window whose products fit into a bigint.
+func shapeOf(l *backend.Limit) byte {
+	switch kindOf(l) {
+	case int64(backend.TokenBucket):
+		if _, num := spanOf(l, 1); num == 0 {
+			return 'w'
+		}
+		return 't'
+	case int64(backend.FixedWindow):
+		return 'f'
+	case int64(backend.SlidingWindow):
+		if hi, lo := bits.Mul64(uint64(l.Count), uint64(l.Period.Microseconds())); hi == 0 && lo <= math.MaxInt64 {
+			return 's'
+		}
+	}
+	return 0
+}
+
+// args returns the arguments of the shape for a cost, and whether the shape can decide for it: not above a capacity.
+func (p *plan) args(cost int64) ([]any, bool) {
+	if cost == 1 && p.one != nil {
+		return p.one, true
+	}
+	args := make([]any, 0, 4*len(p.limits))
+	for i := range p.limits {
+		l := &p.limits[i]
+		if cost > l.Capacity() {
+			return nil, false
+		}
+		switch p.shape[i] {
+		case 'w':
+			us, _ := spanOf(l, cost)
+			full, _ := spanOf(l, l.Capacity())
+			args = append(args, us, full)
+		case 't':
+			us, num := spanOf(l, cost)
+			full, _ := spanOf(l, l.Capacity())
+			args = append(args, us, num, full, l.Count)
+		default:
+			args = append(args, l.Count, l.Period.Microseconds())
+		}
+	}
+	return args, true
+}
+
+// spanOf returns the time in which a bucket refills units, at most its capacity: microseconds, and 1/Count of one.
+// Validate has made sure that it fits.
+func spanOf(l *backend.Limit, units int64) (us, num int64) {
+	hi, lo := bits.Mul64(uint64(units), uint64(l.Period.Microseconds()))
+	q, r := bits.Div64(hi, lo, uint64(l.Count))
+	return int64(q), int64(r)
+}

@@ -1,0 +1,277 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/postgres"
+)
+
+var everyAlgorithm = []backend.Algorithm{backend.TokenBucket, backend.SlidingWindow, backend.SlidingLog, backend.FixedWindow}
+
+// row is one of the table.
+type row struct {
+	rules, state string
+	expires      int64
+}
+
+// rows reads and writes those of a table.
+type rows struct {
+	*testing.T
+	pool  *pgxpool.Pool
+	table string
+}
+
+func (r rows) get(key string) (got row) {
+	r.Helper()
+	err := r.pool.QueryRow(r.Context(), "SELECT rules, state::text, expires FROM "+r.table+" WHERE key = $1", postgres.StateKey(key)).Scan(&got.rules, &got.state, &got.expires)
+	require.NoError(r, err)
+	return got
+}
+
+func (r rows) put(key string, to row) {
+	r.Helper()
+	_, err := r.pool.Exec(r.Context(), "INSERT INTO "+r.table+" (key, rules, state, expires) VALUES ($1, $2, $3::text::bigint[], $4)"+
+		" ON CONFLICT (key) DO UPDATE SET rules = excluded.rules, state = excluded.state, expires = excluded.expires",
+		postgres.StateKey(key), to.rules, to.state, to.expires)
+	require.NoError(r, err)
+}
+
+func (r rows) count() (n int64) {
+	r.Helper()
+	require.NoError(r, r.pool.QueryRow(r.Context(), "SELECT count(*) FROM "+r.table).Scan(&n))
+	return n
+}
+
+// A row that is not ours, or of a later version, is an error, and is never overwritten; Reset makes room.
+func TestForeignRow(t *testing.T) {
+	pool := newPool(t, serverURL(t), 2, nil)
+	b := postgres.New(pool, newTable(t, pool)...)
+	table := rows{t, pool, postgres.Table(b)}
+	const us = 1_795_280_872_773_806
+	for name, foreign := range map[string]row{
+		"later version":  {"2 0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+		"empty":          {"", "{}", 0},
+		"word":           {"hello", "{1}", 0},
+		"no slots":       {"1", "{5}", 0},
+		"short state":    {"1 0 100 60000000 0", fmt.Sprintf("{%d,%d}", us, us), us},
+		"long state":     {"1 0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0,1}", us, us), us},
+		"empty state":    {"1 0 100 60000000 0", "{}", us},
+		"NULL":           {"1 0 100 60000000 0", fmt.Sprintf("{%d,%d,NULL,0}", us, us), us},
+		"matrix":         {"1 0 100 60000000 0", "{{1,2},{3,4}}", us},
+		"lower bound":    {"1 0 100 60000000 0", fmt.Sprintf("[0:3]={%d,%d,0,0}", us, us), us},
+		"negative":       {"1 0 100 60000000 0", fmt.Sprintf("{%d,%d,-1,0}", us, us), us},
+		"huge":           {"1 0 100 60000000 0", fmt.Sprintf("{%d,9223372036854775807,0,0}", us), us},
+		"least":          {"1 0 100 60000000 0", fmt.Sprintf("{%d,-9223372036854775808,0,0}", us), us},
+		"part of a µs":   {"1 0 100 60000000 0", fmt.Sprintf("{%d,%d,100,0}", us, us), us},
+		"count of 0":     {"1 0 0 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+		"period of 0":    {"1 0 100 0 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+		"unknown kind":   {"1 9 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+		"huge use":       {"1 3 100 60000000 0", fmt.Sprintf("{%d,%d,9999999999999999,0}", us, us), us},
+		"part of a log":  {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,2,%d,1}", us, us, us), us},
+		"negative log":   {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,-1}", us, us), us},
+		"huge log":       {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,999999999999999}", us, us), us},
+		"text after it":  {"1 0 100 60000000 0 and more", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+		"half a rule":    {"1 0 100 60000000 0 0 1", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+		"double spaces":  {"1  0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+		"leading spaces": {" 1 0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
+	} {
+		for _, a := range everyAlgorithm {
+			t.Run(name+"/"+a.String(), func(t *testing.T) {
+				table.T = t
+				limit := backend.Limit{Count: 100, Period: time.Minute, Algorithm: a}
+				table.put("k", foreign)
+				written := table.get("k")
+				for range 2 {
+					for _, cost := range []int64{0, 1, 2, 200} {
+						res, err := b.Take(t.Context(), "k", cost, limit)
+						if err == nil { // it says nothing to this limit
+							require.LessOrEqual(t, res.Remaining, res.Limit.Capacity())
+							require.GreaterOrEqual(t, res.Remaining, int64(0))
+							require.NotContains(t, []string{"later version", "empty", "word"}, name)
+							continue
+						}
+						require.ErrorIs(t, err, backend.ErrUnavailable)
+						require.ErrorIs(t, err, postgres.ErrForeign)
+						require.Equal(t, written, table.get("k"))
+					}
+				}
+				if err := b.Refund(t.Context(), "k", backend.Result{Allowed: true, At: time.Now()}, 1, limit); err != nil {
+					require.ErrorIs(t, err, postgres.ErrForeign)
+				}
+				require.NoError(t, b.Reset(t.Context(), "k"))
+				res, err := b.Take(t.Context(), "k", 1, limit)
+				require.NoError(t, err)
+				require.True(t, res.Allowed)
+				require.NoError(t, b.Reset(t.Context(), "k"))
+			})
+		}
+	}
+}
+
+// Whatever stands in a row, a decision fails as it should, or answers within the limits.
+func TestMutatedRow(t *testing.T) {
+	pool := newPool(t, serverURL(t), 2, nil)
+	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(0))...)
+	table := rows{t, pool, postgres.Table(b)}
+	var sets [][]backend.Limit
+	for _, a := range everyAlgorithm {
+		sets = append(sets, []backend.Limit{{Count: 7, Period: time.Second, Algorithm: a}}, []backend.Limit{hourly, {Count: 100, Period: time.Minute, Algorithm: a}})
+	}
+	var ours []row
+	var charges []backend.Result
+	for i, limits := range sets {
+		for cost := int64(1); cost < 4; cost++ {
+			res, err := b.Take(t.Context(), fmt.Sprint(i), cost, limits...)
+			require.NoError(t, err)
+			charges = append(charges, res)
+			ours = append(ours, table.get(fmt.Sprint(i)))
+		}
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	numbers := []string{"0", "-1", "1", "2", "3", "99", "1000000", "999999999999999", "9007199254740993", "9223372036854775807", "-9223372036854775808", "NULL"}
+	decided, rounds := 0, 400
+	for range rounds {
+		i := r.IntN(len(ours))
+		to := ours[i]
+		fields, rules := strings.Split(strings.Trim(to.state, "{}"), ","), strings.Split(to.rules, " ")
+		for range 1 + r.IntN(2) {
+			at := r.IntN(len(fields))
+			switch r.IntN(5) {
+			case 0:
+				fields = append(fields[:at:at], fields[min(len(fields), at+1):]...)
+			case 1:
+				fields = append(fields[:at:at], append([]string{numbers[r.IntN(len(numbers))]}, fields[at:]...)...)
+			case 2, 3:
+				fields[at] = numbers[r.IntN(len(numbers))]
+			default:
+				rules[r.IntN(len(rules))] = numbers[r.IntN(len(numbers))]
+			}
+			if len(fields) == 0 {
+				break
+			}
+		}
+		to.state, to.rules = "{"+strings.Join(fields, ",")+"}", strings.Join(rules, " ")
+		limits := sets[i/3]
+		if r.IntN(4) == 0 {
+			limits = sets[r.IntN(len(sets))]
+		}
+		table.put("k", to)
+		for _, cost := range []int64{0, 1 + r.Int64N(5)} {
+			res, err := b.Take(t.Context(), "k", cost, limits...)
+			why := fmt.Sprintf("cost %d, %v, %v: %v, %v", cost, limits, to, res, err)
+			if err != nil {
+				require.ErrorIs(t, err, backend.ErrUnavailable, why)
+				require.ErrorIs(t, err, postgres.ErrForeign, why)
+				continue
+			}
+			decided++
+			require.GreaterOrEqual(t, res.Remaining, int64(0), why)
+			require.LessOrEqual(t, res.Remaining, res.Limit.Capacity(), why)
+			require.LessOrEqual(t, max(res.RetryAfter, res.ResetAfter), 2*res.Limit.Period+time.Microsecond, why)
+		}
+		table.put("k", to)
+		if err := b.Refund(t.Context(), "k", charges[i], 1, limits...); err != nil {
+			require.ErrorIs(t, err, postgres.ErrForeign, "refund, %v", to)
+		}
+	}
+	assert.Greater(t, decided, rounds/10)
+	assert.Less(t, decided, 2*rounds*9/10)
+}
+
+// A sweep deletes what has expired, also where it is not asked, and nothing else: not what somebody has locked, nor
+// what came to life meanwhile.
+func TestSweep(t *testing.T) {
+	pool := newPool(t, serverURL(t), 4, nil)
+	opts := newTable(t, pool, postgres.WithSweep(0))
+	b := postgres.New(pool, opts...)
+	clock := newSettable()
+	postgres.SetClock(b, clock.micros.Load)
+	table := rows{t, pool, postgres.Table(b)}
+	short, long := backend.Limit{Count: 5, Period: time.Second}, backend.Limit{Count: 5, Period: time.Hour}
+	fill := func(n int) {
+		for i := range n {
+			limit := short
+			if i%10 == 0 {
+				limit = long
+			}
+			_, err := take(b, fmt.Sprint(i), limit)
+			require.NoError(t, err)
+		}
+	}
+	fill(3000) // more than one batch
+	n, err := b.Sweep(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, n)
+	clock.advance(time.Minute)
+
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) // the pool closes only with all its connections
+	_, err = tx.Exec(t.Context(), "SELECT FROM "+table.table+" WHERE key IN ('1', '2') FOR UPDATE")
+	require.NoError(t, err)
+	_, err = take(b, "3", short)
+	require.NoError(t, err)
+	n, err = b.Sweep(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, int64(2700-3), n)
+	require.NoError(t, tx.Rollback(t.Context()))
+	n, err = b.Sweep(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, int64(2), n)
+	require.Equal(t, int64(301), table.count())
+	clock.advance(24 * time.Hour)
+
+	// Decisions sweep what they leave behind.
+	busy := postgres.New(pool, append(opts, postgres.WithSweep(5))...)
+	postgres.SetClock(busy, clock.micros.Load)
+	require.Eventually(t, func() bool {
+		_, err := take(busy, "busy", short)
+		require.NoError(t, err)
+		return table.count() == 1
+	}, soon, time.Millisecond)
+}
+
+// The table of a busy service with ever new keys does not grow for ever.
+func TestSweepKeepsUp(t *testing.T) {
+	pool := newPool(t, serverURL(t), 4, nil)
+	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(100))...)
+	clock := newSettable()
+	postgres.SetClock(b, clock.micros.Load)
+	limit := backend.Limit{Count: 5, Period: time.Second}
+	const rounds, each = 12, 500
+	for round := range rounds {
+		for i := range each {
+			_, err := take(b, fmt.Sprint(round, " ", i), limit)
+			require.NoError(t, err)
+		}
+		clock.advance(time.Minute)
+	}
+	require.Less(t, rows{t, pool, postgres.Table(b)}.count(), int64(rounds*each/2), "rows of %d keys that have expired", rounds*each)
+}
+
+// A row stays small: what README.md states.
+func TestSmallRow(t *testing.T) {
+	pool := newPool(t, serverURL(t), 1, nil)
+	b := postgres.New(pool, newTable(t, pool)...)
+	for _, a := range everyAlgorithm {
+		_, err := take(b, "api\x00ip:203.0.113.7", hourly.WithAlgorithm(a))
+		require.NoError(t, err)
+		var size int
+		require.NoError(t, pool.QueryRow(context.Background(), "SELECT sum(pg_column_size(t.*)) FROM "+postgres.Table(b)+" t").Scan(&size))
+		t.Logf("%v: a row of %d bytes", a, size)
+		require.LessOrEqual(t, size, 170)
+		require.NoError(t, b.Reset(t.Context(), "api\x00ip:203.0.113.7"))
+	}
+}
