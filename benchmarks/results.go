@@ -87,6 +87,15 @@ func (r *Results) Select(section, of, metric string) []Figure {
 	return figures
 }
 
+// Merge puts the sections of newer in place of those that r has.
+func (r *Results) Merge(newer *Results) {
+	sections := map[string]bool{}
+	for _, f := range newer.Figures {
+		sections[f.Section] = true
+	}
+	r.Figures = append(slices.DeleteFunc(r.Figures, func(f Figure) bool { return sections[f.Section] }), newer.Figures...)
+}
+
 // Load reads results.json.
 func Load(file string) (*Results, error) {
 	data, err := os.ReadFile(file)

@@ -29,6 +29,7 @@ func main() {
 	length := flag.Duration("length", 0, "how long a measurement takes (default 200ms; twice that on Redis)")
 	keys := flag.Int("maxkeys", 0, "the most keys where growth is measured (default 10,000,000, which take 6 GB)")
 	out := flag.String("out", "", "the directory to write into (default ../docs/benchmarks for a whole run, else a temporary one)")
+	merge := flag.Bool("merge", false, "with -only: put the sections into the results of a whole run that -out has, in place of those there")
 	flag.Parse()
 
 	o := benchmarks.Full()
@@ -60,6 +61,12 @@ func main() {
 	o.Log = func(s string) { fmt.Fprint(os.Stderr, s) }
 	results, err := benchmarks.Run(o)
 	check(err)
+	if *merge {
+		whole, err := benchmarks.Load(filepath.Join(dir, "results.json"))
+		check(err)
+		whole.Merge(results)
+		results = whole
+	}
 	check(os.MkdirAll(dir, 0o755))
 	check(results.Save(filepath.Join(dir, "results.json")))
 	check(os.WriteFile(filepath.Join(dir, "README.md"), []byte(results.Markdown()), 0o644))
