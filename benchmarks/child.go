@@ -156,7 +156,7 @@ func instance(name, addr string) error {
 	if i < 0 {
 		return fmt.Errorf("ginlimit: no limiter %q", name)
 	}
-	take, stop := candidates[i].New(addr, hotQuota)
+	take, stop := candidates[i].New(addr, oddQuota)
 	defer stop()
 	var once sync.Once
 	keys := manyKeys()

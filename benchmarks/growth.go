@@ -100,7 +100,7 @@ func next(keys int) int {
 }
 
 func (b *bench) growGoroutines() error {
-	made := b.connect(hotQuota, grown(ginLimit(own, backend.TokenBucket), goLimiter, throttledGo, xtime, ululeName))
+	made := b.connect(oddQuota, grown(ginLimit(own, backend.TokenBucket), goLimiter, throttledGo, xtime, ululeName))
 	for n := 1; n <= mostGoroutines; n *= 4 {
 		if err := eachRound(b, made, func(r remote) error {
 			cost, err := b.time(len(cores()), n, func() op { return takeAll(r.take, []string{"203.0.113.7"}, true) })
@@ -121,11 +121,11 @@ func (b *bench) growLimits() error {
 	for n := 1; n <= mostLimits; n *= 2 {
 		inProcess := []Limiter{
 			{own, func(string, Quota) (Take, func()) {
-				return takeBackend(memory.New(), limitsOf(hotQuota, backend.TokenBucket, n)), func() {}
+				return takeBackend(memory.New(), limitsOf(oddQuota, backend.TokenBucket, n)), func() {}
 			}},
 			several(callsOfGoLimiter, find(inMemory(), goLimiter), n),
 		}
-		if err := eachRound(b, b.connect(hotQuota, inProcess), func(r remote) error {
+		if err := eachRound(b, b.connect(oddQuota, inProcess), func(r remote) error {
 			cost, err := b.time(1, 1, func() op { return takeAll(r.take, keys[:1], true) })
 			b.addCost(growLimits, r.Name, float64(n), cost)
 			return err
@@ -133,7 +133,7 @@ func (b *bench) growLimits() error {
 			return err
 		}
 		onServer := ginLimitRedis(own, backend.TokenBucket, n)
-		if err := eachRound(b, b.connect(hotQuota, []Limiter{onServer, several(callsOfRedisRate, find(inRedis(), redisRate), n)}), func(r remote) error {
+		if err := eachRound(b, b.connect(oddQuota, []Limiter{onServer, several(callsOfRedisRate, find(inRedis(), redisRate), n)}), func(r remote) error {
 			return b.drive(growLimitsRedis, r, float64(n), 64, keys, true)
 		}); err != nil {
 			return err

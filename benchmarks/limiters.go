@@ -106,8 +106,11 @@ type Quota struct {
 }
 
 var (
-	// hotQuota refuses nothing that a benchmark asks of one key, and is refilled more slowly than it is spent.
-	hotQuota = Quota{1_000_000_000, time.Hour}
+	// hotQuota refuses nothing that a benchmark asks of one key, and is refilled more slowly than it is spent. A unit takes
+	// 100 µs to come back: as in most limits that people set, a whole number of microseconds.
+	hotQuota = Quota{100_000_000, 10_000 * time.Second}
+	// oddQuota is as hotQuota, but its units take parts of a microsecond, which ginlimit's script counts more slowly.
+	oddQuota = Quota{1_000_000_000, time.Hour}
 	// manyQuota refuses nothing that is asked of many keys, drawn by Zipf's law too. A unit takes 6 s to come back, so that
 	// the keys are in use all the time, and none can be forgotten.
 	manyQuota = Quota{5_000_000, 366 * 24 * time.Hour}
@@ -290,7 +293,7 @@ func bareClient(addr string) rueidis.Client {
 func limitsOf(q Quota, a backend.Algorithm, n int) []backend.Limit {
 	limits := make([]backend.Limit, n)
 	for i := range limits {
-		limits[i] = backend.Limit{Count: int64(q.N) * int64(i+1), Period: q.Period + time.Duration(i)*time.Second, Algorithm: a}
+		limits[i] = backend.Limit{Count: int64(q.N) * int64(i+1), Period: q.Period * time.Duration(i+1), Algorithm: a}
 	}
 	return limits
 }

@@ -24,6 +24,7 @@ import (
 const (
 	redisKeys  = 10_000 // that decisions are spread over
 	twoLimits  = own + ", 2 limits"
+	oddRate    = own + ", a rate that does not divide"
 	caseLocal  = "a refusal that is known"
 	caseReset  = "Reset elsewhere to the next admission"
 	caseMemory = "memory of a key"
@@ -60,7 +61,11 @@ func (b *bench) connect(q Quota, limiters []Limiter) []remote {
 
 // redis measures decisions in Redis.
 func (b *bench) redis() error {
-	candidates := append(append(inRedis(), ginLimitRedis(twoLimits, backend.TokenBucket, 2)), redisFloors()...)
+	odd := Limiter{oddRate, func(addr string, _ Quota) (Take, func()) {
+		d := dial(addr, redis.WithPrefix("od"))
+		return takeBackend(d, limitsOf(oddQuota, backend.TokenBucket, 1)), func() { d.Close() }
+	}}
+	candidates := append(append(inRedis(), ginLimitRedis(twoLimits, backend.TokenBucket, 2), odd), redisFloors()...)
 	keys := manyKeys()[:min(redisKeys, b.Keys)]
 	remotes := b.connect(hotQuota, candidates)
 	for _, r := range remotes { // the first decision about a key is another one than the next
