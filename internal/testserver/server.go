@@ -71,7 +71,7 @@ func StartRedis(args ...string) (*Server, error) {
 func giveUp(tb testing.TB, err error) {
 	tb.Helper()
 	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") != "true" {
-		tb.Skip("this test needs redis-server (apt-get install redis-server):", err)
+		tb.Skip("this test needs a server that is missing (make servers installs it):", err)
 	}
 	tb.Fatal(err)
 }
