@@ -109,7 +109,7 @@ var (
 	// hotQuota refuses nothing that a benchmark asks of one key, and is refilled more slowly than it is spent. A unit takes
 	// 100 µs to come back: as in most limits that people set, a whole number of microseconds.
 	hotQuota = Quota{100_000_000, 10_000 * time.Second}
-	// oddQuota is as hotQuota, but its units take parts of a microsecond, which ginlimit's script counts more slowly.
+	// oddQuota is as hotQuota, but its units take parts of a microsecond, for which ginlimit has another script.
 	oddQuota = Quota{1_000_000_000, time.Hour}
 	// manyQuota refuses nothing that is asked of many keys, drawn by Zipf's law too. A unit takes 6 s to come back, so that
 	// the keys are in use all the time, and none can be forgotten.

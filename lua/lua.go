@@ -7,11 +7,12 @@ import (
 	"embed"
 	"slices"
 	"strings"
+	"text/template"
 
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-//go:embed *.lua
+//go:embed *.lua *.tmpl
 var files embed.FS
 
 var fileOf = [...]string{
@@ -22,27 +23,64 @@ var fileOf = [...]string{
 }
 
 // Take returns the script that decides for limits of these algorithms, and of no others; take.lua says what it is
-// called with, and what it replies. A quick one decides the common case first, as quick.lua says.
-func Take(quick bool, algorithms ...backend.Algorithm) string {
-	names := []string{"open"}
-	if quick {
-		names = append(names, "quick")
+// called with, and what it replies.
+func Take(algorithms ...backend.Algorithm) string { return take("", algorithms) }
+
+// QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units take parts of a
+// microsecond.
+type QuickLimit struct {
+	Algorithm backend.Algorithm
+	Parts     bool
+}
+
+// Numbers returns how many numbers the script is given for the limit.
+func (l QuickLimit) Numbers() int {
+	if l.Parts {
+		return 4
 	}
-	names = append(names, "rule")
+	return 2
+}
+
+var quick = template.Must(template.ParseFS(files, "quick.lua.tmpl"))
+
+// QuickTake is Take for calls that have just these limits. The common case is decided first, as quick.lua.tmpl says.
+func QuickTake(limits ...QuickLimit) string {
+	type view struct {
+		I, X                   int // which limit it is, from 1; where in ARGV its numbers begin
+		Parts, Window, Sliding bool
+	}
+	views := make([]view, len(limits))
+	algorithms := make([]backend.Algorithm, len(limits))
+	x := len(limits) + 3
+	for i, l := range limits {
+		sliding := l.Algorithm == backend.SlidingWindow
+		views[i] = view{i + 1, x, l.Parts, sliding || l.Algorithm == backend.FixedWindow, sliding}
+		algorithms[i] = l.Algorithm
+		x += l.Numbers()
+	}
+	var b strings.Builder
+	if err := quick.Execute(&b, views); err != nil {
+		panic("ginlimit: " + err.Error()) // not possible: the template is part of the program
+	}
+	return take(b.String(), algorithms)
+}
+
+func take(quick string, algorithms []backend.Algorithm) string {
+	names := []string{"rule"}
 	for a, name := range fileOf {
 		if slices.Contains(algorithms, backend.Algorithm(a)) {
 			names = append(names, name)
 		}
 	}
-	return join(append(names, "take"))
+	return join("open") + quick + join(append(names, "take")...)
 }
 
 // Refund returns the script that gives a charge back; refund.lua says what it is called with, and what it replies.
 func Refund() string {
-	return join(append(append([]string{"open", "rule"}, fileOf[:]...), "refund"))
+	return join("open", "rule") + join(fileOf[:]...) + join("refund")
 }
 
-func join(names []string) string {
+func join(names ...string) string {
 	var b strings.Builder
 	for _, name := range names {
 		text, err := files.ReadFile(name + ".lua")

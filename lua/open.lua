@@ -1,10 +1,9 @@
--- How every script begins: it reads the key and the clock. Scripts have 2, 5, 8, … arguments; with one more, as tests
--- send it, the last is the clock: seconds, microseconds, and how many ms longer than its state a key is kept.
-local raw, extra, args = redis.pcall('GET', KEYS[1]), 0, #ARGV
+-- How every script begins: it reads the key and the clock, and counts the limits, unless quick.lua.tmpl does. A test sends
+-- its clock with the first argument: seconds, microseconds, and how many ms longer than its state a key is kept.
+local raw, first, extra, n = redis.pcall('GET', KEYS[1]), ARGV[1], 0, #ARGV - 1
 local sec, usec
-if args % 3 == 0 then
-  sec, usec, extra = string.match(ARGV[args], '^(%d+) (%d+) (%d+)$')
-  extra, args = extra + 0, args - 1
+if #first > 19 then
+  first, sec, usec, extra = string.match(first, '^(%d+) (%d+) (%d+) (%d+)$')
 else
   local t = redis.call('TIME')
   sec, usec = t[1], t[2]

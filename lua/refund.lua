@@ -2,14 +2,14 @@
 --
 -- KEYS[1]  the key's state
 -- ARGV     the instant of the charge in microseconds, and a letter for each limit: its algorithm, or "-" if nothing was
---          charged to it; the cost; and two more that are not used
+--          charged to it; and the cost
 --
 -- The reply is 1 if anything was given back, else 0.
 
 if not raw then
   return 0
 end
-local charged, kinds, cost = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local charged, kinds, cost = tonumber(first), ARGV[2], tonumber(ARGV[3])
 local slots
 if type(raw) == 'string' then
   slots = read(raw, {})

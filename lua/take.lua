@@ -1,19 +1,18 @@
 -- Take: the twin of backend.Take. One call decides for all limits of a key, and charges all of them or none.
 --
 -- KEYS[1]  the key's state
--- ARGV     the cost; the pattern of a value under these limits, for quick.lua; then for each limit three: its rule,
---          or "u", which is unlimited, or "0", which blocks everything, and two numbers for quick.lua
+-- ARGV     the cost; each limit's rule, or "u", which is unlimited, or "0", which blocks everything; and what quick.lua.tmpl
+--          asks for: the pattern of a value under these limits, and numbers
 --
 -- The reply is one string. If the cost was charged, it is the value that the key has now. Else it is "-", the time,
 -- and a value: the instant of the last write, "0 0" if there was none, and the states as they are under these limits
 -- now. In both, a log is shortened to what an answer needs.
 
-local cost = tonumber(ARGV[1])
+local cost = tonumber(first)
 local asked = math.max(cost, 1) -- a look asks for one unit
-local n = (args - 2) / 3
 local rules, longest = {}, 1000
 for i = 1, n do
-  local text = ARGV[3 * i]
+  local text = ARGV[i + 1]
   if text == 'u' or text == '0' then
     rules[i] = {text = text, stateless = true}
   else

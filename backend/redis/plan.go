@@ -3,7 +3,7 @@ package redis
 import (
 	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
 	"encoding/hex"
-	"math"
+	"fmt"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -26,23 +26,31 @@ func newScript(text string) *script {
 
 var refundScript = sync.OnceValue(func() *script { return newScript(lua.Refund()) })
 
-// takeScripts are the scripts for every set of algorithms, as bits, without and with quick.lua.
-var takeScripts [16][2]struct {
-	once sync.Once
-	*script
+// takeScripts are the scripts that were put together, by the letters of their algorithms, and those with quick.lua.tmpl by
+// what is asked of it.
+var takeScripts sync.Map // of string to *script
+
+func takeScript(algorithms []backend.Algorithm) *script {
+	set := make([]byte, 0, 5)
+	for a := range letter {
+		if slices.Contains(algorithms, backend.Algorithm(a)) {
+			set = append(set, letter[a])
+		}
+	}
+	if s, ok := takeScripts.Load(string(set)); ok {
+		return s.(*script)
+	}
+	s, _ := takeScripts.LoadOrStore(string(set), newScript(lua.Take(algorithms...)))
+	return s.(*script)
 }
 
-func takeScript(algorithms []backend.Algorithm, quick bool) *script {
-	var set, variant int
-	for _, a := range algorithms {
-		set |= 1 << a
+func quickScript(limits []lua.QuickLimit) *script {
+	set := fmt.Sprint(limits)
+	if s, ok := takeScripts.Load(set); ok {
+		return s.(*script)
 	}
-	if quick {
-		variant = 1
-	}
-	s := &takeScripts[set][variant]
-	s.once.Do(func() { s.script = newScript(lua.Take(quick, algorithms...)) })
-	return s.script
+	s, _ := takeScripts.LoadOrStore(set, newScript(lua.QuickTake(limits...)))
+	return s.(*script)
 }
 
 // plan is a list of limits with everything worked out that a call under them needs.
@@ -50,8 +58,9 @@ type plan struct {
 	limits  []backend.Limit
 	rules   []*backend.Rule
 	texts   []string // the rules, as slots name them
-	pattern string   // of a value under these limits, for quick.lua; "" if no cost can be quick
-	scripts [2]*script
+	pattern string   // of a value under these limits, for quick.lua.tmpl; "" if no cost can be quick
+	script  *script
+	quick   *script // with quick.lua.tmpl; nil if no cost can be quick
 	one     call
 	logs    bool // a reply holds as much of a log as the cost asks for
 }
@@ -65,16 +74,18 @@ type call struct {
 // is reports whether p was made of limits, whatever their names.
 func (p *plan) is(limits []backend.Limit) bool { return plans.Decide(p.rules, limits) }
 
-// exact is the largest integer that quick.lua may meet: Lua's ".." writes up to 14 digits. Its products stay below 2^53.
+// What quick.lua.tmpl can work with: Lua's ".." writes up to 14 digits, and products have to stay below 2^53. More limits
+// than maxQuick are not worth a script of their own.
 const (
 	exact        = 99_999_999_999_999
 	exactProduct = 1<<53 - 1
+	maxQuick     = 4
 )
 
 func newPlan(limits []backend.Limit) (*plan, error) {
 	p := &plan{limits: slices.Clone(limits)}
 	var algorithms []backend.Algorithm
-	quick := true
+	var quick []lua.QuickLimit
 	pattern := "^(%d+) (%d+)"
 	for _, l := range limits {
 		r, err := backend.NewRule(l)
@@ -83,73 +94,91 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 		}
 		p.rules = append(p.rules, r)
 		p.texts = append(p.texts, ruleText(l))
-		if stateless(l) || l.Algorithm == backend.SlidingLog || l.Count > exact {
-			quick = false
-		}
+		p.logs = p.logs || l.Algorithm == backend.SlidingLog && !stateless(l)
 		if stateless(l) {
 			continue
 		}
 		algorithms = append(algorithms, l.Algorithm)
-		p.logs = p.logs || l.Algorithm == backend.SlidingLog
-		pattern += " " + strings.ReplaceAll(ruleText(l), "+", "%+") + [...]string{
-			backend.TokenBucket:   " (%d+)",
-			backend.FixedWindow:   " (%-?%d+),(%d+)",
-			backend.SlidingWindow: " (%-?%d+),(%d+),(%d+)",
-			backend.SlidingLog:    "",
-		}[l.Algorithm]
+		if l.Algorithm == backend.SlidingLog || l.Count > exact {
+			continue
+		}
+		q := lua.QuickLimit{Algorithm: l.Algorithm}
+		state := " (%-?%d+),(%d+)"
+		switch l.Algorithm {
+		case backend.TokenBucket:
+			_, parts := interval(l)
+			q.Parts = parts > 1
+			state = " (%d+)"
+			if q.Parts {
+				state = " (%d+)(,?)(%d*)"
+			}
+		case backend.SlidingWindow:
+			state += ",(%d+)"
+		}
+		quick = append(quick, q)
+		pattern += " " + strings.ReplaceAll(ruleText(l), "+", "%+") + state
 	}
-	p.scripts[0] = takeScript(algorithms, false)
-	if quick {
-		p.pattern = pattern + "$"
-		p.scripts[1] = takeScript(algorithms, true)
+	p.script = takeScript(algorithms)
+	if len(quick) == len(limits) && len(limits) <= maxQuick {
+		p.pattern, p.quick = pattern+"$", quickScript(quick)
 	}
 	p.one = p.newCall(1)
 	return p, nil
 }
 
-// call returns what to send for a cost, with clock as the last argument if it is not "".
+// call returns what to send for a cost, and for a clock that is not the server's.
 func (p *plan) call(cost int64, clock string) call {
 	c := p.one
 	if cost != 1 {
 		c = p.newCall(cost)
 	}
 	if clock != "" {
-		c.args = append(slices.Clip(c.args), clock)
+		c.args = slices.Clone(c.args)
+		c.args[0] += clock
 	}
 	return c
 }
 
 func (p *plan) newCall(cost int64) call {
-	quick := p.pattern != "" && cost > 0
-	args := append(make([]string, 0, 2+3*len(p.limits)), strconv.FormatInt(cost, 10), p.pattern)
-	for i, l := range p.limits {
-		x, y, ok := l.Count, l.Period.Microseconds(), true
+	args := append(make([]string, 0, 2+5*len(p.limits)), strconv.FormatInt(cost, 10))
+	args = append(args, p.texts...)
+	if p.quick == nil || cost == 0 {
+		return call{p.script, args}
+	}
+	general := args
+	args = append(args, p.pattern)
+	for _, l := range p.limits {
+		numbers := []int64{l.Count, l.Period.Microseconds()}
+		ok := true
 		switch l.Algorithm {
 		case backend.TokenBucket:
-			x, ok = wholeSpan(l, cost)
-			if ok {
-				y, ok = wholeSpan(l, l.Capacity())
+			us, parts := interval(l)
+			x, okX := product(us, cost, exact)
+			y, okY := product(us, l.Capacity(), exact)
+			numbers, ok = []int64{x, y}, okX && okY
+			if parts > 1 {
+				numbers = append(numbers, parts, l.Count/parts)
 			}
 		case backend.SlidingWindow:
-			_, ok = product(max(x, cost), y, exactProduct)
+			_, ok = product(max(l.Count, cost), l.Period.Microseconds(), exactProduct)
 		}
-		quick = quick && ok
-		args = append(args, p.texts[i], strconv.FormatInt(x, 10), strconv.FormatInt(y, 10))
+		if !ok {
+			return call{p.script, general}
+		}
+		for _, n := range numbers {
+			args = append(args, strconv.FormatInt(n, 10))
+		}
 	}
-	if quick {
-		return call{p.scripts[1], args}
-	}
-	return call{p.scripts[0], args}
+	return call{p.quick, args}
 }
 
-// wholeSpan returns the time in which a bucket refills units, and whether that is a whole number of microseconds
-// which quick.lua can work with.
-func wholeSpan(l backend.Limit, units int64) (int64, bool) {
-	us, ok := product(units, l.Period.Microseconds(), math.MaxInt64)
-	if !ok || l.Count == 0 || us%l.Count != 0 || us/l.Count > exact {
-		return 0, false
+// interval returns the time in which a bucket refills one unit, in 1/parts of a microsecond.
+func interval(l backend.Limit) (time, parts int64) {
+	a, b := l.Period.Microseconds(), l.Count
+	for b != 0 {
+		a, b = b, a%b
 	}
-	return us / l.Count, true
+	return l.Period.Microseconds() / a, l.Count / a
 }
 
 // product returns a×b of non-negative integers, and whether it is at most limit.

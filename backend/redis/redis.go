@@ -151,13 +151,13 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 // testExtra is how many ms longer a key is kept than its state lasts if its clock is not the server's.
 const testExtra = 3_600_000
 
-// now returns the argument that stands for the server's clock in a test, else "".
+// now returns what comes after the first argument if a test sets the clock, else "".
 func (b *Backend) now() string {
 	if b.clock == nil {
 		return ""
 	}
 	now := b.clock()
-	return fmt.Sprintf("%d %d %d", now/1_000_000, now%1_000_000, testExtra)
+	return fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra)
 }
 
 // Refund implements [backend.Backend].
@@ -170,10 +170,7 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 	if err != nil {
 		return unavailable("refund", err)
 	}
-	args := []string{strconv.FormatInt(charge.At.UnixMicro(), 10), letters, strconv.FormatInt(cost, 10), "", ""}
-	if clock := b.now(); clock != "" {
-		args = append(args, clock)
-	}
+	args := []string{strconv.FormatInt(charge.At.UnixMicro(), 10) + b.now(), letters, strconv.FormatInt(cost, 10)}
 	if _, _, err := b.link.eval(ctx, client, call{refundScript(), args}, b.stateKey(key)); err != nil {
 		return unavailable("refund", err)
 	}

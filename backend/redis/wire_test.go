@@ -117,6 +117,20 @@ func TestOneCommand(t *testing.T) {
 	}
 }
 
+// A key may have more limits than Lua's patterns have captures.
+func TestManyLimits(t *testing.T) {
+	b := newTruth(t, testserver.Redis(t).Addr(), prefix())
+	for _, a := range everyAlgorithm {
+		var limits []backend.Limit
+		for i := range 40 {
+			limits = append(limits, backend.Limit{Count: int64(2 + i), Period: time.Duration(1+i) * time.Minute, Algorithm: a})
+		}
+		for i := range 3 {
+			require.Equal(t, i < 2, decide(t, b, a.String(), 1, limits...).Allowed)
+		}
+	}
+}
+
 // A server that forgets its scripts costs nobody a decision, and nobody is charged twice.
 func TestScriptFlush(t *testing.T) {
 	s := testserver.Redis(t)

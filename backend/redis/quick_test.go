@@ -1,0 +1,122 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/lua"
+)
+
+// What is common is decided by quick.lua.tmpl alone, without the rest of the script, and as the rest would. That package memory
+// agrees is tested elsewhere.
+func TestQuickDecides(t *testing.T) {
+	server := miniredis.RunT(t)
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true,
+	})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	const left = "return 'left'" // the end of a script that has only quick.lua.tmpl
+	eval := func(key, text string, args []string) string {
+		reply, err := client.Do(context.Background(), client.B().Eval().Script(text).Numkeys(1).Key(key).Arg(args...).Build()).ToString()
+		require.NoError(t, err)
+		return reply
+	}
+	general := func(limits []backend.Limit) string {
+		var algorithms []backend.Algorithm
+		for _, l := range limits {
+			algorithms = append(algorithms, l.Algorithm)
+		}
+		return lua.Take(algorithms...)
+	}
+	whole := backend.Limit{Count: 100, Period: time.Minute}
+	parts := backend.Limit{Count: 7, Period: time.Second, Burst: 20}
+	odd := backend.Limit{Count: 3, Period: 3001 * time.Microsecond} // a unit takes just more than a millisecond
+	many := backend.Limit{Count: 1_000_000_000, Period: 24 * time.Hour}
+	fixed := backend.Limit{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}
+	sliding := backend.Limit{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}
+	for i, limits := range [][]backend.Limit{
+		{whole}, {parts}, {odd}, {many}, {fixed}, {sliding}, {whole, parts}, {parts, fixed}, {sliding, whole}, {fixed, sliding, parts, whole},
+	} {
+		t.Run(fmt.Sprint(limits), func(t *testing.T) {
+			p, err := newPlan(limits)
+			require.NoError(t, err)
+			r := rand.New(rand.NewPCG(uint64(i), 7))
+			now, charged, refused := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), 0, 0
+			for step := range 300 {
+				cost := 1 + r.Int64N(3)
+				c := p.call(cost, fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra))
+				alone, _, ok := strings.Cut(c.script.text, "-- What the scripts share")
+				require.True(t, ok)
+				got := eval(fmt.Sprint("quick", i), alone+left, c.args)
+				want := eval(fmt.Sprint("general", i), general(limits), c.args[:1+len(limits)])
+				require.Equal(t, strings.HasPrefix(want, "-"), strings.HasPrefix(got, "-"), "step %d", step)
+				require.Equal(t, server.TTL(fmt.Sprint("general", i)), server.TTL(fmt.Sprint("quick", i)), "step %d", step)
+				if want[0] == '-' { // quick.lua.tmpl answers with the value as it stands
+					refused++
+				} else {
+					require.Equal(t, want, got, "step %d", step)
+					charged++
+				}
+				now += r.Int64N(300_000)
+				if r.IntN(50) == 0 {
+					now += r.Int64N(120_000_000)
+				}
+			}
+			require.Greater(t, charged, 40)
+			if limits[0] != many && limits[0] != odd {
+				require.Greater(t, refused, 40)
+			}
+		})
+	}
+
+	p, err := newPlan([]backend.Limit{parts})
+	require.NoError(t, err)
+	c := p.call(1, fmt.Sprintf(" 1767225600 0 %d", testExtra))
+	alone, _, _ := strings.Cut(c.script.text, "-- What the scripts share")
+	for value, want := range map[string]string{
+		"1767225600 0 7/1s+20 5,6": "1767225600 0 7/1s+20 142863",
+		"1767225600 0 7/1s+20 5,7": "left", "1767225600 0 7/1s+20 5,70": "left", "1767225600 0 7/1s+20 2857143": "left",
+		"1767225600 0 7/1s+2 5": "left", "1767225600 0 7/1s 5": "left", "1767225600 0 7/1s+20 5,": "left", "nonsense": "left", "": "left",
+	} {
+		require.NoError(t, server.Set("key", value))
+		require.Equal(t, want, eval("key", alone+left, c.args), "%q", value)
+	}
+}
+
+// What quick.lua.tmpl cannot work with, the general script gets.
+func TestNotQuick(t *testing.T) {
+	const marker = "string.match(raw, ARGV" // only quick.lua.tmpl has it
+	bucket := backend.Limit{Count: 100, Period: time.Minute}
+	for name, c := range map[string]struct {
+		cost   int64
+		limits []backend.Limit
+	}{
+		"a look":             {0, []backend.Limit{bucket}},
+		"a log":              {1, []backend.Limit{bucket, {Count: 1, Period: time.Minute, Algorithm: backend.SlidingLog}}},
+		"unlimited":          {1, []backend.Limit{backend.Unlimited()}},
+		"15 digits":          {1, []backend.Limit{{Count: 100_000_000_000_000, Period: time.Hour}}},
+		"15 digits of parts": {1, []backend.Limit{{Count: 86_399_999_998, Period: 24*time.Hour - time.Microsecond}}},
+		"a cost of 15":       {1_000_000_000, []backend.Limit{bucket}},
+		"a product":          {1, []backend.Limit{{Count: 1_000_000_000, Period: time.Hour, Algorithm: backend.SlidingWindow}}},
+		"many":               {1, []backend.Limit{bucket, bucket, bucket, bucket, bucket}},
+	} {
+		p, err := newPlan(c.limits)
+		require.NoError(t, err)
+		got := p.call(c.cost, "")
+		require.NotContains(t, got.script.text, marker, name)
+		require.Len(t, got.args, 1+len(c.limits), name)
+	}
+	p, err := newPlan([]backend.Limit{bucket})
+	require.NoError(t, err)
+	require.Contains(t, p.call(1, "").script.text, marker)
+}
