@@ -69,6 +69,7 @@ type hashed struct {
 type shard struct {
 	mu       sync.Mutex
 	takes    uint32
+	latest   int64 // when somebody last took something
 	table    table
 	hand     int                            // where sweeping goes on
 	soonest  int64                          // when the first of the entries recovers that hand passed since it was at 0
@@ -78,6 +79,12 @@ type shard struct {
 	overflow map[overflowKey][]backend.Slot // shared by keys for which there was no room
 	stagger  float64                        // 1 to growth, so that not all shards grow at once
 	_        [64]byte                       // no two locks in one cache line
+}
+
+// clock returns now, which a caller read before it had the lock, or the later instant of one that came first.
+func (sh *shard) clock(now int64) int64 {
+	sh.latest = max(sh.latest, now)
+	return sh.latest
 }
 
 // overflowKey names a bucket. Keys under different limits never share one: a flood of keys under a small
@@ -132,9 +139,11 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if len(limits) != 1 || cost < 0 {
 		return b.takeAll(key, cost, limits)
 	}
+	now := b.now() // it takes longer than all that is done under the lock
 	h := b.hash(key)
 	sh := b.shard(h)
 	sh.mu.Lock()
+	now = sh.clock(now)
 	if sh.takes++; sh.takes%rememberEvery == 0 {
 		b.remember(key, h)
 	}
@@ -157,7 +166,7 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	}
 	var c backend.Counters
 	e.get(&c, old)
-	if rule.TakeCounters(&c, old, b.now(), cost, &res) && !e.put(&c, id) {
+	if rule.TakeCounters(&c, old, now, cost, &res) && !e.put(&c, id) {
 		sh.keep(e, []backend.Slot{{Rule: rule, State: backend.State{Counters: c}}})
 	}
 	sh.mu.Unlock()
@@ -181,10 +190,11 @@ func (b *Backend) takeAll(key string, cost int64, limits []backend.Limit) (backe
 		}
 		rules = append(rules, k.rule)
 	}
+	now := b.now()
 	h := b.hash(key)
 	sh := b.shard(h)
 	sh.mu.Lock()
-	now := b.now()
+	now = sh.clock(now)
 	at, found := sh.table.find(h)
 	res, decided := b.takeSlots(sh, h, at, found, now, cost, rules)
 	sh.mu.Unlock()
