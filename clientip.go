@@ -29,7 +29,7 @@ func (x *clientIP) of(c *gin.Context) string {
 	facts := x.facts(c)
 	switch {
 	case facts.trusting:
-		facts.warnTrust(c)
+		facts.said.foundTrust()
 		for _, field := range facts.platforms {
 			if addr := c.Request.Header.Get(field); addr != "" {
 				return addr
@@ -73,7 +73,7 @@ type engineFacts struct {
 	platforms []string // header fields that it was told to believe: gin.Engine.TrustedPlatform
 	fields    []string // header fields that ClientIP looks at, as http.Header has them; nil if not known
 
-	trust, built sync.Once // diagnostics, once each
+	said *said
 }
 
 // mayForward reports whether the request has a field from which ClientIP might take the client's address.
@@ -107,12 +107,16 @@ func factsOf(c *gin.Context, g *gin.Engine) *engineFacts {
 	return facts.(*engineFacts)
 }
 
+// saidOfAll is for requests whose engine is not known.
+var saidOfAll said
+
 // inspect asks an engine, by requests that nobody sent, whether it lets an address of TEST-NET-3 (RFC 5737) or of
 // the documentation prefix (RFC 3849) speak for its clients. No proxy has such an address.
 func inspect(c *gin.Context, g *gin.Engine) *engineFacts {
-	facts := &engineFacts{}
+	facts := &engineFacts{said: &saidOfAll}
 	names := []string{"X-Forwarded-For", "X-Real-Ip"}
 	if g != nil {
+		facts.said = new(said)
 		names = nil
 		for _, name := range g.RemoteIPHeaders {
 			names = append(names, http.CanonicalHeaderKey(name))

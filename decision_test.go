@@ -4,8 +4,11 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -489,4 +492,49 @@ func TestMountedTwice(t *testing.T) {
 	assert.Equal(t, "ok", w.Body.String())
 	assert.Equal(t, 200, send(r, path("/g/route")).Code)
 	assert.Equal(t, 429, send(r, path("/g/route")).Code)
+}
+
+// TestElapsedInMemory: what asks for a decision to look at it gets the time it took.
+func TestElapsedInMemory(t *testing.T) {
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(5), ginlimit.Global()))
+	d, err := l.Allow(context.Background(), "x", 1)
+	require.NoError(t, err)
+	assert.Positive(t, d.Elapsed)
+	d, err = l.Peek(context.Background(), "x")
+	require.NoError(t, err)
+	assert.Positive(t, d.Elapsed)
+	send(engine(func(c *gin.Context) { assert.Positive(t, l.Check(c).Elapsed) }))
+}
+
+// TestContextIsLetGo: a request whose context has a deadline leaves nothing behind until then.
+func TestContextIsLetGo(t *testing.T) {
+	var collected atomic.Int64
+	r := engine(ginlimit.New(ginlimit.PerDay(1000), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(newSpy())))
+	const requests = 100
+	type key struct{}
+	for range requests {
+		value := new([1024]byte)
+		runtime.SetFinalizer(value, func(*[1024]byte) { collected.Add(1) })
+		ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), key{}, value), time.Hour)
+		send(r, func(q *http.Request) { *q = *q.WithContext(ctx) })
+		cancel()
+	}
+	assert.Eventually(t, func() bool { runtime.GC(); return collected.Load() > requests/2 }, 10*time.Second, time.Millisecond)
+}
+
+// TestKeysSetByGoroutines: with -race, a handler's goroutine may set keys while a limiter decides.
+func TestKeysSetByGoroutines(t *testing.T) {
+	r := engine(func(c *gin.Context) {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 100 {
+				c.Set("geo", "x")
+			}
+		})
+		c.Next()
+		wg.Wait()
+	}, ginlimit.New(ginlimit.PerDay(1000), ginlimit.Global()))
+	for range 20 {
+		send(r)
+	}
 }

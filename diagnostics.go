@@ -1,9 +1,15 @@
 package ginlimit
 
 import (
+	"math"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
 
 	"github.com/gin-gonic/gin"
 )
@@ -20,19 +26,36 @@ func (l *Limiter) warn(code, message string, args ...any) {
 	l.logger.Warn("ginlimit: "+code+": "+message, append([]any{"code", code, "limiter", l.name}, args...)...)
 }
 
-// trustSignal is how a KeyFunc, which has no logger, tells the limiter that asked it of a trusting engine.
-type trustSignal struct{}
+// said is what was said of an engine.
+type said struct {
+	trust atomic.Int32 // nothing yet, trustFound or trustLogged
+	built sync.Once
+}
 
-func (f *engineFacts) warnTrust(c *gin.Context) {
-	f.trust.Do(func() { c.Set(trustSignal{}, true) })
+const (
+	trustFound  = 1
+	trustLogged = 2
+)
+
+// toLog is the number of engines that were found to trust everybody, by a KeyFunc, which has no logger: the next limiter
+// of the engine logs it.
+var toLog atomic.Int32
+
+func (s *said) foundTrust() {
+	if s.trust.Load() == 0 && s.trust.CompareAndSwap(0, trustFound) {
+		toLog.Add(1)
+	}
 }
 
 // warnTrust logs what a KeyFunc found, if it did.
 func (l *Limiter) warnTrust(c *gin.Context) {
-	if _, ok := c.Get(trustSignal{}); !ok {
+	if toLog.Load() == 0 {
 		return
 	}
-	c.Delete(trustSignal{})
+	if facts := factsOf(c, engineOf(c)); !facts.said.trust.CompareAndSwap(trustFound, trustLogged) {
+		return
+	}
+	toLog.Add(-1)
 	l.warn(codeTrust, "the engine trusts every proxy, so that any client could choose its own address by X-Forwarded-For; "+
 		"requests are limited by the address of their connection instead. "+
 		"Call engine.SetTrustedProxies(nil) if clients connect directly or through a Unix socket, whose connections have no "+
@@ -50,7 +73,7 @@ func (l *Limiter) warnTwice(c *gin.Context) {
 // warnInRequest says that a limiter was made by a handler.
 func (l *Limiter) warnInRequest(c *gin.Context) {
 	facts := factsOf(c, engineOf(c))
-	facts.built.Do(func() {
+	facts.said.built.Do(func() {
 		l.warn(codeInRequest, "the limiter was built while a request was handled; a limiter that is built for each request "+
 			"gives each a fresh budget and limits nothing. Build it once, before the engine runs", "route", c.FullPath())
 	})
@@ -71,15 +94,54 @@ func calledInRequest() bool {
 	}
 }
 
-// orderChecks is how often a limiter checks whether it comes too early.
-const orderChecks = 8
+// orderChecks says when a limiter looks whether it comes too early: for the first requests, and then ever more rarely,
+// because the first may all be anonymous.
+type orderChecks struct {
+	done atomic.Int32
+	next atomic.Int64 // µs since 1970
+}
 
-// checkOrder looks, a few times, whether the handlers set something that changes the caller's key or tier, such as
-// the user: then authentication comes after the limiter.
-func (l *Limiter) checkOrder(c *gin.Context, d *Decision) {
-	if l.ordered.Load() >= orderChecks || l.ordered.Add(1) > orderChecks {
-		return
+// firstChecks is how many requests are looked at before any is passed over.
+const firstChecks = 8
+
+// due reports whether a request is to be looked at that was decided at an instant.
+func (o *orderChecks) due(at int64) bool {
+	next := o.next.Load()
+	if at < next {
+		return false
 	}
+	rest := time.Second << min(12, max(0, o.done.Load()-firstChecks)) // 4096 s at most
+	if o.done.Load() >= firstChecks && !o.next.CompareAndSwap(next, at+rest.Microseconds()) {
+		return false
+	}
+	o.done.Add(1)
+	return true
+}
+
+// muOffset is where in a gin.Context the lock of its keys is, which Gin does not export; negative if a future Gin has
+// none there.
+var muOffset = func() int {
+	f, ok := reflect.TypeFor[gin.Context]().FieldByName("mu")
+	if !ok || f.Type != reflect.TypeFor[sync.RWMutex]() {
+		return -1
+	}
+	return int(f.Offset)
+}()
+
+// hasKeys reports whether anything was set, with c.Set. A goroutine of a handler may still do so.
+func hasKeys(c *gin.Context) bool {
+	if muOffset < 0 {
+		return false
+	}
+	mu := (*sync.RWMutex)(unsafe.Add(unsafe.Pointer(c), muOffset))
+	mu.RLock()
+	defer mu.RUnlock()
+	return len(c.Keys) > 0
+}
+
+// checkOrder looks whether the handlers set something that changes the caller's key or tier, such as the user: then
+// authentication may come after the limiter.
+func (l *Limiter) checkOrder(c *gin.Context, d *Decision) {
 	key, err := l.key(c)
 	changed := "key"
 	if err != nil || key == d.Key {
@@ -95,8 +157,9 @@ func (l *Limiter) checkOrder(c *gin.Context, d *Decision) {
 		changed = "tier"
 	}
 	l.early.Do(func() {
+		l.order.next.Store(math.MaxInt64)
 		l.warn(codeOrder, "the caller's "+changed+" changes while the request is handled: "+
-			"authentication runs after the limiter, which takes every caller for an unknown one. "+
-			"Mount the limiter after authentication", "route", c.FullPath())
+			"unless this is where callers log in, authentication runs after the limiter, which takes every caller for an "+
+			"unknown one. Mount the limiter after authentication", "route", c.FullPath())
 	})
 }

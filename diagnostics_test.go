@@ -2,10 +2,13 @@ package ginlimit_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/stretchr/testify/assert"
@@ -135,4 +138,94 @@ func TestTrustIsReportedThroughOtherFuncs(t *testing.T) {
 			assert.Equal(t, []string{"GINLIMIT001"}, codes(log.String()))
 		})
 	}
+}
+
+// TestTrustIsReportedLater: what asked first need not have been the limiter's own key.
+func TestTrustIsReportedLater(t *testing.T) {
+	by := ginlimit.ByIP()
+	for name, handlers := range map[string]func(ginlimit.Option) []gin.HandlerFunc{
+		"asked by WithSkip": func(log ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), by, log, ginlimit.WithSkip(func(c *gin.Context) bool {
+				_, _ = by(c)
+				return true
+			}))}
+		},
+		"asked before": func(log ginlimit.Option) []gin.HandlerFunc {
+			return []gin.HandlerFunc{func(c *gin.Context) { _, _ = by(c) }, ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			r := trusting()
+			r.GET("/limited", append(handlers(logTo(&log)), func(c *gin.Context) { assert.Empty(t, c.Keys) })...)
+			for range 3 {
+				send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1"))
+			}
+			assert.Equal(t, []string{"GINLIMIT001"}, codes(log.String()))
+		})
+	}
+}
+
+func TestBuiltForEachCheck(t *testing.T) {
+	var log bytes.Buffer
+	r := engine(func(c *gin.Context) {
+		must(ginlimit.NewLimiter(ginlimit.PerDay(1), ginlimit.Global(), logTo(&log))).Check(c)
+	})
+	for range 5 {
+		send(r)
+	}
+	assert.Equal(t, []string{"GINLIMIT003"}, codes(log.String()))
+}
+
+type userKey struct{}
+
+// TestOrderIsNoticedLater: authentication may keep the user in the request, and the first requests may have none.
+func TestOrderIsNoticedLater(t *testing.T) {
+	byContext := func(c *gin.Context) (string, error) {
+		if user, ok := c.Request.Context().Value(userKey{}).(string); ok {
+			return "user:" + user, nil
+		}
+		return "", ginlimit.ErrNoKey
+	}
+	for name, auth := range map[string]gin.HandlerFunc{
+		"in the request": func(c *gin.Context) {
+			c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), userKey{}, "ann"))
+		},
+		"over another value": func(c *gin.Context) { c.Set("user", "ann") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				loggedIn := false
+				r := engine(func(c *gin.Context) { c.Set("user", "") },
+					ginlimit.New(ginlimit.PerDay(1000), ginlimit.FirstOf(byContext, ginlimit.ByUserID("user"), ginlimit.ByIP()), logTo(&log)),
+					func(c *gin.Context) {
+						if loggedIn {
+							auth(c)
+						}
+					})
+				for range 50 {
+					send(r)
+				}
+				assert.Empty(t, log.String())
+				loggedIn = true
+				for range 10 {
+					time.Sleep(time.Second)
+					send(r)
+				}
+				assert.Equal(t, []string{"GINLIMIT004"}, codes(log.String()))
+			})
+		})
+	}
+}
+
+// TestKeyIsAskedRarelyAgain: what notices a wrong order costs a few more calls of the key, not one for each request.
+func TestKeyIsAskedRarelyAgain(t *testing.T) {
+	asked := 0
+	r := engine(ginlimit.New(ginlimit.PerDay(100_000), func(*gin.Context) (string, error) { asked++; return "x", nil }),
+		func(c *gin.Context) { c.Set("trace", "x") })
+	for range 1000 {
+		send(r)
+	}
+	assert.LessOrEqual(t, asked, 1000+12)
 }

@@ -81,12 +81,12 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	own, err := newPlan(o.name, o.limits)
-	if err != nil {
+	l := &Limiter{options: o, key: key, inRequest: calledInRequest()}
+	l.timed = len(o.observers) > 0 || !o.private
+	var err error
+	if l.own, err = l.newPlan(o.limits); err != nil {
 		return nil, err
 	}
-	l := &Limiter{options: o, key: key, own: own, inRequest: calledInRequest()}
-	l.timed = len(o.observers) > 0 || !o.private
 	return l, nil
 }
 
@@ -97,13 +97,13 @@ type Limiter struct {
 	key       KeyFunc
 	own       *plan     // of the limiter's own limits
 	plans     planCache // of the tiers' limits
-	timed     bool      // somebody looks at Decision.Elapsed
+	timed     bool      // Handle measures Decision.Elapsed
 	inRequest bool      // built while a request was being handled
 	wait      waitList
 	expose    atomic.Pointer[exposed]
 
-	twice, early sync.Once    // diagnostics
-	ordered      atomic.Int32 // checks of the order
+	twice, early sync.Once // diagnostics
+	order        orderChecks
 }
 
 // Decision is what was decided for one request, and why.
@@ -115,7 +115,7 @@ type Decision struct {
 	Cost    int64         // what the request costs, in units
 	Result                // of the limit that decided; zero if Err is not nil
 	Limits  []Limit       // the limits in force, for this tier (read-only)
-	Elapsed time.Duration // time spent deciding; 0 for a decision in memory that nobody observes
+	Elapsed time.Duration // time spent deciding; 0 if Handle decided in memory and nobody observes
 	Waited  time.Duration // time a request was held by WithMaxWait
 	DryRun  bool          // the limiter refuses nobody (WithDryRun): Allowed says what it would have done
 	Err     error         // why no decision was reached, or nil; ErrSkip if none was wanted
@@ -145,7 +145,8 @@ func (d Decision) Status() int {
 }
 
 // Handle is the middleware: it decides as Check does, writes the headers, and lets the request go on or
-// answers it. It alone waits (WithMaxWait) and gives charges back (WithRefundIf).
+// answers it. It alone waits (WithMaxWait) and gives charges back (WithRefundIf). A request that a handler passes to
+// gin.Engine.HandleContext is another request: Gin forgets all that is known of the first.
 func (l *Limiter) Handle(c *gin.Context) {
 	before := visitOf(c)
 	if before != nil && before.handledBy(l) {
@@ -153,16 +154,13 @@ func (l *Limiter) Handle(c *gin.Context) {
 		c.Next()
 		return
 	}
-	if l.inRequest {
-		l.warnInRequest(c)
-	}
 	var d Decision
 	plan := l.decide(c, &d, true)
 	if errors.Is(d.Err, ErrSkip) {
 		c.Next()
 		return
 	}
-	v := newVisit(l, plan, &d, before)
+	v := newVisit(plan, &d, before)
 	v.handled = true
 	v.enter(c)
 	status, retryAfter := d.Status(), ""
@@ -173,14 +171,15 @@ func (l *Limiter) Handle(c *gin.Context) {
 		l.refuse(c, v, status, retryAfter)
 		return
 	}
-	keys := len(c.Keys)
+	checkOrder, request := d.Err == nil && l.order.due(v.at), c.Request
 	c.Next()
 	if l.refundIf != nil && d.Allowed && d.Cost > 0 && l.refundIf(c) {
 		// Also if the client has gone. A refund that fails leaves the charge, which lets nobody in.
 		ctx := context.WithoutCancel(c.Request.Context())
 		_ = l.backend.Refund(ctx, l.backendKey(d.Key), d.Result, d.Cost, d.Limits...)
+		l.wait.wake(d.Key)
 	}
-	if len(c.Keys) != keys && d.Err == nil {
+	if checkOrder && (c.Request != request || hasKeys(c)) {
 		l.checkOrder(c, &d)
 	}
 }
@@ -192,7 +191,7 @@ func (l *Limiter) Check(c *gin.Context) Decision {
 	var d Decision
 	plan := l.decide(c, &d, false)
 	if !errors.Is(d.Err, ErrSkip) {
-		newVisit(l, plan, &d, visitOf(c)).enter(c)
+		newVisit(plan, &d, visitOf(c)).enter(c)
 	}
 	return d
 }
@@ -200,7 +199,8 @@ func (l *Limiter) Check(c *gin.Context) Decision {
 // FromContext returns the tightest decision that was made for the request so far, and whether there was one, which is
 // false if no limiter saw the request or all skipped it:
 // a refusal before a pass, the one with the longest wait or the least left before others. A dry run or a
-// failure counts only if there is nothing else. A copy of the context (gin.Context.Copy) has none.
+// failure counts only if there is nothing else. A copy of the context (gin.Context.Copy) has none, and neither has a
+// request after other middleware put the writer back that was there before the limiter.
 func FromContext(c *gin.Context) (Decision, bool) {
 	v := visitOf(c)
 	if v == nil {
@@ -218,7 +218,7 @@ func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...L
 	var d Decision
 	l.init(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
-		l.take(ctx, &d)
+		l.take(ctx, &d, true)
 	}
 	l.observe(ctx, &d)
 	return d, d.Err
@@ -230,7 +230,7 @@ func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decisi
 	var d Decision
 	l.init(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) {
-		l.take(ctx, &d)
+		l.take(ctx, &d, true)
 	}
 	return d, d.Err
 }
@@ -241,19 +241,23 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if key == "" {
 		return ErrNoKey
 	}
+	defer l.wait.wake(key)
 	return l.backend.Reset(ctx, l.backendKey(key))
 }
 
 // decide fills d in for a request, tells the observers unless the request is skipped, and returns the plan of the
 // limits in force.
-func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
+func (l *Limiter) decide(c *gin.Context, d *Decision, handling bool) *plan {
+	if l.inRequest {
+		l.warnInRequest(c)
+	}
+	defer l.warnTrust(c)
 	if l.skip != nil && l.skip(c) {
 		d.Err = ErrSkip
 		return nil
 	}
 	l.init(d)
 	plan := l.own
-	known := len(c.Keys)
 	key, err := l.key(c)
 	if l.keyed(d, key, err) {
 		if l.tier != nil {
@@ -264,17 +268,16 @@ func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
 			cost = l.cost(c)
 		}
 		if d.Err == nil && l.costs(d, cost) {
-			if ctx := l.backendContext(c); mayWait && l.maxWait > 0 && !l.dryRun {
+			ctx, cancel := l.backendContext(c)
+			defer cancel()
+			if handling && l.maxWait > 0 && !l.dryRun {
 				l.takeOrWait(ctx, c.Request.Context().Done(), d)
 			} else {
-				l.take(ctx, d)
+				l.take(ctx, d, l.timed || !handling)
 			}
 		}
 	} else if d.failOpen && c.Request.Context().Err() != nil {
 		d.failOpen = false // the client may have made the look-up fail by hanging up
-	}
-	if len(c.Keys) != known {
-		l.warnTrust(c)
 	}
 	if len(l.observers) > 0 && !errors.Is(d.Err, ErrSkip) {
 		l.observe(c.Request.Context(), d)
@@ -284,20 +287,20 @@ func (l *Limiter) decide(c *gin.Context, d *Decision, mayWait bool) *plan {
 
 // backendContext returns the request's context without its cancellation: a client that closes its half of the connection
 // cancels the request, is served nonetheless, and must not get past a limiter that fails open.
-func (l *Limiter) backendContext(c *gin.Context) context.Context {
+func (l *Limiter) backendContext(c *gin.Context) (context.Context, context.CancelFunc) {
 	ctx := c.Request.Context()
 	if l.private { // it does not look
-		return ctx
+		return ctx, noCancel
 	}
 	end, ok := ctx.Deadline()
 	ctx = context.WithoutCancel(ctx)
-	if ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, end)
-		context.AfterFunc(ctx, cancel)
+	if !ok {
+		return ctx, noCancel
 	}
-	return ctx
+	return context.WithDeadline(ctx, end)
 }
+
+func noCancel() {}
 
 func (l *Limiter) init(d *Decision) {
 	d.Limiter, d.Limits, d.DryRun = l.name, l.own.limits, l.dryRun
@@ -333,7 +336,7 @@ func (l *Limiter) replace(d *Decision, limits []Limit) bool {
 	if len(limits) == 0 {
 		return true
 	}
-	p, err := l.plans.get(l.name, Tier{Limits: limits})
+	p, err := l.plans.get(l, Tier{Limits: limits})
 	if err != nil {
 		d.Err = err
 		return false
@@ -355,7 +358,7 @@ func (l *Limiter) lookUp(c *gin.Context, d *Decision) *plan {
 			return l.own
 		}
 		var p *plan
-		if p, err = l.plans.get(l.name, tier); err == nil {
+		if p, err = l.plans.get(l, tier); err == nil {
 			d.Limits = p.limits
 			return p
 		}
@@ -365,13 +368,13 @@ func (l *Limiter) lookUp(c *gin.Context, d *Decision) *plan {
 }
 
 // take asks the backend.
-func (l *Limiter) take(ctx context.Context, d *Decision) {
+func (l *Limiter) take(ctx context.Context, d *Decision, timed bool) {
 	var start time.Time
-	if l.timed {
+	if timed {
 		start = time.Now()
 	}
 	d.Result, d.Err = l.backend.Take(ctx, l.backendKey(d.Key), d.Cost, d.Limits...)
-	if l.timed {
+	if timed {
 		d.Elapsed += time.Since(start)
 	}
 	if d.Err != nil {

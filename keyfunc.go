@@ -58,11 +58,8 @@ func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 	var recent [256]atomic.Pointer[known]
 	return func(c *gin.Context) (string, error) {
 		text := clients.of(c)
-		place := uint8(0)
-		for i := range len(text) {
-			place = place*31 + text[i]
-		}
-		if k := recent[place].Load(); k != nil && k.text == text {
+		place := &recent[placeOf(text)]
+		if k := place.Load(); k != nil && k.text == text {
 			return k.key, nil
 		}
 		addr, ok := parseAddr(text)
@@ -70,9 +67,18 @@ func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 			return "", ErrNoKey
 		}
 		k := &known{text: strings.Clone(text), key: kind + prefixKey(canonical(addr), v4Bits, v6Bits)}
-		recent[place].Store(k)
+		place.Store(k)
 		return k.key, nil
 	}
+}
+
+// placeOf spreads addresses by their last bytes, in which neighbours differ.
+func placeOf(text string) uint8 {
+	var last uint64
+	for i := max(0, len(text)-8); i < len(text); i++ {
+		last = last<<8 | uint64(text[i])
+	}
+	return uint8(last * 0x9e3779b97f4a7c15 >> 56)
 }
 
 // parseAddr is netip.ParseAddr, and takes a zone on IPv4 in IPv6 too.

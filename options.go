@@ -126,7 +126,8 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 // lives; 0, the default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
 // Requests with one key go on in the order in which they came. At most 1,024 requests of one limiter are held,
 // 128 of one key, and, where all limits are token buckets, none for which those before it leave no time: others
-// are refused at once. Only Handle waits, and not in a dry run. The order is kept within one process.
+// are refused at once. Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a
+// Reset gives back lets the next go at once, within a second if another process gave it back.
 func WithMaxWait(limit time.Duration) Option {
 	return func(o *options) {
 		if o.maxWait = limit; limit < 0 {
@@ -160,7 +161,8 @@ func WithBackend(b backend.Backend) Option {
 type FailurePolicy uint8
 
 const (
-	// FailOpen lets the request pass, without headers. It is the default.
+	// FailOpen lets the request pass, without headers. It is the default. A request whose KeyFunc failed while its client
+	// hung up, which may be why, is answered with 503 all the same.
 	FailOpen FailurePolicy = iota
 	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis is down.
 	FailClosed

@@ -28,41 +28,38 @@ const (
 	fieldExpose    = "Access-Control-Expose-Headers"
 )
 
-// Header values that never change. Their capacity is their length, so that an append copies them.
-var (
-	noStore     = []string{"no-store"}
-	problemJSON = []string{"application/problem+json"}
-	// unavailableRetry is the Retry-After of a 503: longer than a store's own recovery is probed for.
-	unavailableRetry = []string{"5"}
-)
+// unavailableRetry is the Retry-After of a 503: longer than a store's own recovery is probed for.
+const unavailableRetry = "5"
 
 // plan is a list of limits, named, with all that can be written of them beforehand.
 type plan struct {
-	tier   string  // whose they are; "" if the limiter's own
-	asked  []Limit // as they were given
-	limits []Limit // with names
-	shown  []shown
-	policy []string // the RateLimit-Policy of all; nil if there is nothing to say
+	limiter *Limiter
+	tier    string  // whose they are; "" if the limiter's own
+	asked   []Limit // as they were given
+	limits  []Limit // with names
+	shown   []shown
+	policy  string    // the RateLimit-Policy of all; "" if there is nothing to say
+	whole   *Decision // of a visit that cannot hold it; nil in a plan that visits share
 }
 
 // shown is one limit as a response shows it.
 type shown struct {
-	limit   []string // X-RateLimit-Limit
-	rate    string   // RateLimit up to its numbers
-	problem string   // the problem document up to when to try again
-	end     string   // and after it
+	limit   string // X-RateLimit-Limit
+	rate    string // RateLimit up to its numbers
+	problem string // the problem document up to when to try again
+	end     string // and after it
 }
 
-func newPlan(name string, asked []Limit) (*plan, error) {
-	p := &plan{asked: slices.Clone(asked)}
-	if err := p.name(name); err != nil {
+func (l *Limiter) newPlan(asked []Limit) (*plan, error) {
+	p := &plan{limiter: l, asked: slices.Clone(asked)}
+	if err := p.name(l.name); err != nil {
 		return nil, err
 	}
 	var policies []string
 	for _, l := range p.limits {
 		quoted := strconv.Quote(l.Name) // as RFC 9651 does it, for printable ASCII
 		p.shown = append(p.shown, shown{
-			limit:   []string{strconv.FormatInt(l.Capacity(), 10)},
+			limit:   strconv.FormatInt(l.Capacity(), 10),
 			rate:    quoted + ";r=",
 			problem: problem("quota-exceeded", "Quota Exceeded", http.StatusTooManyRequests) + `The quota of policy `,
 		})
@@ -77,9 +74,7 @@ func newPlan(name string, asked []Limit) (*plan, error) {
 			policies = append(policies, quoted+";q="+strconv.FormatInt(l.Count, 10)+";w="+strconv.FormatInt(seconds(l.Period), 10))
 		}
 	}
-	if len(policies) > 0 {
-		p.policy = []string{strings.Join(policies, ", ")}
-	}
+	p.policy = strings.Join(policies, ", ")
 	return p, nil
 }
 
@@ -156,14 +151,14 @@ type planCache struct {
 // maxPlans bounds a planCache, in case somebody names a tier after each customer.
 const maxPlans = 1024
 
-func (pc *planCache) get(limiter string, tier Tier) (*plan, error) {
+func (pc *planCache) get(l *Limiter, tier Tier) (*plan, error) {
 	pc.mu.RLock()
 	p := pc.plans[tier.Name]
 	pc.mu.RUnlock()
 	if p != nil && slices.Equal(p.asked, tier.Limits) {
 		return p, nil
 	}
-	fresh, err := newPlan(limiter, tier.Limits)
+	fresh, err := l.newPlan(tier.Limits)
 	if err != nil {
 		return nil, err
 	}
@@ -183,18 +178,18 @@ func (pc *planCache) get(limiter string, tier Tier) (*plan, error) {
 // returns the value of Retry-After, "" if there is none.
 func (v *visit) writeHeaders(c *gin.Context, status int) (retryAfter string) {
 	h := c.Writer.Header()
-	headers := v.limiter.headers
+	headers := v.plan.limiter.headers
 	if len(h) > 0 && (status != 0 || headers != HeadersNone) {
 		if old := h[fieldExpose]; len(old) > 0 {
-			h[fieldExpose] = v.limiter.exposing(old)
+			h[fieldExpose] = slices.Clone(v.plan.limiter.exposing(old))
 		}
 	}
 	if status != 0 {
-		h[fieldCache] = noStore
+		h[fieldCache] = []string{"no-store"}
 	}
 	if v.err() != nil {
 		if status == http.StatusServiceUnavailable {
-			h[fieldRetry] = unavailableRetry
+			h[fieldRetry] = []string{unavailableRetry}
 		}
 		return ""
 	}
@@ -218,7 +213,8 @@ func (v *visit) writeHeaders(c *gin.Context, status int) (retryAfter string) {
 		h[fieldRate] = v.values[0:1:1]
 	}
 	if headers&(HeadersLegacy|HeadersLegacyEpoch) != 0 && v.isTightest(HeadersLegacy|HeadersLegacyEpoch) {
-		h[fieldLimit] = v.shown().limit
+		v.values[3] = v.shown().limit
+		h[fieldLimit] = v.values[3:4:4]
 		h[fieldRemaining] = v.values[1:2:2]
 		h[fieldReset] = v.values[2:3:3]
 	}
@@ -227,17 +223,17 @@ func (v *visit) writeHeaders(c *gin.Context, status int) (retryAfter string) {
 
 // writePolicy adds the limiter's policies to those of the limiters before it.
 func (v *visit) writePolicy(h http.Header) {
-	policy := v.plan.policy
-	if policy == nil {
+	all := v.plan.policy
+	if all == "" {
 		return
 	}
 	for b := v.before; b != nil; b = b.before {
-		if b.shows(HeadersIETF) && b.plan.policy != nil {
-			h[fieldPolicy] = []string{strings.Join(h[fieldPolicy], ", ") + ", " + policy[0]}
-			return
+		if b.shows(HeadersIETF) && b.plan.policy != "" {
+			all = b.plan.policy + ", " + all
 		}
 	}
-	h[fieldPolicy] = policy
+	v.values[4] = all
+	h[fieldPolicy] = v.values[4:]
 }
 
 // isTightest reports whether no limiter before v that shows such fields is nearer to its limit.
@@ -247,7 +243,7 @@ func (v *visit) isTightest(fields Headers) bool {
 
 // shows reports whether v put such fields into the response.
 func (v *visit) shows(fields Headers) bool {
-	return v.handled && !v.limiter.dryRun && v.err() == nil && v.limiter.headers&fields != 0
+	return v.handled && !v.plan.limiter.dryRun && v.err() == nil && v.plan.limiter.headers&fields != 0
 }
 
 // unlimited reports whether v was decided by no limit at all.
@@ -260,7 +256,7 @@ func (v *visit) shown() *shown { return &v.plan.shown[v.limit] }
 // that they cost no allocation.
 func (v *visit) format(t int64) {
 	reset := seconds(v.resetAfter)
-	if v.limiter.headers&HeadersLegacyEpoch != 0 {
+	if v.plan.limiter.headers&HeadersLegacyEpoch != 0 {
 		reset = time.Now().Add(v.resetAfter + time.Second - 1).Unix()
 	}
 	b := append(v.text[:0], v.shown().rate...)
@@ -277,7 +273,7 @@ func (v *visit) format(t int64) {
 	}
 	// Nothing writes to b from here on: it is as immutable as a string has to be.
 	s := unsafe.String(unsafe.SliceData(b), len(b))
-	v.values = [3]string{s[:rate], s[from:remaining], s[again:]}
+	v.values[0], v.values[1], v.values[2] = s[:rate], s[from:remaining], s[again:]
 }
 
 // seconds returns d in whole seconds, rounded up.
@@ -332,9 +328,9 @@ func (l *Limiter) refuse(c *gin.Context, v *visit, status int, retryAfter string
 		l.deny(c, v.decision())
 		return
 	}
-	c.Writer.Header()[fieldType] = problemJSON
+	c.Writer.Header()[fieldType] = []string{"application/problem+json"}
 	if c.Request.Method == http.MethodHead {
-		c.Writer.WriteHeaderNow()
+		_, _ = c.Writer.Write(nil) // not WriteHeaderNow, which a writer in front may not know
 		return
 	}
 	// The client may be gone; then there is nobody to tell.

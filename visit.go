@@ -20,68 +20,67 @@ import (
 type visit struct {
 	gin.ResponseWriter
 
-	limiter *Limiter
-	plan    *plan
-	before  *visit    // of the limiter before
-	whole   *Decision // the decision, if it has more to it than the fields below
+	plan   *plan
+	before *visit // of the limiter before
 
 	key        string
-	cost       int64
 	remaining  int64
 	retryAfter time.Duration
 	resetAfter time.Duration
 	at         int64 // µs
-	elapsed    time.Duration
-	limit      uint32 // index in plan.limits of the one that decided
+	cost       uint32
+	elapsed    uint32 // ns
+	limit      uint16 // index in plan.limits of the one that decided
 	source     backend.Source
 	allowed    bool
 	handled    bool // by Handle, not by Check
 
-	values [3]string // RateLimit, X-RateLimit-Remaining, X-RateLimit-Reset
-	text   [32]byte  // what they say, if it is no longer
+	values [5]string // of the header fields: each response has its own, because a later handler may write to them
+	text   [32]byte  // what those that change say, if it is no longer
 }
 
 // newVisit keeps a decision under the limits of a plan.
-func newVisit(l *Limiter, p *plan, d *Decision, before *visit) *visit {
+func newVisit(p *plan, d *Decision, before *visit) *visit {
 	v := &visit{
-		limiter: l, plan: p, before: before,
-		key: d.Key, cost: d.Cost,
+		plan: p, before: before, key: d.Key,
 		remaining: d.Remaining, retryAfter: d.RetryAfter, resetAfter: d.ResetAfter, at: d.At.UnixMicro(),
-		elapsed: d.Elapsed, source: d.Source, allowed: d.Allowed,
+		cost: uint32(d.Cost), elapsed: uint32(d.Elapsed), source: d.Source, allowed: d.Allowed,
 	}
 	for i := 1; i < len(p.limits); i++ {
 		if p.limits[i].Name == d.Limit.Name {
-			v.limit = uint32(i)
+			v.limit = uint16(i)
 		}
 	}
-	if d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier || d.Limit != p.limits[v.limit] {
-		whole := *d
-		v.whole = &whole
+	if d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier || d.Limit != p.limits[v.limit] ||
+		d.Cost != int64(v.cost) || d.Elapsed != time.Duration(v.elapsed) {
+		whole, own := *d, *p
+		own.whole = &whole
+		v.plan = &own
 	}
 	return v
 }
 
 // decision returns what newVisit was given.
 func (v *visit) decision() Decision {
-	if v.whole != nil {
-		return *v.whole
+	if v.plan.whole != nil {
+		return *v.plan.whole
 	}
 	return Decision{
-		Limiter: v.limiter.name, Tier: v.plan.tier, Key: v.key, Cost: v.cost,
+		Limiter: v.plan.limiter.name, Tier: v.plan.tier, Key: v.key, Cost: int64(v.cost),
 		Result: Result{
 			Allowed: v.allowed, Limit: v.plan.limits[v.limit], Remaining: v.remaining,
 			RetryAfter: v.retryAfter, ResetAfter: v.resetAfter, At: time.UnixMicro(v.at), Source: v.source,
 		},
-		Limits: v.plan.limits, Elapsed: v.elapsed, DryRun: v.limiter.dryRun,
+		Limits: v.plan.limits, Elapsed: time.Duration(v.elapsed), DryRun: v.plan.limiter.dryRun,
 	}
 }
 
 // err returns the decision's error.
 func (v *visit) err() error {
-	if v.whole == nil {
+	if v.plan.whole == nil {
 		return nil
 	}
-	return v.whole.Err
+	return v.plan.whole.Err
 }
 
 // Unwrap serves http.ResponseController.
@@ -99,7 +98,7 @@ func (v *visit) enter(c *gin.Context) {
 // handledBy reports whether l's Handle has seen the request.
 func (v *visit) handledBy(l *Limiter) bool {
 	for ; v != nil; v = v.before {
-		if v.handled && v.limiter == l {
+		if v.handled && v.plan.limiter == l {
 			return true
 		}
 	}
@@ -133,7 +132,7 @@ func (v *visit) rank() int {
 	switch {
 	case v.err() != nil:
 		return 0
-	case v.limiter.dryRun:
+	case v.plan.limiter.dryRun:
 		return 1
 	case v.allowed:
 		return 2
@@ -184,7 +183,11 @@ func visitBehind(w reflect.Value, depth int) *visit {
 	}
 	for i := range w.NumField() {
 		f := w.Field(i)
-		if kind := f.Kind(); (kind == reflect.Interface || kind == reflect.Pointer) && f.Type().Implements(writerType) {
+		typ := f.Type()
+		if f.Kind() == reflect.Struct {
+			typ = reflect.PointerTo(typ) // it may be a writer by its pointer only
+		}
+		if (typ.Kind() == reflect.Interface || typ.Kind() == reflect.Pointer) && typ.Implements(writerType) {
 			if v := visitBehind(f, depth-1); v != nil {
 				return v
 			}

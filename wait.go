@@ -2,6 +2,7 @@ package ginlimit
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,8 +10,9 @@ import (
 )
 
 const (
-	maxWaiting    = 1024 // requests that a limiter holds
-	maxWaitingKey = 128  // of them, with one key
+	maxWaiting    = 1024        // requests that a limiter holds
+	maxWaitingKey = 128         // of them, with one key
+	askAgain      = time.Second // in case something is given back that nobody here knows of
 )
 
 // waitList is who waits for what. The zero waitList is empty.
@@ -24,6 +26,8 @@ type waitList struct {
 // goes from each to the next, and only who holds it charges.
 type line struct {
 	turn    chan struct{}
+	again   chan struct{} // the first is to ask again
+	limits  []Limit       // of the last that joined
 	waiting int
 	units   int64 // what they cost
 }
@@ -31,15 +35,15 @@ type line struct {
 // takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait says, unless the
 // client is gone.
 func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decision) {
-	if overtakes := l.wait.has(d.Key); !overtakes || d.Cost == 0 || neverFits(d) {
-		l.take(ctx, d)
+	if !l.wait.has(d.Key, d.Limits) || d.Cost == 0 || neverFits(d) {
+		l.take(ctx, d, l.timed)
 		if d.Err != nil || d.Allowed || d.Cost == 0 || d.RetryAfter < 0 || d.RetryAfter > l.maxWait {
 			return
 		}
 	} else if l.look(ctx, d); d.Err != nil {
 		return
 	}
-	ln := l.wait.join(d.Key, d.Cost, func(units int64) bool {
+	ln := l.wait.join(d, func(units int64) bool {
 		d.RetryAfter = max(d.RetryAfter, eta(d, units))
 		return d.RetryAfter <= l.maxWait
 	})
@@ -61,13 +65,15 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 		return
 	}
 	for {
-		l.take(ctx, d)
+		l.take(ctx, d, l.timed)
 		if left := l.maxWait - time.Since(start); d.Err != nil || d.Allowed || d.RetryAfter < 0 || d.RetryAfter > left {
 			return
 		}
-		fits := time.NewTimer(d.RetryAfter)
+		fits := time.NewTimer(min(d.RetryAfter, askAgain))
 		select {
 		case <-fits.C:
+		case <-ln.again:
+			fits.Stop()
 		case <-gone:
 			fits.Stop()
 			return
@@ -80,7 +86,7 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 func (l *Limiter) look(ctx context.Context, d *Decision) {
 	cost := d.Cost
 	d.Cost = 0
-	l.take(ctx, d)
+	l.take(ctx, d, l.timed)
 	d.Cost, d.Allowed = cost, false
 }
 
@@ -107,32 +113,35 @@ func eta(d *Decision, units int64) time.Duration {
 	return d.ResetAfter + time.Duration(min(over, float64(backend.MaxRefill)))
 }
 
-// has reports whether anybody waits for key.
-func (w *waitList) has(key string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.lines[key] != nil
-}
-
-// join returns the line of a key with one more place in it, or nil if it is full, or if fits says so of the units that
-// all in it cost, the new one's among them.
-func (w *waitList) join(key string, cost int64, fits func(units int64) bool) *line {
+// has reports whether anybody waits for key under these limits. Who has others, after an upgrade, need not wait for those
+// that came before it.
+func (w *waitList) has(key string, limits []Limit) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ln := w.lines[key]
+	return ln != nil && slices.Equal(ln.limits, limits)
+}
+
+// join returns the line of d's key with one more place in it, or nil if it is full, or if fits says so of the units that
+// all in it cost, the new one's among them.
+func (w *waitList) join(d *Decision, fits func(units int64) bool) *line {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ln := w.lines[d.Key]
 	if ln == nil {
-		ln = &line{turn: make(chan struct{}, 1)}
+		ln = &line{turn: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 		ln.turn <- struct{}{}
 	}
-	if !fits(ln.units+cost) || w.total == maxWaiting || ln.waiting == maxWaitingKey {
+	if !fits(ln.units+d.Cost) || w.total == maxWaiting || ln.waiting == maxWaitingKey {
 		return nil
 	}
 	if w.lines == nil {
 		w.lines = make(map[string]*line)
 	}
-	w.lines[key] = ln
+	w.lines[d.Key] = ln
+	ln.limits = d.Limits
 	ln.waiting++
-	ln.units += cost
+	ln.units += d.Cost
 	w.total++
 	return ln
 }
@@ -144,5 +153,17 @@ func (w *waitList) leave(key string, cost int64, ln *line) {
 	ln.units -= cost
 	if ln.waiting--; ln.waiting == 0 {
 		delete(w.lines, key)
+	}
+}
+
+// wake makes the first in a key's line ask again, because something was given back.
+func (w *waitList) wake(key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ln := w.lines[key]; ln != nil {
+		select {
+		case ln.again <- struct{}{}:
+		default:
+		}
 	}
 }

@@ -289,3 +289,68 @@ func TestBufferingMiddleware(t *testing.T) {
 		})
 	}
 }
+
+// ownHeader is a writer with a header of its own, which its middleware copies, as those that buffer a response have. Other
+// methods are those of the writer behind it.
+type ownHeader struct {
+	gin.ResponseWriter
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (w *ownHeader) Header() http.Header         { return w.header }
+func (w *ownHeader) WriteHeader(status int)      { w.status = status }
+func (w *ownHeader) Write(p []byte) (int, error) { return w.body.Write(p) }
+
+func withOwnHeader(c *gin.Context) {
+	w := &ownHeader{ResponseWriter: c.Writer, header: http.Header{}}
+	c.Writer = w
+	c.Next()
+	c.Writer = w.ResponseWriter
+	for field, values := range w.header {
+		c.Writer.Header()[field] = values
+	}
+	if w.status != 0 {
+		c.Writer.WriteHeader(w.status)
+	}
+	_, _ = c.Writer.Write(w.body.Bytes())
+}
+
+func TestWriterWithItsOwnHeader(t *testing.T) {
+	a := ginlimit.New(ginlimit.PerMinute(10), ginlimit.Global(), ginlimit.WithName("a"))
+	b := ginlimit.New(ginlimit.PerMinute(5), ginlimit.Global(), ginlimit.WithName("b"))
+	w := send(engine(a, withOwnHeader, b))
+	assert.Equal(t, `"a";q=10;w=60, "b";q=5;w=60`, w.Header().Get("RateLimit-Policy"))
+	assert.Equal(t, `"b";r=4;t=12`, w.Header().Get("RateLimit"))
+
+	r := engine(withOwnHeader, hour(0))
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		q, err := http.NewRequest(method, served(t, r).URL, nil)
+		require.NoError(t, err)
+		res, err := http.DefaultClient.Do(q)
+		require.NoError(t, err)
+		_ = res.Body.Close()
+		assert.Equal(t, 429, res.StatusCode, method)
+		assert.Equal(t, "0", res.Header.Get("X-RateLimit-Remaining"), method)
+	}
+}
+
+type embedded struct{ gin.ResponseWriter }
+
+// TestWriterInAStruct: the visit is found behind writers that hold another by value.
+func TestWriterInAStruct(t *testing.T) {
+	wrap := func(c *gin.Context) {
+		c.Writer = &struct {
+			embedded
+			n int
+		}{embedded: embedded{c.Writer}}
+	}
+	l := must(ginlimit.NewLimiter(ginlimit.PerMinute(10), ginlimit.Global(), ginlimit.WithLogger(slog.New(slog.DiscardHandler))))
+	w := send(engine(l.Handle, wrap, l.Handle, wrap, func(c *gin.Context) {
+		d, ok := ginlimit.FromContext(c)
+		assert.True(t, ok)
+		assert.Equal(t, int64(9), d.Remaining)
+	}))
+	assert.Equal(t, "9", w.Header().Get("X-RateLimit-Remaining"), "charged once")
+}
