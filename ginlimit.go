@@ -128,7 +128,7 @@ var errNegativeCost = errors.New("ginlimit: the cost is negative; WithCost must 
 
 // Status returns 0 if the request passes, else the HTTP status that it is answered with: 429 if a limit is
 // spent, 400 if the request has no key or a negative cost, 503 if no decision was reached and the failure
-// policy is FailClosed.
+// policy is FailClosed. In a dry run it is 0 for every request: Allowed says what would have become of it.
 func (d Decision) Status() int {
 	switch {
 	case d.DryRun || d.Err == nil && d.Allowed || d.failOpen:
@@ -225,7 +225,8 @@ func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...L
 }
 
 // Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and is not
-// observed. Its errors are those of Allow.
+// observed. The key is what the KeyFunc returns, such as "ip:203.0.113.7"; Decision.Key has it. Its errors are those of
+// Allow.
 func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decision, error) {
 	var d Decision
 	l.init(&d)
@@ -235,7 +236,8 @@ func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decisi
 	return d, d.Err
 }
 
-// Reset forgets what key has used, under every limit. It is not an error if that was nothing. It returns [ErrNoKey] if key
+// Reset forgets what key has used, under every limit. The key is what the KeyFunc returns, such as "ip:203.0.113.7" or
+// "user:alice"; Decision.Key has it. It is not an error if that was nothing. It returns [ErrNoKey] if key
 // is empty, and what the backend returns if it failed.
 func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if key == "" {

@@ -161,8 +161,8 @@ func WithBackend(b backend.Backend) Option {
 type FailurePolicy uint8
 
 const (
-	// FailOpen lets the request pass, without headers. It is the default. A request whose KeyFunc failed while its client
-	// hung up, which may be why, is answered with 503 all the same.
+	// FailOpen lets the request pass, without headers. It is the default. If the KeyFunc fails and the client has hung up,
+	// the request gets 503 all the same: else hanging up, if it makes a look-up fail, would be a way past the limit.
 	FailOpen FailurePolicy = iota
 	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis is down.
 	FailClosed
@@ -204,8 +204,8 @@ func WithHeaders(h Headers) Option {
 }
 
 // WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503: Decision.Status and
-// Decision.Err tell them apart. Status and headers are set before, the handlers after the limiter do not run. The
-// default is a problem document (RFC 9457).
+// Decision.Err tell them apart. RetryAfter is 0 unless the status is 429, and [backend.Never] if waiting is no use. Status
+// and headers are set before, the handlers after the limiter do not run. The default is a problem document (RFC 9457).
 func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 	return func(o *options) {
 		if o.deny = deny; deny == nil {

@@ -348,7 +348,8 @@ func problem(kind, title string, status int) string {
 }
 
 var (
-	problemNoKey       = []byte(problem("", "Bad Request", http.StatusBadRequest) + `The request lacks what the limit of its rate needs to know."}`)
+	problemNoKey       = []byte(problem("", "Bad Request", http.StatusBadRequest) + `The request does not say who is asking: a header or a log-in that its rate limit needs is missing."}`)
+	problemCost        = []byte(problem("", "Bad Request", http.StatusBadRequest) + `The cost of the request is not valid."}`)
 	problemUnavailable = []byte(problem("temporary-reduced-capacity", "Temporary Reduced Capacity", http.StatusServiceUnavailable) + `The rate of the request could not be checked; try again later."}`)
 )
 
@@ -356,6 +357,9 @@ var (
 func (v *visit) problem(status int, retryAfter string) []byte {
 	switch status {
 	case http.StatusBadRequest:
+		if errors.Is(v.err(), errNegativeCost) {
+			return problemCost
+		}
 		return problemNoKey
 	case http.StatusServiceUnavailable:
 		return problemUnavailable

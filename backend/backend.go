@@ -59,7 +59,7 @@ const (
 	// State: three integers.
 	SlidingWindow
 	// SlidingLog is exact: it never admits more than Count units in any Period. It remembers every charge
-	// until it is one Period old: 16 bytes for each, of which there are at most Count.
+	// until it is one Period old. There are at most Count of them; what each takes depends on the store.
 	SlidingLog
 	// FixedWindow admits Count units in a window that starts at the key's first hit and lasts one Period.
 	// Across the end of a window it can admit 2 × Count units at once. State: two integers.
