@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -29,8 +32,24 @@ func (a *app) newAdmin() http.Handler {
 		answer(c, a.tiers.Delete(c.Request.Context(), c.Param("id")))
 	})
 	r.POST("/reset/:limiter/:key", a.reset)
-	// A page in a browser on this machine can send requests to a loopback address too.
-	return http.NewCrossOriginProtection().Handler(r)
+	// A page in a browser on this machine can send requests to a loopback address too, and one whose name its owner points
+	// at that address has the same origin.
+	return onLoopback(http.NewCrossOriginProtection().Handler(r))
+}
+
+// onLoopback refuses requests that do not name a loopback address as their host.
+func onLoopback(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		host, _, err := net.SplitHostPort(q.Host)
+		if err != nil {
+			host = q.Host
+		}
+		if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); host != "localhost" && (err != nil || !addr.IsLoopback()) {
+			http.Error(w, "use a loopback address", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, q)
+	})
 }
 
 // tierRequest is a tier as the operator writes it: {"name":"pro","limits":[{"count":500,"period":"1s","burst":1000}]}

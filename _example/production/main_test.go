@@ -112,6 +112,9 @@ func (i *instance) send(method, to, body string, headers ...string) reply {
 	for h := 0; h < len(headers); h += 2 {
 		req.Header.Set(headers[h], headers[h+1])
 	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		i.t.Fatal(err)
@@ -353,6 +356,9 @@ func TestOperatorMakesMistakes(t *testing.T) {
 	i.operate(http.StatusNoContent, http.MethodDelete, "/tiers/nobody", "")
 	if r := i.send(http.MethodPost, i.admin.URL+"/reset/client/user:alice", "", "Origin", "https://example.com"); r.StatusCode != http.StatusForbidden {
 		t.Errorf("a page of somebody else: status %d", r.StatusCode)
+	}
+	if r := i.send(http.MethodPost, i.admin.URL+"/reset/client/user:alice", "", "Host", "evil.example:8081"); r.StatusCode != http.StatusForbidden {
+		t.Errorf("a page whose name leads here: status %d", r.StatusCode)
 	}
 	want(t, i.get("/tiers/alice"), http.StatusNotFound) // is not where clients connect
 

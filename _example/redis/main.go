@@ -78,7 +78,7 @@ func run(ctx context.Context, addr, redisURL string) error {
 
 const usage = `Listening on %[1]s. Start a second instance in another terminal:
 
-    ADDR=%[2]s go run ./redis
+    ADDR=%[2]s go run ./redis    # with the same REDIS_URL, if you set one
 
 Each client address has 10 requests a minute, wherever they arrive. See Remaining count down across both:
 

@@ -102,8 +102,8 @@ const (
 
 // WithCardinalityLimit sets how many combinations of a limiter's, a tier's and a limit's name and an error's type the
 // metrics tell apart, 1 to 2,000; the default is 200. Names of tiers often come from a database, and each would be more
-// series for as long as the process lives. Of those that come later the tier, the limit and the error are "_OTHER", and
-// if even limiters come without end, they are too. The SDK has a limit of its own, for all attributes together and by
+// series for as long as the process lives. Of those that come later the tier and the limit are "_OTHER", and if even
+// limiters come without end, they are too; so are types of errors after the first 50. The SDK has a limit of its own, for all attributes together and by
 // default 2,000 of each instrument, above which it drops them all, the limiter too.
 func WithCardinalityLimit(n int) Option {
 	return func(o *Observer) error {

@@ -623,6 +623,25 @@ func TestCardinalityLimit(t *testing.T) {
 	}
 }
 
+// TestManyTiersDoNotHideErrors: in an outage the operator has to see what it is.
+func TestManyTiersDoNotHideErrors(t *testing.T) {
+	tel := newTelemetry(t, ginlimitotel.WithCardinalityLimit(10))
+	for i := range 50 {
+		tel.Observe(t.Context(), ginlimit.Decision{Limiter: "api", Tier: fmt.Sprint("customer-", i), Key: "k",
+			Result: ginlimit.Result{Allowed: true, Limit: ginlimit.PerHour(1).Named("a")}})
+	}
+	tel.Observe(t.Context(), ginlimit.Decision{Limiter: "api", Tier: "customer-51", Key: "k",
+		Err: fmt.Errorf("%w: %w", backend.ErrUnavailable, context.DeadlineExceeded)})
+	got := tel.metrics()
+	for _, series := range []string{
+		"decisions error.type=timeout limiter=api outcome=error_refused tier=_OTHER", "decision.duration error.type=timeout limiter=api",
+	} {
+		if got[series] != 1 {
+			t.Errorf("there is no %s:\n%s", series, lines(got))
+		}
+	}
+}
+
 // OTLP refuses a whole export for one string that is not UTF-8.
 func TestNamesAreUTF8(t *testing.T) {
 	tel := newTelemetry(t)

@@ -94,8 +94,13 @@ type seriesCache struct {
 
 type snapshot struct {
 	known  map[names]bool
+	kinds  map[string]bool // of errors
 	series map[labels]*series
 }
+
+// maxKinds is how many kinds of errors are told apart. They have a bound of their own, so that many tiers do not hide
+// why a store fails.
+const maxKinds = 50
 
 func (c *seriesCache) of(l labels) *series {
 	if now := c.now.Load(); now != nil {
@@ -114,17 +119,18 @@ func (c *seriesCache) of(l labels) *series {
 func (c *seriesCache) add(l labels) *series {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := &snapshot{known: make(map[names]bool), series: make(map[labels]*series)}
+	next := &snapshot{known: make(map[names]bool), kinds: make(map[string]bool), series: make(map[labels]*series)}
 	if now := c.now.Load(); now != nil {
 		l.names = now.bound(l.names, c.most)
 		if s := now.series[l]; s != nil {
 			return s // somebody was faster
 		}
 		maps.Copy(next.known, now.known)
+		maps.Copy(next.kinds, now.kinds)
 		maps.Copy(next.series, now.series)
 	}
 	s := newSeries(l)
-	next.known[l.names], next.series[l] = true, s
+	next.known[l.names], next.kinds[l.err], next.series[l] = true, true, s
 	c.now.Store(next)
 	return s
 }
@@ -132,10 +138,16 @@ func (c *seriesCache) add(l labels) *series {
 // bound returns n if it is among the first names to come up. Of those that come later only the limiter is told, and not
 // even that once there are twice as many.
 func (s *snapshot) bound(n names, most int) names {
-	if s.known[n] || len(s.known) < most {
+	if s.known[n] {
 		return n
 	}
-	n = names{limiter: n.limiter, tier: hide(n.tier), limit: hide(n.limit), err: hide(n.err)}
+	if !s.kinds[n.err] && len(s.kinds) >= maxKinds {
+		n.err = hide(n.err)
+	}
+	if len(s.known) < most {
+		return n
+	}
+	n.tier, n.limit = hide(n.tier), hide(n.limit)
 	if !s.known[n] && len(s.known) >= 2*most {
 		n.limiter = other
 	}

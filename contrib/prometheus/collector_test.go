@@ -354,6 +354,19 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestLimiterNamedOther has the name of what is too many to be told apart.
+func TestLimiterNamedOther(t *testing.T) {
+	c := ginlimitprom.New(ginlimitprom.WithMaxLabelSets(2))
+	for _, name := range []string{"other", "api", "login", "search", "other"} {
+		d := ginlimit.Decision{Limiter: name, Key: "k"}
+		d.Limit.Name = "a"
+		c.Observe(t.Context(), d)
+	}
+	if got := series(t, c, "ginlimit_denied_keys"); got["limiter=other"] == 0 { // and a name that came twice would fail the scrape
+		t.Errorf("denied keys: %v", got)
+	}
+}
+
 // TestLabelsAreClean gives names that no label can hold: a tier's comes from a database.
 func TestLabelsAreClean(t *testing.T) {
 	c := ginlimitprom.New()

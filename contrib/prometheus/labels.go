@@ -84,7 +84,10 @@ func (c *Collector) newSet(k labels, decided, dryRun bool) *set {
 		}
 	}
 	k = labels{strings.Clone(k.limiter), strings.Clone(k.tier), strings.Clone(k.limit)} // not all that they are part of
-	l, ok := c.limiters.add(k.limiter, c.maxSets, func() *limiter { return newLimiter(clean(k.limiter)) })
+	l, ok := c.other, true
+	if k.limiter != other { // else it has the name of all that are too many, and is counted with them
+		l, ok = c.limiters.add(k.limiter, c.maxSets, func() *limiter { return newLimiter(clean(k.limiter)) })
+	}
 	if !ok {
 		return c.other.others
 	}
