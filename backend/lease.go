@@ -192,7 +192,10 @@ func (l *lease) fetch(ctx context.Context, sh *leaseShard, e *leased, f *leaseFl
 	sent := l.now()
 	res, err = l.b.Take(ctx, key, f.cost+f.extra, limits...)
 	extra := f.extra
-	if err == nil && !res.Allowed {
+	if err == nil && (!res.Allowed || res.Source == SourceFallback) {
+		if res.Allowed { // it may have charged less, its share, and knows how much only if all is given back
+			l.giveBack(ctx, key, leftover{res, f.cost + extra, limits})
+		}
 		extra = 0
 		if res, err = l.ask(ctx, sh, e, math.MaxUint64, key, f.cost, limits); err == nil && !res.Allowed {
 			f.refused = res
@@ -209,7 +212,7 @@ func (l *lease) fetch(ctx context.Context, sh *leaseShard, e *leased, f *leaseFl
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	e.note(res)
-	// Else the key was reset, its limits changed, or a fallback decided, which Refund could not tell from the store later.
+	// Else the key was reset, its limits changed, or a Lease in b decided, which Refund could not tell from the store later.
 	if sh.keys[key] == e && e.flight == f && res.Source == SourceStore {
 		back = e.drain(l.now())
 		e.charge, e.sent, e.ends, e.windowEnd = res, sent, min(sent+l.lifetime(limits), end), end

@@ -901,6 +901,46 @@ func TestLeaseFallback(t *testing.T) {
 	}
 }
 
+// TestLeaseFallbackShare puts a Fallback with a share, which charges no more than that, below a Lease, which asks for more.
+func TestLeaseFallbackShare(t *testing.T) {
+	for _, cost := range []int64{1, 3} {
+		t.Run(fmt.Sprint("cost ", cost), func(t *testing.T) {
+			each(t, 10_000, time.Hour, func(t *testing.T, limit backend.Limit) {
+				p, shared := newStore(), memory.New()
+				b := backend.Lease(backend.Fallback(p, shared, backend.WithShare(200)), 100)
+				for range 500 {
+					mustTake(t, b, cost, limit)
+				}
+				p.down.Store(true)
+				var charges []backend.Result
+				for range 1000 {
+					res := mustTake(t, b, cost, limit)
+					if res.Source != backend.SourceFallback {
+						continue
+					}
+					if res.Remaining > 50-cost {
+						t.Fatalf("Remaining is %d of a share of 50 after a cost of %d", res.Remaining, cost)
+					}
+					if res.Allowed {
+						charges = append(charges, res)
+					}
+				}
+				if want := 50 / cost; int64(len(charges)) != want {
+					t.Errorf("a share of 50 admitted %d requests with a cost of %d, want %d", len(charges), cost, want)
+				}
+				for i, charge := range charges {
+					if err := b.Refund(ctx, "k", charge, cost, limit); err != nil {
+						t.Fatal(err)
+					}
+					if got, want := mustTake(t, b, 0, limit).Remaining, 50-cost*int64(len(charges)-i-1); got != want {
+						t.Fatalf("after %d refunds of %d: %d are left of the share, want %d", i+1, cost, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestLeaseKeys fills the table with hot keys, and floods it.
 func TestLeaseKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -29,7 +29,7 @@ var (
 // kinds tells the answers of a server apart, by SQLSTATE.
 var kinds = map[string]error{
 	"42P01": ErrNotMigrated, "42883": ErrNotMigrated, "3F000": ErrNotMigrated, "42703": ErrNotMigrated,
-	"25006": ErrReadOnly,
+	"25006": ErrReadOnly, "0A000": ErrReadOnly, // an UNLOGGED table on a standby, of which there is nothing to read
 	"53300": ErrTooManyConnections,
 	"57P01": ErrStarting, "57P02": ErrStarting, "57P03": ErrStarting,
 	"28000": ErrDenied, "28P01": ErrDenied, "42501": ErrDenied,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -202,6 +204,45 @@ func TestPoolExhaustion(t *testing.T) {
 	recovers(t, b)
 }
 
+// Callers beyond the connections of such a pool, which wait for their turn, learn the same, whoever's time is up.
+func TestSmallPoolExhaustion(t *testing.T) {
+	const conns, budget = 4, 50 * time.Millisecond // fewer than the calls that open the breaker
+	for name, timeout := range map[string]time.Duration{"the caller's": 10 * time.Second, "the backend's": budget} {
+		t.Run(name, func(t *testing.T) {
+			pool := newPool(t, serverURL(t), conns, nil)
+			b := postgres.New(pool, newTable(t, pool, postgres.WithTimeout(timeout))...)
+			recovers(t, b)
+			for range conns {
+				conn, err := pool.Acquire(t.Context())
+				require.NoError(t, err)
+				defer conn.Release()
+			}
+			ctx := t.Context()
+			if timeout > budget {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, budget)
+				defer cancel()
+			}
+			var wg sync.WaitGroup
+			for range 40 {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					_, err := b.Take(ctx, "k", 1, hourly)
+					assert.ErrorIs(t, err, backend.ErrUnavailable)
+					if timeout == budget && errors.Is(err, postgres.ErrBreakerOpen) {
+						return
+					}
+					assert.ErrorIs(t, err, postgres.ErrPoolExhausted)
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
+					assert.Equal(t, "pool_exhausted", backend.Kind(err))
+				}()
+			}
+			wg.Wait()
+		})
+	}
+}
+
 // A table that somebody has locked does not make the server fill up with statements whose callers have given up.
 func TestLockedTable(t *testing.T) {
 	server := testserver.Postgres(t, "-c", "max_connections=30")
@@ -294,6 +335,39 @@ func TestKindsOfErrors(t *testing.T) {
 	_, err = b.Sweep(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, postgres.Migrate(t.Context(), newPool(t, url, 1, user("nobody")), opts...), "where there is nothing to do")
+}
+
+// A standby refuses charges. It can be looked at if the table is logged; else that is not there.
+func TestStandby(t *testing.T) {
+	server := testserver.Postgres(t)
+	pool := newPool(t, server.URL(), 4, nil)
+	optsUnlogged, optsLogged := newTable(t, pool), newTable(t, pool, postgres.WithLogged())
+	unlogged, logged := postgres.New(pool, optsUnlogged...), postgres.New(pool, optsLogged...)
+	fixed := hourly.WithAlgorithm(backend.FixedWindow)
+	res, err := take(logged, "k", fixed)
+	require.NoError(t, err)
+	var dir string
+	require.NoError(t, pool.QueryRow(t.Context(), "SHOW data_directory").Scan(&dir))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o644))
+	require.NoError(t, server.Restart())
+	pool.Reset()
+	for b, opts := range map[*postgres.Backend][]postgres.Option{unlogged: optsUnlogged, logged: optsLogged} {
+		require.NoError(t, postgres.Migrate(t.Context(), pool, opts...), "where there is nothing to do")
+		look, err := b.Take(t.Context(), "k", 0, fixed)
+		if b == logged {
+			require.NoError(t, err)
+			require.Equal(t, res.Remaining, look.Remaining)
+		} else {
+			require.ErrorIs(t, err, postgres.ErrReadOnly)
+			require.ErrorIs(t, err, backend.ErrUnavailable)
+		}
+		_, err = take(b, "k", fixed)
+		for _, err := range []error{err, b.Refund(t.Context(), "k", res, 1, fixed), b.Reset(t.Context(), "k")} {
+			require.ErrorIs(t, err, postgres.ErrReadOnly)
+			require.ErrorIs(t, err, backend.ErrUnavailable)
+		}
+		require.False(t, breakerOpen(b))
+	}
 }
 
 // A caller who gives up is charged at most once, and does not open the breaker.

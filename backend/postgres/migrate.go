@@ -14,18 +14,19 @@ import (
 )
 
 //go:embed sql/functions.sql
-var functions string
+var functionsSQL string
 
 // schemaVersion is the version of the schema that [Migrate] makes. A later one adds to it: its functions have names of
-// their own, so that this version goes on beside it, as long as the later one says so in oldest.
+// their own, so that this version goes on beside it, as long as the later one says so in oldest. It has to look at more
+// than the version, because this one makes a table that was dropped again as it knows it.
 const schemaVersion = 1
 
 // ErrTooOld is in the chain of Migrate's error if the schema is of a later version that this one cannot work with.
 var ErrTooOld = errors.New("the schema was made by a later version of ginlimit; update this application")
 
-// Migrate makes the table and the functions that a [Backend] with the same options needs, if they are not there. It may
-// be called at every start, by any number of instances at once: they take turns. It takes what there is as it is, and
-// leaves a schema of a later version alone. It needs the right to create in the schema, only the first time.
+// Migrate makes the table and the functions that a [Backend] with the same options needs, as far as they are missing. It
+// may be called at every start, by any number of instances at once: they take turns. It takes what there is as it is,
+// also of a later version. It needs the right to create in the schema only if something is missing.
 //
 // A role that decides needs SELECT, INSERT, UPDATE and DELETE on the table.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
@@ -46,18 +47,32 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 
 func (c *config) migrate(ctx context.Context, tx pgx.Tx) error {
 	hash := fnv.New64a()
-	_, _ = hash.Write([]byte("ginlimit\x00" + c.schema + "\x00" + c.name)) // never fails
+	_, _ = hash.Write([]byte("ginlimit\x00" + c.schema)) // never fails; without the table, because two may need the schema
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(hash.Sum64())); err != nil {
 		return err
 	}
 	version, oldest, err := c.version(ctx, tx)
-	if err != nil || version >= schemaVersion {
-		if err == nil && oldest > schemaVersion {
-			return fmt.Errorf("%w: it is version %d, for %d and later, and this is %d", ErrTooOld, version, oldest, schemaVersion)
-		}
+	if err != nil {
 		return err
 	}
-	for _, text := range c.script() {
+	if oldest > schemaVersion {
+		return fmt.Errorf("%w: it is version %d, for %d and later, and this is %d", ErrTooOld, version, oldest, schemaVersion)
+	}
+	table, functions, err := c.there(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var script []string
+	if version == 0 {
+		script = c.newSchema()
+	}
+	if version == 0 || !table { // without a version, a table of that name is not ours, and an error
+		script = append(script, c.newTable())
+	}
+	if !functions {
+		script = append(script, c.newFunctions())
+	}
+	for _, text := range script {
 		if _, err := tx.Exec(ctx, text, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
@@ -75,36 +90,52 @@ func (c *config) version(ctx context.Context, tx pgx.Tx) (version, oldest int, e
 	return version, oldest, err
 }
 
-// script returns the statements that make version 1.
-func (c *config) script() []string {
-	unlogged := "UNLOGGED "
-	if c.logged {
-		unlogged = ""
+// there reports whether the table and all functions of version 1 are there.
+func (c *config) there(ctx context.Context, tx pgx.Tx) (table, functions bool, err error) {
+	var names []string
+	for _, found := range created.FindAllStringSubmatch(functionsSQL, -1) {
+		names = append(names, c.functionName(found[1]))
 	}
-	schema := pgx.Identifier{c.schema}.Sanitize()
-	text := []string{
+	err = tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, (SELECT count(DISTINCT p.proname) FROM pg_catalog.pg_proc p"+
+		" JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $2::text AND p.proname = ANY ($3::text[])) = $4",
+		c.table, c.schema, names, len(names)).Scan(&table, &functions)
+	return table, functions, err
+}
+
+// newSchema returns the statements that make the schema and say that it is of version 1.
+func (c *config) newSchema() []string {
+	return []string{
 		// CREATE SCHEMA IF NOT EXISTS would ask for a right that is not needed if it does.
 		"DO " + quote("BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = "+literal(c.schema)+
-			") THEN CREATE SCHEMA "+schema+"; END IF; END"),
-		// Room in the pages, so that a new version of a row stays in its page and the index is left alone. Nothing but
-		// the key has an index for the same reason.
-		"CREATE " + unlogged + "TABLE " + c.table + " (key text COLLATE \"C\" PRIMARY KEY, rules text COLLATE \"C\" NOT NULL, " +
-			"expires bigint NOT NULL, state bigint[] NOT NULL) " +
-			"WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.5)",
+			") THEN CREATE SCHEMA "+pgx.Identifier{c.schema}.Sanitize()+"; END IF; END"),
 		"CREATE TABLE " + c.versions() + " (version int NOT NULL, oldest int NOT NULL)",
 		"INSERT INTO " + c.versions() + " VALUES (1, 1)",
 		"GRANT SELECT ON " + c.versions() + " TO PUBLIC", // so that a role which may not create can call Migrate
 	}
-	return append(text, c.functions())
 }
 
-var placeholder = regexp.MustCompile(`\{\{(\w+)\}\}|\$\$`)
+// newTable returns the statement that makes the table. It leaves room in the pages, so that a new version of a row
+// stays in its page and the index is left alone. Nothing but the key has an index for the same reason.
+func (c *config) newTable() string {
+	unlogged := "UNLOGGED "
+	if c.logged {
+		unlogged = ""
+	}
+	return "CREATE " + unlogged + "TABLE " + c.table + " (key text COLLATE \"C\" PRIMARY KEY, rules text COLLATE \"C\" NOT NULL, " +
+		"expires bigint NOT NULL, state bigint[] NOT NULL) " +
+		"WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.5)"
+}
 
-// functions returns the functions of version 1 with their names, and with a quote around their bodies that no name
+var (
+	placeholder = regexp.MustCompile(`\{\{(\w+)\}\}|\$\$`)
+	created     = regexp.MustCompile(`FUNCTION \{\{(\w+)\}\}`)
+)
+
+// newFunctions returns the functions of version 1 with their names, and with a quote around their bodies that no name
 // ends.
-func (c *config) functions() string {
+func (c *config) newFunctions() string {
 	tag := tagFor(c.schema + c.name)
-	return placeholder.ReplaceAllStringFunc(functions, func(found string) string {
+	return placeholder.ReplaceAllStringFunc(functionsSQL, func(found string) string {
 		switch found {
 		case "$$":
 			return tag

@@ -47,6 +47,71 @@ func TestMigrateAtOnce(t *testing.T) {
 	}
 }
 
+// Tables of one schema that is not there yet may be made at the same time.
+func TestMigrateTablesAtOnce(t *testing.T) {
+	pool := newPool(t, serverURL(t), 4, nil)
+	for i := range 10 {
+		var wg sync.WaitGroup
+		for table := range 4 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				assert.NoError(t, postgres.Migrate(context.Background(), pool,
+					postgres.WithSchema(fmt.Sprint("tables at once ", i)), postgres.WithTable(fmt.Sprint(table))))
+			}()
+		}
+		wg.Wait()
+	}
+}
+
+// What is missing of the schema is made again, and the rest is kept.
+func TestMigrateMakesWhatIsMissing(t *testing.T) {
+	url := serverURL(t)
+	for _, c := range []struct {
+		name, drop string
+		kept       bool // what was used
+	}{
+		{"table", "DROP TABLE {}", false},
+		{"function", "DROP FUNCTION {}_take_v1, {}_expiry_v1", true},
+		{"table and functions", "DROP TABLE {}; DROP FUNCTION {}_take_v1, {}_refund_v1", false},
+		{"both tables", "DROP TABLE {}, {}_schema", false},
+		{"function beside a later version", "UPDATE {}_schema SET version = 7; DROP FUNCTION {}_refund_v1", true},
+	} {
+		for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+			t.Run(fmt.Sprint(c.name, "/", m), func(t *testing.T) {
+				pool := newPool(t, url, 2, mode(m))
+				opts := newTable(t, pool)
+				b := postgres.New(pool, opts...)
+				name := strings.Trim(strings.TrimPrefix(postgres.Table(b), `"public".`), `"`)
+				_, err := take(b, "k", hourly)
+				require.NoError(t, err)
+				_, err = pool.Exec(t.Context(), strings.ReplaceAll(c.drop, "{}", name), pgx.QueryExecModeSimpleProtocol)
+				require.NoError(t, err)
+				for range 2 {
+					require.NoError(t, postgres.Migrate(t.Context(), pool, opts...))
+				}
+				for _, a := range everyAlgorithm {
+					limit := hourly.WithAlgorithm(a)
+					res, err := take(b, a.String(), limit)
+					require.NoError(t, err)
+					require.NoError(t, b.Refund(t.Context(), a.String(), res, 1, limit))
+				}
+				var kept bool
+				require.NoError(t, pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM "+name+" WHERE key = $1)", postgres.StateKey("k")).Scan(&kept))
+				require.Equal(t, c.kept, kept)
+			})
+		}
+	}
+}
+
+// A table of somebody else under the same name is not taken for the counters'.
+func TestMigrateForeignTable(t *testing.T) {
+	pool := newPool(t, serverURL(t), 1, nil)
+	_, err := pool.Exec(t.Context(), "CREATE TABLE theirs (x int)")
+	require.NoError(t, err)
+	require.ErrorContains(t, postgres.Migrate(t.Context(), pool, postgres.WithTable("theirs")), "already exists")
+}
+
 // Names are taken as they are, whatever they hold.
 func TestNames(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)

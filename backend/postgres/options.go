@@ -61,8 +61,11 @@ func newNames(schema, name string) names {
 
 // function returns the quoted name of a function of this version, which others do not change.
 func (n names) function(name string) string {
-	return pgx.Identifier{n.schema, n.name + "_" + name + "_v" + layout}.Sanitize()
+	return pgx.Identifier{n.schema, n.functionName(name)}.Sanitize()
 }
+
+// functionName is function without the schema, not quoted.
+func (n names) functionName(name string) string { return n.name + "_" + name + "_v" + layout }
 
 // versions returns the quoted name of the table that says which version of the schema there is.
 func (n names) versions() string { return pgx.Identifier{n.schema, n.name + "_schema"}.Sanitize() }
@@ -97,7 +100,8 @@ func WithSchema(name string) Option {
 }
 
 // WithTimeout sets the time budget of one decision, whatever the database does; the default is [DefaultTimeout].
-// Waiting for a connection of the pool is part of it. A context that ends earlier prevails. A call may get up to a
+// Waiting for a connection of the pool is part of it. A deadline of the context that is earlier prevails; without one, a
+// cancellation does not end a call that is under way, because a charge that was sent is spent. A call may get up to a
 // tenth less.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {

@@ -246,6 +246,9 @@ func (b *Backend) Reset(ctx context.Context, key string) error {
 // database has said that it was undone.
 func (b *Backend) query(ctx context.Context, ours bool, text string, args []any, read func(pgx.Rows) error) error {
 	if err := b.gate.Enter(ctx); err != nil {
+		if gaveUp(err) && allAcquired(b.pool.Stat()) {
+			return errors.Join(ErrPoolExhausted, err)
+		}
 		return err
 	}
 	isolate := b.isolate.Load()
@@ -257,6 +260,9 @@ func (b *Backend) query(ctx context.Context, ours bool, text string, args []any,
 	b.gate.Leave(ended(err, ours))
 	return b.gate.Cause(ctx, err)
 }
+
+// allAcquired reports whether every connection that a pool may have is there and in use.
+func allAcquired(s *pgxpool.Stat) bool { return s.AcquiredConns() == s.MaxConns() }
 
 func (b *Backend) send(ctx context.Context, isolate bool, text string, args []any, read func(pgx.Rows) error) error {
 	conn, err := b.pool.Acquire(ctx)

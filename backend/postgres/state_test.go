@@ -55,9 +55,10 @@ func (r rows) count() (n int64) {
 // A row that is not ours, or of a later version, is an error, and is never overwritten; Reset makes room.
 func TestForeignRow(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
-	b := postgres.New(pool, newTable(t, pool)...)
+	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(0))...)
 	table := rows{t, pool, postgres.Table(b)}
 	const us = 1_795_280_872_773_806
+	now := time.Now().UnixMicro() // of windows that are not over
 	for name, foreign := range map[string]row{
 		"later version":  {"2 0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
 		"empty":          {"", "{}", 0},
@@ -77,6 +78,12 @@ func TestForeignRow(t *testing.T) {
 		"period of 0":    {"1 0 100 0 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
 		"unknown kind":   {"1 9 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
 		"huge use":       {"1 3 100 60000000 0", fmt.Sprintf("{%d,%d,9999999999999999,0}", us, us), us},
+		"negative use":   {"1 3 100 60000000 0", fmt.Sprintf("{%d,%d,-100,0}", now, now), now},
+		"over, negative": {"1 3 100 60000000 0", fmt.Sprintf("{%d,%d,-100,0}", us, us), us},
+		"sliding use":    {"1 1 100 60000000 0", fmt.Sprintf("{%d,%d,-100,0}", now, now), now},
+		"sliding before": {"1 1 100 60000000 0", fmt.Sprintf("{%d,%d,3,-100}", now, now), now},
+		"sliding, moved": {"1 1 100 60000000 0", fmt.Sprintf("{%d,%d,-100,3}", now-70_000_000, now-70_000_000), now},
+		"sliding, over":  {"1 1 100 60000000 0", fmt.Sprintf("{%d,%d,3,-100}", us-1_000_000_000_000_000, us-1_000_000_000_000_000), us},
 		"part of a log":  {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,2,%d,1}", us, us, us), us},
 		"negative log":   {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,-1}", us, us), us},
 		"huge log":       {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,999999999999999}", us, us), us},
@@ -98,6 +105,9 @@ func TestForeignRow(t *testing.T) {
 							require.LessOrEqual(t, res.Remaining, res.Limit.Capacity())
 							require.GreaterOrEqual(t, res.Remaining, int64(0))
 							require.NotContains(t, []string{"later version", "empty", "word"}, name)
+							if strings.HasPrefix(foreign.rules, fmt.Sprintf("1 %d ", a)) {
+								require.NotContains(t, foreign.state, "-", "cost %d", cost)
+							}
 							continue
 						}
 						require.ErrorIs(t, err, backend.ErrUnavailable)

@@ -106,7 +106,7 @@ func (s *statements) newTake(sh shape) string {
 			next = append(next, "CASE WHEN "+gone+" THEN now ELSE least("+t+", now) END, "+
 				"CASE WHEN "+gone+" THEN 0 ELSE "+a+" END + $3::bigint, 0")
 			over = append(over, "CASE WHEN "+gone+" THEN now ELSE least("+t+", now) END + "+period)
-			fits = append(fits, "("+a+" + $3::bigint <= "+count+" OR "+clockSQL+" - "+t+" >= "+period+")")
+			fits = append(fits, a+" BETWEEN 0 AND "+count+" AND ("+a+" + $3::bigint <= "+count+" OR "+clockSQL+" - "+t+" >= "+period+")")
 		case 's':
 			count, period := param(), param()
 			first = append(first, startSQL+", $3::bigint, 0")
@@ -117,7 +117,7 @@ func (s *statements) newTake(sh shape) string {
 			next = append(next, time+", CASE WHEN "+gone+" THEN 0 ELSE "+a+" END + $3::bigint, "+
 				"CASE WHEN "+both+" THEN 0 WHEN "+gone+" THEN "+a+" ELSE "+b+" END")
 			over = append(over, time+" + 2 * "+period)
-			fits = append(fits, "(SELECT "+b+" <= "+count+" AND CASE WHEN "+both+" THEN true"+
+			fits = append(fits, a+" >= 0 AND "+b+" >= 0 AND (SELECT "+b+" <= "+count+" AND CASE WHEN "+both+" THEN true"+
 				" WHEN "+gone+" THEN "+a+" * (2 * "+period+" - now + "+t+") <= ("+count+" - $3::bigint) * "+period+
 				" ELSE "+b+" * ("+period+" - greatest(now - "+t+", 0)) <= ("+count+" - "+a+" - $3::bigint) * "+period+
 				" END FROM (SELECT "+clockSQL+" AS now) c)")

@@ -3,7 +3,12 @@ package redis
 import (
 	"context"
 	"errors"
+	"iter"
+	"maps"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -14,33 +19,108 @@ const (
 	codeNoCaching = "GINLIMIT006"
 )
 
-// check looks once at what a limiter needs of the servers, and says what does not suit. If the servers cannot be reached
-// a later call looks again.
+// check looks once at what a limiter needs of the servers, and says what does not suit. What the servers do not answer is
+// looked at again by checkLater.
 func (b *Backend) check(ctx context.Context, client rueidis.Client) {
-	if !b.checking.TryLock() {
-		return
+	if b.checks.begin() {
+		b.checks.end(b.look(ctx, client, ""))
 	}
-	defer b.checking.Unlock()
-	if b.checked.Load() {
-		return
+}
+
+// checkLater does the same beside a decision, which has no time to spare for it: name is the key of that, whose server
+// answers.
+func (b *Backend) checkLater(client rueidis.Client, name string) {
+	if b.checks.begin() {
+		go func() { b.checks.end(b.look(context.Background(), client, name)) }()
 	}
-	ctx, _ = b.link.gates.Load().all[0].Limit(ctx)
-	if b.checkEviction(ctx, client) && b.checkCaching(ctx, client) && b.link.findShards(ctx, client) {
-		b.checked.Store(true)
+}
+
+// look reports whether nothing has to be looked at again. A server that hangs is waited for last.
+func (b *Backend) look(ctx context.Context, client rueidis.Client, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	b.link.findShards(ctx, client)
+	cached := b.checkCaching(ctx, client, name)
+	return b.checkEviction(ctx, client) && cached && b.link.shards.done.Load()
+}
+
+// task is something that has to be done once. It is tried by one at a time, and not within a second of an attempt that
+// failed.
+type task struct {
+	done  atomic.Bool
+	mu    sync.Mutex // held while it is tried
+	again time.Time  // guarded by mu
+}
+
+// begin reports whether the caller is to do it, and then to call end.
+func (t *task) begin() bool {
+	if !t.mu.TryLock() {
+		return false
+	}
+	if t.done.Load() || time.Now().Before(t.again) {
+		t.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+func (t *task) end(done bool) {
+	t.done.Store(done)
+	t.again = time.Now().Add(time.Second)
+	t.mu.Unlock()
+}
+
+// checks is what a Backend has looked at. Its task guards the rest.
+type checks struct {
+	task
+	warned  bool            // of an eviction policy
+	asked   map[string]bool // the servers that said theirs
+	caching bool            // it is known whether there is client-side caching
+}
+
+// askEach puts a question to each of several servers at once, and yields their answers as they come until ctx ends.
+func askEach(ctx context.Context, nodes map[string]rueidis.Client, question func(rueidis.Builder) rueidis.Completed) iter.Seq2[string, rueidis.RedisResult] {
+	type answer struct {
+		addr string
+		res  rueidis.RedisResult
+	}
+	answers := make(chan answer, len(nodes))
+	for addr, node := range nodes {
+		go func() { answers <- answer{addr, node.Do(ctx, question(node.B()))} }()
+	}
+	return func(yield func(string, rueidis.RedisResult) bool) {
+		for range nodes {
+			select {
+			case a := <-answers:
+				if !yield(a.addr, a.res) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
 	}
 }
 
 // checkEviction warns of servers that drop keys when their memory is full: a dropped key is a fresh budget. All keys
-// here have an end, so that the volatile policies drop them too.
+// here have an end, so that the volatile policies drop them too. It reports false if a server has not said its policy.
 func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool {
-	if b.warned {
+	if b.checks.warned {
 		return true
 	}
-	for addr, node := range client.Nodes() {
-		info, err := node.Do(ctx, node.B().Info().Section("memory").Build()).ToString()
-		if unreachable(err) || notNow(unavailable("check", err)) {
-			return false
+	if b.checks.asked == nil {
+		b.checks.asked = make(map[string]bool)
+	}
+	nodes := client.Nodes()
+	maps.DeleteFunc(nodes, func(addr string, _ rueidis.Client) bool { return b.checks.asked[addr] })
+	missing := len(nodes)
+	for addr, res := range askEach(ctx, nodes, func(b rueidis.Builder) rueidis.Completed { return b.Info().Section("memory").Build() }) {
+		info, err := res.ToString()
+		if noAnswer(err) {
+			continue
 		}
+		missing--
+		b.checks.asked[addr] = true
 		policy, limit := infoField(info, "maxmemory_policy"), infoField(info, "maxmemory")
 		if policy == "" || policy == "noeviction" || limit == "" || limit == "0" {
 			continue // or the server does not say
@@ -48,11 +128,14 @@ func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool
 		b.log().Warn("ginlimit: "+codeEviction+": Redis evicts keys when its memory is full; a counter that is evicted gives its "+
 			"caller a fresh budget, so that a flood of other keys lifts limits. Set maxmemory-policy noeviction on the Redis "+
 			"that keeps limits, or give them a Redis of their own", "code", codeEviction, "server", addr, "maxmemory-policy", policy)
-		b.warned = true
+		b.checks.warned = true
 		return true
 	}
-	return true
+	return missing == 0
 }
+
+// noAnswer reports whether the server has to be asked again, after err.
+func noAnswer(err error) bool { return unreachable(err) || notNow(unavailable("check", err)) }
 
 // notNow reports whether err is an answer of a server that will give another one soon.
 func notNow(err error) bool {
@@ -66,8 +149,11 @@ func notNow(err error) bool {
 
 // unreachable reports whether err is anything but an answer of the server.
 func unreachable(err error) bool {
-	_, refused := rueidis.IsRedisErr(err)
-	return err != nil && !refused && !rueidis.IsRedisNil(err)
+	if err == nil {
+		return false // here, because what follows allocates
+	}
+	var answer *rueidis.RedisError
+	return !errors.As(err, &answer)
 }
 
 func infoField(info, name string) string {
@@ -79,24 +165,31 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// checkCaching turns the memory of refusals on if a value that was read twice came from the client the second time.
-func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client) bool {
-	if b.denials == nil {
+// checkCaching turns the memory of refusals on if a value that was read twice came from the client the second time. That
+// is asked of the server that has the key name, if there is one.
+func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client, name string) bool {
+	if b.denials == nil || b.checks.caching {
 		return true
 	}
+	_, tag, _ := strings.Cut(name, "{")
 	key := b.prefix + version + "caching"
+	if tag != "" {
+		key += "{" + tag // in the same slot, and never written to
+	}
 	for range 3 { // a connection may break in between
 		res := client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), b.timeout)
 		if res.IsCacheHit() {
 			b.denials.on.Store(true)
+			b.checks.caching = true
 			return true
 		}
-		if err := res.Error(); unreachable(err) || notNow(unavailable("check", err)) {
+		if noAnswer(res.Error()) {
 			return false
 		}
 	}
 	b.log().Warn("ginlimit: "+codeNoCaching+": Redis or its client has no client-side caching (CLIENT TRACKING), so that "+
 		"refusals are not remembered in the process and each asks Redis. Limits are as exact as with it. Use a client with caching "+
 		"and a server that has it, or redis.WithDenyCache(false) to say that this is intended", "code", codeNoCaching)
+	b.checks.caching = true
 	return true
 }

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,8 +48,15 @@ type denial struct {
 
 const (
 	denialShards = 64
-	// maxDenials bounds what is remembered: about 0.5 kB each, and 0.7 kB in the client's cache.
+	// maxDenials bounds what is remembered: about 0.5 kB each, and with up to four limits never more than 1.9 kB, or 30 MB
+	// for all; plans are shared. The client's cache has 0.7 kB more for each, or as much as a log has in Redis, and a bound of
+	// its own: CacheSizeEachConn.
 	maxDenials = 16_384
+	// maxDeniedKey is the length in bytes of the longest key that is remembered.
+	maxDeniedKey = 1024
+	// maxDeniedCharges is how many charges of all logs of a key are remembered at most. The server sends the oldest ones
+	// that the cost waits for, and the last: two for a cost of one.
+	maxDeniedCharges = 16
 	// minWait is the shortest wait that is worth remembering: within it a second request would have to come.
 	minWait = time.Millisecond
 )
@@ -61,17 +69,18 @@ func newDenials() *denials {
 	return d
 }
 
-// take refuses a cost that is refused already. Where it reports false the server has to be asked.
-func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key string, cost int64) (res backend.Result, decided int, ok bool) {
+// take refuses a cost that is refused already: then the result's source is SourceDenyCache. Else the server has to be
+// asked, within rest, because a call has its time once, even if a part of it went by here; err says that all of it did.
+func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key string, cost int64, limits []backend.Limit) (res backend.Result, rest context.Context, err error) {
 	if d.len.Load() == 0 {
-		return res, 0, false
+		return res, ctx, nil
 	}
 	sh := &d.shards[maphash.String(d.seed, key)%denialShards]
 	sh.Lock()
 	den := sh.keys[key]
 	sh.Unlock()
 	if den == nil || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost || cost > den.cost && p.logs {
-		return res, 0, false
+		return res, ctx, nil
 	}
 	// The decision was made between sent and received. Measured from the earlier, the wait is over too early rather than
 	// too late; measured from the later, a caller is told to wait too long rather than too short.
@@ -79,32 +88,41 @@ func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key 
 	left := den.wait - now.Sub(den.sent)
 	if left <= 0 {
 		d.forgetThis(key, den)
-		return res, 0, false
+		return res, ctx, nil
 	}
 	if den.gate.Open() {
-		return res, 0, false // nobody could say that the key changed
+		return res, ctx, nil // nobody could say that the key changed
 	}
 	ctx, ours := den.gate.Limit(ctx)
 	value, err := client.DoCache(ctx, client.B().Get().Key(den.name).Cache().ToStaticTTL(), left).ToString()
 	if err != nil {
-		den.gate.Record(end(den.gate.Cause(ctx, err), ours))
-	}
-	if err != nil || len(value) <= len(den.written) || value[:len(den.written)] != den.written || value[len(den.written)] != ' ' {
 		d.forgetThis(key, den)
-		return res, 0, false
+		err = den.gate.Cause(ctx, err)
+		den.gate.Record(end(err, ours))
+		if ctx.Err() == nil {
+			err = nil
+		}
+		return res, ctx, err
+	}
+	if len(value) <= len(den.written) || value[:len(den.written)] != den.written || value[len(den.written)] != ' ' {
+		d.forgetThis(key, den)
+		return res, ctx, nil
 	}
 	var few [inline]backend.Slot
 	slots := append(few[:0], den.slots...)
-	res, decided, _ = backend.Take(slots, p.rules, den.now+now.Sub(den.received).Microseconds(), cost)
+	res, decided, _ := backend.Take(slots, p.rules, den.now+now.Sub(den.received).Microseconds(), cost)
 	if res.Allowed {
-		return res, 0, false // not possible: it is earlier than the end of the wait
+		return res, ctx, nil // not possible: it is earlier than the end of the wait
 	}
-	res.Source = backend.SourceDenyCache
-	return res, decided, true
+	res.Source, res.Limit = backend.SourceDenyCache, limits[decided]
+	return res, ctx, nil
 }
 
 func (d *denials) remember(key string, den *denial) {
 	if !d.on.Load() || den.wait < minWait || den.written == "0 0" { // never, too soon, or refused without a state
+		return
+	}
+	if len(key) > maxDeniedKey || den.charges() > maxDeniedCharges {
 		return
 	}
 	sh := &d.shards[maphash.String(d.seed, key)%denialShards]
@@ -117,7 +135,15 @@ func (d *denials) remember(key string, den *denial) {
 	if !known {
 		d.len.Add(1)
 	}
-	sh.keys[key] = den
+	sh.keys[strings.Clone(key)] = den // key may be a part of something long
+}
+
+// charges returns for how many the logs have memory.
+func (den *denial) charges() (n int) {
+	for i := range den.slots {
+		n += cap(den.slots[i].State.Log)
+	}
+	return n
 }
 
 // makeRoom drops what is over of a few keys, or one of them: a map's order is random enough.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -490,6 +491,94 @@ func TestDenialsAreBounded(t *testing.T) {
 	assert.Greater(t, redis.DenialsLen(b), redis.MaxDenials/2)
 	assert.LessOrEqual(t, redis.DenialsLen(b), redis.MaxDenials)
 	assert.LessOrEqual(t, redis.MaxDenials, 16_384)
+}
+
+// The caller chooses the key: what is remembered of it is bounded in bytes too.
+func TestDenialsAreBoundedInBytes(t *testing.T) {
+	s := testserver.Redis(t)
+	b := newInstance(t, s.Addr(), prefix())
+	limit := hourly(1, backend.FixedWindow)
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for i := range 100 {
+		long := fmt.Sprint(i, strings.Repeat("x", 256<<10))
+		for _, key := range []string{long, long[:1025], long[:1024]} {
+			decide(t, b, key, 1, limit)
+			require.False(t, decide(t, b, key, 1, limit).Allowed)
+		}
+	}
+	assert.Less(t, heap(), before+4<<20)
+	assert.Equal(t, 100, redis.DenialsLen(b), "the keys of 1024 bytes")
+	require.Equal(t, backend.SourceDenyCache, decide(t, b, "0"+strings.Repeat("x", 1023), 1, limit).Source)
+	for range 10 {
+		res := decide(t, b, "0"+strings.Repeat("x", 1024), 1, limit)
+		require.False(t, res.Allowed)
+		require.Equal(t, backend.SourceStore, res.Source)
+	}
+}
+
+// So is what is remembered of logs: a refusal that waits for few charges, not one that waits for thousands.
+func TestDenialsAreBoundedInCharges(t *testing.T) {
+	s := testserver.Redis(t)
+	b := newInstance(t, s.Addr(), prefix())
+	one, other := hourly(100, backend.SlidingLog), hourly(100, backend.SlidingLog).Named("other")
+	for _, c := range []struct {
+		cost       int64
+		limits     []backend.Limit
+		remembered bool
+	}{
+		{1, []backend.Limit{one}, true},
+		{15, []backend.Limit{one}, true}, // 15 charges and the last
+		{16, []backend.Limit{one}, false},
+		{100, []backend.Limit{one}, false},
+		{7, []backend.Limit{one, other}, true},
+		{8, []backend.Limit{one, other}, false},
+	} {
+		t.Run(fmt.Sprint(c.cost, " of ", len(c.limits)), func(t *testing.T) {
+			for range 100 {
+				require.True(t, decide(t, b, t.Name(), 1, c.limits...).Allowed)
+			}
+			before := redis.DenialsLen(b)
+			if c.remembered {
+				refuse(t, b, t.Name(), c.cost, c.limits...)
+				return
+			}
+			for range 10 {
+				res := decide(t, b, t.Name(), c.cost, c.limits...)
+				require.False(t, res.Allowed)
+				require.Equal(t, backend.SourceStore, res.Source)
+			}
+			require.Equal(t, before, redis.DenialsLen(b))
+		})
+	}
+}
+
+// A refusal that is not read yet, and is no use because the server hangs, takes no time but that of the call.
+func TestDenialTakesNoTimeOfItsOwn(t *testing.T) {
+	const timeout = time.Second
+	s := testserver.Redis(t)
+	b := newInstance(t, s.Addr(), prefix(), redis.WithTimeout(timeout))
+	limit := hourly(1, backend.FixedWindow)
+	require.True(t, decide(t, b, "key", 1, limit).Allowed)
+	require.False(t, decide(t, b, "key", 1, limit).Allowed)
+	require.Equal(t, 1, redis.DenialsLen(b))
+	s.Pause()
+	start := time.Now()
+	_, err := b.Take(context.Background(), "key", 1, limit)
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.Less(t, time.Since(start), timeout*3/2)
+	s.Resume()
+	require.Eventually(t, func() bool {
+		res, err := b.Take(context.Background(), "key", 1, limit)
+		return err == nil && res.Source == backend.SourceDenyCache
+	}, soon, 10*time.Millisecond)
 }
 
 // Without client-side caching, in the server or in the client, everything works, and one line of the log says so.

@@ -51,7 +51,7 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 		wait, cancel = context.WithTimeout(ctx, b.timeout)
 		defer cancel()
 	}
-	client, err := b.link.wait(wait)
+	client, err := b.link.wait(wait, true)
 	if err == nil {
 		err = client.Do(wait, client.B().Ping().Build()).Error()
 	}
@@ -187,12 +187,14 @@ type link struct {
 	config
 	current atomic.Pointer[rueidis.Client]
 	gates   atomic.Pointer[gates]
+	shards  task                  // to give each a gate
 	option  *rueidis.ClientOption // nil if the client is the caller's
 
 	mu     sync.Mutex
 	closed bool
 	trying chan struct{} // closed when the attempt under way is over; nil if there is none
-	err    error         // of the last attempt
+	err    error         // of the last attempt, or of a call that waited for the first; nil if none has failed
+	told   bool          // that there is no connection
 	again  time.Time     // when the next attempt may begin
 }
 
@@ -207,12 +209,13 @@ func newLink(c config) *link {
 
 // do sends a command, through the gate of the server that has its key.
 func (l *link) do(ctx context.Context, client rueidis.Client, cmd rueidis.Completed) error {
+	key := cmd.Commands()[1]
 	g := l.gates.Load().of(cmd.Slot())
 	ctx, ours := g.Limit(ctx)
 	err := g.Enter(ctx)
 	if err == nil {
 		err = g.Cause(ctx, client.Do(ctx, cmd).Error())
-		g.Leave(end(err, ours))
+		l.leave(g, client, key, end(err, ours))
 	}
 	return err
 }
@@ -232,7 +235,7 @@ func (l *link) eval(ctx context.Context, client rueidis.Client, c call, key stri
 		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(1).Key(key).Arg(c.args...).Build())
 	}
 	err = g.Cause(ctx, res.Error())
-	g.Leave(end(err, ours))
+	l.leave(g, client, key, end(err, ours))
 	return res, g, err
 }
 
@@ -244,13 +247,14 @@ func (l *link) get(ctx context.Context) (rueidis.Client, context.Context, error)
 	if client := l.current.Load(); client != nil {
 		return *client, ctx, nil
 	}
-	ctx, _ = l.gates.Load().all[0].Limit(ctx)
-	client, err := l.wait(ctx)
+	ctx, ours := l.gates.Load().all[0].Limit(ctx)
+	client, err := l.wait(ctx, ours)
 	return client, ctx, err
 }
 
-// wait waits for the client until ctx ends.
-func (l *link) wait(ctx context.Context) (rueidis.Client, error) {
+// wait waits for the client until ctx ends; ours says that this is all the time that a call has. Once that was too short
+// or an attempt failed, only those wait who begin one, because all others would lose their time too.
+func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
 	l.mu.Lock()
 	if client := l.current.Load(); client != nil { // made meanwhile
 		l.mu.Unlock()
@@ -260,7 +264,7 @@ func (l *link) wait(ctx context.Context) (rueidis.Client, error) {
 	case l.closed:
 		l.mu.Unlock()
 		return nil, rueidis.ErrClosing
-	case l.trying == nil && time.Now().Before(l.again):
+	case l.err != nil && (l.trying != nil || time.Now().Before(l.again)):
 		defer l.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w", gate.ErrOpen, l.err)
 	case l.trying == nil:
@@ -272,6 +276,11 @@ func (l *link) wait(ctx context.Context) (rueidis.Client, error) {
 	select {
 	case <-trying:
 	case <-ctx.Done():
+		l.mu.Lock()
+		if ours && l.err == nil && l.trying == trying {
+			l.err = ctx.Err()
+		}
+		l.mu.Unlock()
 		return nil, ctx.Err()
 	}
 	if client := l.current.Load(); client != nil {
@@ -279,6 +288,9 @@ func (l *link) wait(ctx context.Context) (rueidis.Client, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return nil, rueidis.ErrClosing
+	}
 	return nil, l.err
 }
 
@@ -298,7 +310,8 @@ func (l *link) connect(done chan struct{}) {
 		if client != nil { // rueidis returns one with ForceSingleClient
 			client.Close()
 		}
-		if l.err == nil && !l.ping { // which returns it
+		if !l.told && !l.ping { // which returns it
+			l.told = true
 			l.log().Warn("ginlimit: Redis cannot be reached; until it is the failure policies decide", "error", err)
 		}
 		l.err, l.again = err, time.Now().Add(pause)
@@ -306,10 +319,10 @@ func (l *link) connect(done chan struct{}) {
 		client.Close()
 		l.err = rueidis.ErrClosing
 	default:
-		if l.err != nil {
+		if l.told {
 			l.log().Info("ginlimit: Redis answers")
-			l.err = nil
 		}
+		l.err = nil
 		l.set(client)
 	}
 	l.trying = nil

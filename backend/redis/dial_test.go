@@ -428,11 +428,34 @@ func TestDialBeforeServer(t *testing.T) {
 		return err == nil
 	})
 	dialDecides(t, b)
-	assert.True(t, redis.Remembers(b), "client-side caching was not looked at")
+	dialEventually(t, func() bool { return redis.Remembers(b) && log.count("GINLIMIT005") > 0 })
 	for _, once := range []string{"GINLIMIT005: ", "Redis cannot be reached", "Redis answers"} {
 		assert.Equal(t, 1, strings.Count(log.String(), once), "%q in %v", once, &log)
 	}
 	assert.Equal(t, 3, strings.Count(log.String(), "\n"), "%v", &log)
+}
+
+// Who starts with a wrong password reads that in every error, also between the attempts to connect.
+func TestDialWrongPassword(t *testing.T) {
+	t.Parallel()
+	server := testserver.Redis(t, "--requirepass", "right")
+	var log dialLog
+	b := dialBackend(t, "redis://:"+dialSecret+"@"+server.Addr(), log.option())
+	for range 100 {
+		_, err := b.Take(t.Context(), "k", 1, dialLimit(1))
+		dialUnavailable(t, err)
+		require.ErrorIs(t, err, redis.ErrDenied)
+		require.Equal(t, "denied", backend.Kind(err))
+		time.Sleep(5 * time.Millisecond)
+	}
+	assert.Equal(t, 1, strings.Count(log.String(), "Redis cannot be reached"), "%v", &log)
+	_, err := server.Do("CONFIG", "SET", "requirepass", dialSecret)
+	require.NoError(t, err)
+	dialEventually(t, func() bool {
+		_, err := b.Take(t.Context(), "k", 0, dialLimit(1))
+		return err == nil
+	})
+	assert.Equal(t, 1, strings.Count(log.String(), "Redis answers"), "%v", &log)
 }
 
 // A Backend goes on by itself after its server restarted; the new process does not know the scripts.

@@ -48,7 +48,7 @@ type storeError struct {
 
 func unavailable(op string, cause error) error {
 	e := &storeError{op: op, cause: cause}
-	if answer, ok := rueidis.IsRedisErr(cause); ok {
+	if answer := (*rueidis.RedisError)(nil); errors.As(cause, &answer) {
 		text := answer.Error()
 		for _, k := range kinds {
 			if strings.HasPrefix(text, k.text) || strings.Contains(text, " "+k.text) || strings.Contains(text, ": "+k.text) {

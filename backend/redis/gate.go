@@ -14,7 +14,7 @@ import (
 
 // maxInFlight bounds the calls under way at one server. It is there because rueidis keeps commands in a ring of 1,024 for
 // each connection, and a caller that finds the ring full waits whatever its context says: this is half of a ring. A
-// command stays in the ring when its caller gave up.
+// command stays in the ring when its caller gave up; it counts until the server answers.
 const maxInFlight = 512
 
 // end tells what err says about the server. Whatever the server itself answers shows that it is there. A call that its
@@ -23,10 +23,25 @@ func end(err error, ours bool) gate.End {
 	switch {
 	case !unreachable(err):
 		return gate.Answered
-	case gaveUp(err) && !ours, errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
+	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
 		return gate.Unknown
+	case gaveUp(err) && !ours:
+		return gate.Abandoned
 	}
 	return gate.Failed
+}
+
+// leave ends a call that entered g. If the gate wants to know whether the server answers, it is asked for a key: that takes
+// no longer than a call may, and nobody waits for it.
+func (l *link) leave(g *gate.Gate, client rueidis.Client, key string, as gate.End) {
+	if !g.Leave(as) {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+		defer cancel()
+		g.Asked(end(client.Do(ctx, client.B().Get().Key(key).Build()).Error(), true))
+	}()
 }
 
 // gates are those of all servers: one, or one for each shard of a Cluster, so that one that is down does not stop the
@@ -45,15 +60,46 @@ func (gs *gates) of(slot uint16) *gate.Gate {
 	return gs.all[gs.shards[slot%16384]]
 }
 
-// findShards gives each shard of a Cluster a gate of its own. It reports false if the Cluster did not answer.
-func (l *link) findShards(ctx context.Context, client rueidis.Client) bool {
+// findShards gives each shard of a Cluster a gate of its own, unless that was done.
+func (l *link) findShards(ctx context.Context, client rueidis.Client) {
+	if l.shards.begin() {
+		l.shards.end(l.divide(ctx, client))
+	}
+}
+
+// findShardsLater does the same beside what its caller does. It is cheap once that was done.
+func (l *link) findShardsLater(client rueidis.Client) {
+	if l.shards.done.Load() || !l.shards.begin() {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+		defer cancel()
+		l.shards.end(l.divide(ctx, client))
+	}()
+}
+
+// divide reports false if no server of a Cluster answered. Any of them can: none is waited for that hangs.
+func (l *link) divide(ctx context.Context, client rueidis.Client) bool {
 	if client.Mode() != rueidis.ClientModeCluster {
 		return true
 	}
-	ranges, err := client.Do(ctx, client.B().ClusterSlots().Build()).ToArray()
-	if err != nil {
-		return !unreachable(err)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	refused := false
+	for _, res := range askEach(ctx, client.Nodes(), func(b rueidis.Builder) rueidis.Completed { return b.ClusterSlots().Build() }) {
+		ranges, err := res.ToArray()
+		if err == nil {
+			l.divideBy(ranges)
+			return true
+		}
+		refused = refused || !noAnswer(err)
 	}
+	return refused
+}
+
+// divideBy makes the gates of what CLUSTER SLOTS answered.
+func (l *link) divideBy(ranges []rueidis.RedisMessage) {
 	gs := &gates{shards: new([16384]uint8)}
 	index := map[string]uint8{}
 	for _, r := range ranges {
@@ -73,7 +119,7 @@ func (l *link) findShards(ctx context.Context, client rueidis.Client) bool {
 		i, known := index[name]
 		if !known {
 			if len(gs.all) == 256 {
-				return true // one gate for all
+				return // one gate for all
 			}
 			i = uint8(len(gs.all))
 			index[name] = i
@@ -86,7 +132,6 @@ func (l *link) findShards(ctx context.Context, client rueidis.Client) bool {
 	if len(gs.all) > 1 {
 		l.gates.Store(gs)
 	}
-	return true
 }
 
 // newGate returns a gate before a server, or before all of them if it has no name.
@@ -108,7 +153,7 @@ func (b *Backend) Breakers() map[string]bool {
 	return open
 }
 
-// failing reports whether there is no client because the last attempt to make one failed.
+// failing reports whether there is no client because the last attempt to make one failed, or takes too long.
 func (l *link) failing() bool {
 	if l.current.Load() != nil {
 		return false

@@ -97,6 +97,71 @@ func TestCallersThatGiveUpDoNotOpenTheBreaker(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Callers who never give the server enough time to answer do not make it one that hangs.
+func TestTinyDeadlinesDoNotOpenTheBreaker(t *testing.T) {
+	b := gateBackend(t, testserver.Redis(t).URL(), redis.WithTimeout(5*time.Second))
+	for range 3000 {
+		tiny, cancel := context.WithTimeout(t.Context(), 20*time.Microsecond)
+		_, err := b.Take(tiny, "k", 1, gateLimit)
+		cancel()
+		require.NotErrorIs(t, err, redis.ErrBreakerOpen)
+	}
+	_, err := b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+}
+
+// A server that hangs is found out too if no caller has the time that a call may have, and what they leave behind does
+// not fill the connection.
+func TestShortDeadlinesOpenTheBreaker(t *testing.T) {
+	for _, callers := range []int{1, 64} {
+		t.Run(fmt.Sprint(callers), func(t *testing.T) {
+			server := testserver.Redis(t)
+			b := gateBackend(t, server.URL())
+			_, err := b.Take(t.Context(), "k", 1, gateLimit)
+			require.NoError(t, err)
+			server.Pause()
+			var wg sync.WaitGroup
+			var failed, open, slow, slowest atomic.Int64
+			end := time.Now().Add(1500 * time.Millisecond)
+			for range callers {
+				wg.Go(func() {
+					for time.Now().Before(end) {
+						short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+						start := time.Now()
+						_, err := b.Take(short, "k", 1, gateLimit)
+						took := int64(time.Since(start))
+						cancel()
+						for old := slowest.Load(); took > old && !slowest.CompareAndSwap(old, took); old = slowest.Load() {
+						}
+						assert.ErrorIs(t, err, backend.ErrUnavailable)
+						failed.Add(1)
+						if took > int64(100*time.Millisecond) {
+							slow.Add(1)
+						}
+						if errors.Is(err, redis.ErrBreakerOpen) {
+							open.Add(1)
+							time.Sleep(time.Millisecond)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			t.Logf("%d decisions failed, %d of them at once, %d took more than 100 ms; the slowest took %v", failed.Load(), open.Load(), slow.Load(),
+				time.Duration(slowest.Load()))
+			assert.Greater(t, open.Load(), failed.Load()/2)
+			assert.LessOrEqual(t, slow.Load(), int64(20), "the probes, when the client connects anew")
+			assert.Less(t, time.Duration(slowest.Load()), 2*time.Second, "the slowest")
+			server.Resume()
+			require.Eventually(t, func() bool {
+				short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				_, err := b.Take(short, "k", 1, gateLimit)
+				return err == nil
+			}, 10*time.Second, 10*time.Millisecond)
+		})
+	}
+}
+
 // Nobody is charged twice, and a charge whose caller gave up counts at most once.
 func TestCallersThatGiveUpAreChargedAtMostOnce(t *testing.T) {
 	server := testserver.Redis(t)
@@ -154,6 +219,52 @@ func TestAShardThatHangs(t *testing.T) {
 		}
 		return true
 	}, 20*time.Second, 50*time.Millisecond)
+}
+
+// Nor does one that hangs when the application starts: the others decide at once, each shard has a breaker, and refusals
+// are remembered.
+func TestAShardThatHangsAtStart(t *testing.T) {
+	c := testserver.RedisCluster(t, 3, 0)
+	for _, s := range c.Servers {
+		_, err := s.Do("CONFIG", "SET", "cluster-node-timeout", "60000")
+		require.NoError(t, err)
+	}
+	names := gateBackend(t, c.URL())
+	dead := c.Servers[0]
+	lost, stay := clusterKeysOf(c, names, dead, 1)[0], clusterKeysOf(c, names, c.Servers[1], 1)[0]
+	dead.Pause()
+	b, err := redis.Dial(t.Context(), c.URL())
+	require.NoError(t, err)
+	t.Cleanup(func() { b.Close() })
+	require.Eventually(t, func() bool {
+		_, err := b.Take(t.Context(), stay, 1, gateLimit)
+		return err == nil
+	}, 10*time.Second, time.Millisecond)
+
+	decided, slow := 0, 0
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		start := time.Now()
+		_, err := b.Take(t.Context(), stay, 1, gateLimit)
+		require.NoError(t, err)
+		decided++
+		if time.Since(start) > redis.DefaultTimeout/2 {
+			slow++
+		}
+	}
+	t.Logf("%d decisions in 3 s, %d of them slow", decided, slow)
+	assert.Greater(t, decided, 300)
+	assert.Less(t, slow, decided/20)
+	assert.Len(t, b.Breakers(), 3)
+	assert.True(t, redis.Remembers(b))
+	for range 2 {
+		_, err := b.Take(t.Context(), lost, 1, gateLimit)
+		require.ErrorIs(t, err, backend.ErrUnavailable)
+	}
+	dead.Resume()
+	require.Eventually(t, func() bool {
+		_, err := b.Take(t.Context(), lost, 1, gateLimit)
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
 }
 
 // What kept Redis from deciding can be told apart; all of it is unavailability.

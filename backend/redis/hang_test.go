@@ -108,3 +108,31 @@ func TestHangUnderLoad(t *testing.T) {
 		assert.False(t, open)
 	}
 }
+
+// A server that hangs before the application starts costs no more than one that hangs later: only those wait for a
+// connection who begin to make one.
+func TestHangBeforeDial(t *testing.T) {
+	server := testserver.Redis(t)
+	server.Pause()
+	b, err := redis.Dial(t.Context(), server.URL())
+	require.NoError(t, err)
+	t.Cleanup(func() { b.Close() })
+	all := thousandASecond(b, 2*time.Second)
+	whole := 0
+	for _, d := range all {
+		require.ErrorIs(t, d.err, backend.ErrUnavailable)
+		if d.took >= redis.DefaultTimeout*9/10 {
+			whole++
+		}
+	}
+	t.Logf("%d of %d decisions waited for their whole %v", whole, len(all), redis.DefaultTimeout)
+	assert.Less(t, whole, len(all)/20)
+	for _, open := range b.Breakers() {
+		assert.True(t, open)
+	}
+	server.Resume()
+	require.Eventually(t, func() bool {
+		_, err := b.Take(t.Context(), "k", 1, gateLimit)
+		return err == nil
+	}, 20*time.Second, time.Millisecond)
+}

@@ -60,8 +60,9 @@ func WithPrefix(prefix string) Option {
 	}
 }
 
-// WithTimeout sets the time budget of one decision, whatever Redis does; the default is [DefaultTimeout]. A context
-// that ends earlier prevails. A call may get up to a tenth less. It is 1 ms to 1 minute.
+// WithTimeout sets the time budget of one decision, whatever Redis does; the default is [DefaultTimeout]. A deadline of the
+// context that is earlier prevails; without one, a cancellation does not end a call that is under way, because a charge
+// that was sent is spent. A call may get up to a tenth less. It is 1 ms to 1 minute.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond || d > time.Minute {

@@ -11,8 +11,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -25,12 +23,10 @@ import (
 // [backend.ErrUnavailable] in its chain, and no error holds a password. It retries nothing that could be charged twice.
 type Backend struct {
 	config
-	link     *link
-	plans    plans.Cache[plan]
-	denials  *denials    // nil if refusals are not remembered
-	checked  atomic.Bool // the server's settings were looked at
-	checking sync.Mutex
-	warned   bool // of an eviction policy; guarded by checking
+	link    *link
+	plans   plans.Cache[plan]
+	denials *denials // nil if refusals are not remembered
+	checks  checks
 
 	// clock, if set, stands for the server's: for the tests of this package.
 	clock func() (micros int64)
@@ -103,10 +99,14 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 		return backend.Result{}, unavailable("take", err)
 	}
 	if b.denials != nil {
-		if res, decided, ok := b.denials.take(ctx, client, p, key, cost); ok {
-			res.Limit = limits[decided]
+		res, rest, err := b.denials.take(ctx, client, p, key, cost, limits)
+		if err != nil {
+			return backend.Result{}, unavailable("take", err)
+		}
+		if res.Source == backend.SourceDenyCache {
 			return res, nil
 		}
+		ctx = rest
 	}
 	sent := time.Now()
 	name := b.stateKey(key)
@@ -118,8 +118,8 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	if err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
-	if !b.checked.Load() {
-		b.check(ctx, client)
+	if !b.checks.done.Load() {
+		b.checkLater(client, name)
 	}
 	a := answer{slots: make([]backend.Slot, 0, inline)}
 	if err := a.decode(reply, p); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // Tiers are tier records that live in Redis: which limits a customer has. They are read through client-side caching, so
@@ -42,7 +43,8 @@ type record struct {
 const tierTTL = time.Minute
 
 // NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching. It panics if an option
-// is not valid; those that count are [WithPrefix] and [WithTimeout].
+// is not valid; those that count are [WithPrefix] and [WithTimeout]. It asks a Cluster for its shards, for at most the time
+// of WithTimeout: one that is down does not stop the look-ups of the others.
 func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
 	t := &Tiers{config: defaults()}
 	err := t.apply(opts)
@@ -57,6 +59,9 @@ func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
 	}
 	t.link = newLink(t.config)
 	t.link.set(client)
+	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
+	defer cancel()
+	t.link.findShards(ctx, client)
 	return t.init()
 }
 
@@ -78,17 +83,21 @@ func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
 	if err != nil {
 		return backend.Tier{}, unavailable("tier lookup", err)
 	}
-	get := client.B().Get().Key(t.key(tierKind, id)).Cache().ToStaticTTL()
+	t.link.findShardsLater(client)
+	key := t.key(tierKind, id)
+	get := client.B().Get().Key(key).Cache().ToStaticTTL()
 	g := t.link.gates.Load().of(get.Slot())
-	if err := g.Pass(); err != nil {
+	ctx, ours := g.Limit(ctx)
+	if err := g.EnterCached(ctx); err != nil {
 		return backend.Tier{}, unavailable("tier lookup", err)
 	}
-	ctx, ours := g.Limit(ctx)
 	res := client.DoCache(ctx, get, tierTTL)
 	text, err := res.ToString()
 	err = g.Cause(ctx, err)
-	if !res.IsCacheHit() { // which would say nothing about the server
-		g.Record(end(err, ours))
+	if res.IsCacheHit() {
+		g.Leave(gate.Unmade)
+	} else { // what another look-up waited for may have ended with that, and not with ctx
+		t.link.leave(g, client, key, end(err, ours && ctx.Err() != nil))
 	}
 	if rueidis.IsRedisNil(err) {
 		return backend.Tier{}, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,4 +147,117 @@ func TestTiersOfABackend(t *testing.T) {
 	tier, err := redis.NewTiers(newClient(t, server.Addr(), true), redis.WithPrefix("shop")).Lookup(ctx, "c")
 	require.NoError(t, err)
 	assert.Equal(t, tierExamples[1], tier)
+}
+
+// What is found in the client's cache says nothing about the server, and takes no probe of it from those who ask it.
+func TestCachedTiersLeaveTheProbes(t *testing.T) {
+	server := testserver.Redis(t)
+	b := gateBackend(t, server.URL())
+	tiers := b.Tiers()
+	require.NoError(t, tiers.Set(t.Context(), "c", tierExamples[1]))
+	lookUp(t, tiers, "c", tierExamples[1])
+	server.Pause()
+	for try := 0; !b.Breakers()[server.Addr()]; try++ {
+		require.Less(t, try, 10)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { _, _ = b.Take(t.Context(), "k", 1, gateLimit) })
+		}
+		wg.Wait()
+	}
+	server.Resume()
+	require.Eventually(t, func() bool {
+		_, _ = tiers.Lookup(t.Context(), "c")
+		_, err := b.Take(t.Context(), "k", 1, gateLimit)
+		return err == nil
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
+// Look-ups of many ids do not fill the connection to a server that hangs.
+func TestLookupsOfAServerThatHangs(t *testing.T) {
+	server := testserver.Redis(t)
+	tiers := gateBackend(t, server.URL()).Tiers()
+	lookUp(t, tiers, "c", backend.Tier{})
+	server.Pause()
+	var wg sync.WaitGroup
+	var slowest atomic.Int64
+	for i := range 3000 {
+		wg.Go(func() {
+			start := time.Now()
+			_, err := tiers.Lookup(t.Context(), fmt.Sprint(i))
+			took := int64(time.Since(start))
+			assert.ErrorIs(t, err, backend.ErrUnavailable)
+			for old := slowest.Load(); took > old && !slowest.CompareAndSwap(old, took); old = slowest.Load() {
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("the slowest took %v", time.Duration(slowest.Load()))
+	assert.Less(t, time.Duration(slowest.Load()), 5*redis.DefaultTimeout)
+	server.Resume()
+	require.Eventually(t, func() bool {
+		_, err := tiers.Lookup(t.Context(), "another")
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
+// One shard of a Cluster that hangs does not stop the look-ups of the others, even if the Cluster could not be asked for
+// its shards when the Tiers were made.
+func TestTiersOfAShardThatHangs(t *testing.T) {
+	c := testserver.RedisCluster(t, 3, 0)
+	for name, late := range map[string]bool{"at once": false, "later": true} {
+		t.Run(name, func(t *testing.T) {
+			option, err := rueidis.ParseURL(c.URL())
+			require.NoError(t, err)
+			option.AlwaysPipelining = true
+			client, err := rueidis.NewClient(option)
+			require.NoError(t, err)
+			t.Cleanup(client.Close)
+			dead := c.Servers[0]
+			var lost, stay []string
+			for i := 0; len(lost) < 20 || len(stay) < 40; i++ {
+				if id := fmt.Sprint("id", i); c.Owner("gl1:tier:{"+id+"}") == dead {
+					lost = append(lost, id)
+				} else {
+					stay = append(stay, id)
+				}
+			}
+			if late {
+				for _, s := range c.Servers {
+					s.Pause()
+				}
+			}
+			tiers := redis.NewTiers(client)
+			if late {
+				for _, s := range c.Servers {
+					s.Resume()
+				}
+				for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+					_, _ = tiers.Lookup(t.Context(), "c")
+				}
+			}
+			for _, id := range stay[:20] { // connections
+				require.Eventually(t, func() bool {
+					_, err := tiers.Lookup(t.Context(), id)
+					return err == nil
+				}, 10*time.Second, time.Millisecond)
+			}
+			dead.Pause()
+			defer dead.Resume()
+			var wg sync.WaitGroup
+			for _, id := range lost {
+				wg.Go(func() {
+					_, err := tiers.Lookup(t.Context(), id)
+					assert.ErrorIs(t, err, backend.ErrUnavailable)
+				})
+			}
+			wg.Wait()
+			_, err = tiers.Lookup(t.Context(), lost[0])
+			require.ErrorIs(t, err, redis.ErrBreakerOpen)
+			for _, id := range stay[20:] {
+				_, err := tiers.Lookup(t.Context(), id)
+				require.NoError(t, err)
+			}
+		})
+	}
 }

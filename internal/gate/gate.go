@@ -28,6 +28,10 @@ const (
 	Failed
 	// Unknown says nothing about the server: the caller gave up earlier.
 	Unknown
+	// Abandoned is Unknown of a call that is still on its way: the server has to answer it, though nobody waits for that.
+	Abandoned
+	// Unmade says that there was no need to call the server: whoever was let through to probe it did not.
+	Unmade
 )
 
 const (
@@ -43,7 +47,10 @@ type Gate struct {
 	changed  func(open bool)
 	made     time.Time
 	slots    chan struct{}
+	waiting  atomic.Int32 // for a slot
 	failures atomic.Int32 // in a row
+	left     atomic.Int32 // calls that were abandoned since the last answer; each keeps its slot
+	asking   atomic.Bool  // somebody finds out whether the server answers
 	until    atomic.Int64 // when the next probe may go through, by now(); 0 if anybody may
 	silent   atomic.Int64 // when the call was made since which nothing was heard, by now(); 0 if there is none
 
@@ -72,6 +79,9 @@ func (g *Gate) now() time.Duration { return time.Since(g.made) + 1 }
 // breaker opens; that no longer ends with ctx: a charge that was sent is spent. It does not allocate for each call:
 // calls share a context, which is made anew when it is a tenth of the time old. So a call gets nine tenths at least.
 func (g *Gate) Limit(ctx context.Context) (limited context.Context, ours bool) {
+	if _, ours := ctx.(*deadline); ours {
+		return ctx, true // a call has its time once
+	}
 	now := time.Now()
 	if end, ok := ctx.Deadline(); ok && end.Sub(now) < g.timeout {
 		return ctx, false
@@ -104,28 +114,15 @@ func (g *Gate) newDeadline(now time.Time) *deadline {
 // watch opens the breaker if calls wait and nothing was heard for so long that they can expect nothing.
 func (g *Gate) watch() {
 	since := g.silent.Load()
-	if since != 0 && g.now()-time.Duration(since) >= g.timeout*9/10 && len(g.slots) >= maxFailures {
+	if since != 0 && g.now()-time.Duration(since) >= g.timeout*9/10 && len(g.slots)+int(g.waiting.Load()-g.left.Load()) >= maxFailures {
 		g.open()
 	}
 }
 
 // Enter returns nil if the caller may go through; then it has to call Leave. It waits for its turn until ctx ends.
 func (g *Gate) Enter(ctx context.Context) error {
-	if err := g.Pass(); err != nil {
+	if err := g.EnterCached(ctx); err != nil {
 		return err
-	}
-	select {
-	case g.slots <- struct{}{}:
-	default:
-		select {
-		case g.slots <- struct{}{}:
-		case <-ctx.Done():
-			return g.Cause(ctx, ctx.Err())
-		}
-		if err := g.Pass(); err != nil {
-			<-g.slots
-			return err
-		}
 	}
 	if g.silent.Load() == 0 {
 		var since time.Duration
@@ -139,8 +136,32 @@ func (g *Gate) Enter(ctx context.Context) error {
 	return nil
 }
 
-// Pass returns nil if the way is open, or if it was closed for long enough and the caller is the one to try it.
-func (g *Gate) Pass() error {
+// EnterCached is Enter for a call that may need no server: that nothing is heard while it is under way is no silence.
+func (g *Gate) EnterCached(ctx context.Context) error {
+	if err := g.pass(); err != nil {
+		return err
+	}
+	select {
+	case g.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	g.waiting.Add(1)
+	defer g.waiting.Add(-1)
+	select {
+	case g.slots <- struct{}{}:
+	case <-ctx.Done():
+		return g.Cause(ctx, ctx.Err())
+	}
+	if err := g.pass(); err != nil {
+		<-g.slots
+		return err
+	}
+	return nil
+}
+
+// pass returns nil if the way is open, or if it was closed for long enough and the caller is the one to try it.
+func (g *Gate) pass() error {
 	until := g.until.Load()
 	if until == 0 {
 		return nil
@@ -152,13 +173,49 @@ func (g *Gate) Pass() error {
 	return nil
 }
 
-// Leave ends a call that entered.
-func (g *Gate) Leave(end End) {
+// Leave ends a call that entered. It reports true if so many were abandoned that nobody would learn whether the server
+// answers: then the caller has to find out, by a call of its own that has all the time of one, and to say so by Asked.
+func (g *Gate) Leave(end End) (ask bool) {
+	if end == Abandoned {
+		return g.abandon()
+	}
 	<-g.slots
-	if end != Answered && len(g.slots) == 0 {
+	if end != Answered && len(g.slots) == int(g.left.Load()) {
 		g.silent.Store(0) // nobody waits any more
 	}
 	g.Record(end)
+	return false
+}
+
+// abandon leaves the slot to the call, which the server still has, until any answer comes: answers come in the order of
+// the calls. While the breaker is open it does not, because the probes need slots.
+func (g *Gate) abandon() (ask bool) {
+	left := g.left.Add(1)
+	open := g.until.Load() != 0
+	if open {
+		g.free()
+	}
+	if len(g.slots) == int(g.left.Load()) {
+		g.silent.Store(0)
+	}
+	return (open || left >= min(maxFailures, int32(cap(g.slots)))) && g.asking.CompareAndSwap(false, true)
+}
+
+// free gives the slots of abandoned calls to others.
+func (g *Gate) free() {
+	for range g.left.Swap(0) {
+		<-g.slots
+	}
+}
+
+// Asked ends the call that Leave asked for.
+func (g *Gate) Asked(end End) {
+	g.asking.Store(false) // first: who abandons a call and does not ask relies on the slots being freed here
+	if end == Failed && g.left.Load() > 0 {
+		g.open() // nothing was heard meanwhile
+	}
+	g.Record(end)
+	g.free()
 }
 
 // Record counts how a call ended that did not enter.
@@ -171,12 +228,19 @@ func (g *Gate) Record(end End) {
 		if g.failures.Load() != 0 {
 			g.failures.Store(0)
 		}
+		if g.left.Load() != 0 {
+			g.free()
+		}
 		if g.until.Load() != 0 && g.until.Swap(0) != 0 && g.changed != nil {
 			g.changed(false)
 		}
 	case Failed:
 		if g.failures.Add(1) >= maxFailures {
 			g.open()
+		}
+	case Unmade:
+		if until := g.until.Load(); until != 0 {
+			g.until.CompareAndSwap(until, int64(g.now())) // the next may probe
 		}
 	}
 }
@@ -193,6 +257,7 @@ func (g *Gate) open() {
 	}
 	g.running = nil
 	g.mu.Unlock()
+	g.free()
 	if g.changed != nil {
 		g.changed(true)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,6 +119,25 @@ func TestSilenceOpensBeforeTimeIsUp(t *testing.T) {
 	})
 }
 
+// TestSilenceWithFewSlots, as of a small pool: those that wait for one count too.
+func TestSilenceWithFewSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate.New(2, timeout, nil)
+		var wg sync.WaitGroup
+		var whole atomic.Int32
+		for range 1000 {
+			wg.Go(func() {
+				if took, err := call(t.Context(), g, never); assert.Error(t, err) && took >= timeout*9/10 {
+					whole.Add(1)
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		wg.Wait()
+		assert.LessOrEqual(t, whole.Load(), int32(20), "some of the first, and the probes")
+	})
+}
+
 func TestASlowServerIsNotASilentOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate.New(512, timeout, nil)
@@ -164,6 +184,107 @@ func TestNobodyWaits(t *testing.T) {
 	})
 }
 
+// Whoever was let through to probe the server, and found what it needed elsewhere, leaves the probe to the next.
+func TestACacheHitIsNoProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate.New(8, timeout, nil)
+		for range 5 {
+			call(t.Context(), g, never)
+		}
+		require.True(t, g.Open())
+		for range 3 {
+			require.ErrorIs(t, g.EnterCached(t.Context()), gate.ErrOpen)
+		}
+		time.Sleep(200 * time.Millisecond)
+		for range 3 {
+			require.NoError(t, g.EnterCached(t.Context()))
+			g.Leave(gate.Unmade)
+		}
+		_, err := call(t.Context(), g, time.Millisecond)
+		require.NoError(t, err)
+		require.False(t, g.Open())
+	})
+}
+
+// What is found in a cache all the time is not a server that is silent all the time.
+func TestCacheHitsAreNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate.New(512, timeout, nil)
+		for range 10 {
+			require.NoError(t, g.EnterCached(t.Context()))
+		}
+		for range 100 {
+			g.Limit(t.Context())
+			time.Sleep(timeout / 10)
+			require.NoError(t, g.EnterCached(t.Context()))
+			g.Leave(gate.Unmade)
+		}
+		require.False(t, g.Open())
+	})
+}
+
+// Calls whose callers gave up are with the server until it answers: one that has more time finds out whether it does.
+func TestAbandonedCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate.New(512, timeout, nil)
+		abandon := func(n int) (asked int) {
+			for range n {
+				require.NoError(t, g.Enter(t.Context()))
+				if g.Leave(gate.Abandoned) {
+					asked++
+				}
+			}
+			return asked
+		}
+		require.Equal(t, 0, abandon(4))
+		call(t.Context(), g, 0)
+		for range 100 {
+			require.Equal(t, 0, abandon(4))
+			require.Equal(t, 1, abandon(200), "one at a time")
+			g.Asked(gate.Answered)
+			require.False(t, g.Open())
+		}
+		require.Equal(t, 1, abandon(5))
+		g.Asked(gate.Unknown)
+		require.False(t, g.Open())
+		require.Equal(t, 0, abandon(4))
+		require.Equal(t, 1, abandon(1), "nobody knows yet")
+		g.Asked(gate.Failed)
+		require.True(t, g.Open())
+		require.ErrorIs(t, g.Enter(t.Context()), gate.ErrOpen)
+
+		time.Sleep(200 * time.Millisecond)
+		require.Equal(t, 1, abandon(1), "a probe that was given up")
+		g.Asked(gate.Answered)
+		require.False(t, g.Open())
+
+		require.Equal(t, 1, abandon(512))
+		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, g.Enter(short), context.DeadlineExceeded, "the server has as many as it may")
+		go func() {
+			time.Sleep(timeout / 2)
+			g.Asked(gate.Answered)
+		}()
+		took, err := call(t.Context(), g, 0)
+		require.NoError(t, err)
+		require.Equal(t, timeout/2, took)
+		require.False(t, g.Open())
+
+		require.Equal(t, 1, abandon(512))
+		g.Asked(gate.Failed)
+		for range 1000 { // probes that are given up
+			time.Sleep(200 * time.Millisecond)
+			require.Equal(t, 1, abandon(1))
+			g.Asked(gate.Failed)
+		}
+		time.Sleep(200 * time.Millisecond)
+		_, err = call(t.Context(), g, 0)
+		require.NoError(t, err)
+		require.False(t, g.Open())
+	})
+}
+
 func TestTheBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate.New(2, timeout, nil)
@@ -188,6 +309,16 @@ func TestTheBound(t *testing.T) {
 		wg.Wait()
 		require.False(t, g.Open())
 	})
+}
+
+// TestLimitOfALimit: what one part of a call left of its time is all that the next has.
+func TestLimitOfALimit(t *testing.T) {
+	g := gate.New(1, timeout, nil)
+	first, ours := g.Limit(t.Context())
+	assert.True(t, ours)
+	again, ours := g.Limit(first)
+	assert.True(t, ours)
+	assert.Equal(t, first, again)
 }
 
 func TestLimitSharesItsContexts(t *testing.T) {

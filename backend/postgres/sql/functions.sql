@@ -23,7 +23,7 @@
 -- microseconds, 1/count of one, microseconds, 1/count of one. Kind 4 is unlimited, kind 5 blocks everything.
 
 -- mul_add_div returns the quotient and the remainder of (a*b + c) / d.
-CREATE FUNCTION {{mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   p numeric := a::numeric * b + c;
@@ -33,7 +33,7 @@ BEGIN
 END $$;
 
 -- slots returns the slots of a row, NULL if it is not one that a version of ours has written.
-CREATE FUNCTION {{slots}}(rules text, state bigint[]) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{slots}}(rules text, state bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   r bigint[];
@@ -48,7 +48,7 @@ BEGIN
   n := array_length(r, 1) / 4;
   at := 3 * n + 2;
   IF array_length(r, 1) <> 4 * n + 1 OR array_ndims(state) <> 1 OR array_lower(state, 1) <> 1 OR array_length(state, 1) < at - 1
-    OR array_position(state, NULL) IS NOT NULL
+    OR array_position(state, NULL) IS NOT NULL OR 0 > ANY (state)
   THEN
     RETURN NULL;
   END IF;
@@ -69,7 +69,7 @@ BEGIN
 END $$;
 
 -- rules_of returns the rules of a row with these slots.
-CREATE FUNCTION {{rules_of}}(slots bigint[]) RETURNS text
+CREATE OR REPLACE FUNCTION {{rules_of}}(slots bigint[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -83,7 +83,7 @@ BEGIN
 END $$;
 
 -- state_of returns the state of a row with these slots.
-CREATE FUNCTION {{state_of}}(slots bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{state_of}}(slots bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -102,7 +102,7 @@ BEGIN
 END $$;
 
 -- numbers returns the rules that a caller sends, each in 8 numbers.
-CREATE FUNCTION {{numbers}}(rules text, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{numbers}}(rules text, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   r bigint[] := string_to_array(rules, ' ')::bigint[];
@@ -125,7 +125,7 @@ END $$;
 
 -- token_bucket_carry returns a debt under another rule for the units that {us, num} stands for under this one, and 1 if
 -- the state has to be written for it.
-CREATE FUNCTION {{token_bucket_carry}}(us bigint, num bigint, slot bigint[], rule bigint[]) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{token_bucket_carry}}(us bigint, num bigint, slot bigint[], rule bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   capacity bigint := CASE WHEN rule[4] > 0 THEN rule[4] ELSE rule[2] END;
@@ -154,7 +154,7 @@ END $$;
 -- The load functions return a slot as rule sees it now, after 1 if anything but its age changed, else 0.
 
 -- token_bucket_load brings the arrival time up to now, clamps the debt to the capacity, and carries it over.
-CREATE FUNCTION {{token_bucket_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{token_bucket_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   us bigint := slot[5] - now;
@@ -181,7 +181,7 @@ BEGIN
 END $$;
 
 -- sliding_window_load moves on to the window that now is in, and carries units over.
-CREATE FUNCTION {{sliding_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{sliding_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   age bigint := now - slot[5];
@@ -219,7 +219,7 @@ END $$;
 
 -- sliding_log_load drops what is out of the window, and carries the rest over. Where charges are more than the limit
 -- has room for, the oldest go: they would be free first.
-CREATE FUNCTION {{sliding_log_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{sliding_log_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   used bigint := slot[6];
@@ -267,7 +267,7 @@ BEGIN
 END $$;
 
 -- fixed_window_load starts a new window if the old one is over, and carries units over.
-CREATE FUNCTION {{fixed_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{fixed_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   age bigint := now - slot[5];
@@ -293,7 +293,7 @@ BEGIN
 END $$;
 
 -- load returns a slot as a rule of its kind sees it now.
-CREATE FUNCTION {{load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   CASE slot[1]
@@ -306,7 +306,7 @@ END $$;
 
 -- slot_at returns the slot that begins at a place of a state, or NULL if it is not one that a version of ours has
 -- written.
-CREATE FUNCTION {{slot_at}}(state bigint[], at int) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{slot_at}}(state bigint[], at int) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   slot bigint[] := state[at:at+6];
@@ -330,7 +330,7 @@ BEGIN
 END $$;
 
 -- expiry returns the instant from which a state carries no information any more: the twin of Rule.Expiry.
-CREATE FUNCTION {{expiry}}(state bigint[]) RETURNS bigint
+CREATE OR REPLACE FUNCTION {{expiry}}(state bigint[]) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -353,7 +353,7 @@ END $$;
 -- decide is Take without the store. It returns the verdict, the time, when the state expires, and the state to be
 -- written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and a limit
 -- that changed has to be written all the same; -1 if the state is not ours.
-CREATE FUNCTION {{decide}}(state bigint[], cost bigint, rules bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{decide}}(state bigint[], cost bigint, rules bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   asked bigint := greatest(cost, 1); -- a look asks for one unit
@@ -479,7 +479,7 @@ END $$;
 
 -- summary returns decide's reply with as much of each log as an answer needs: the oldest charges, as far as they have
 -- to expire for cost to fit, and the last, which stands for those in between too. n of the slot is their number.
-CREATE FUNCTION {{summary}}(reply bigint[], cost bigint, rules bigint[]) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{summary}}(reply bigint[], cost bigint, rules bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   size int := array_length(reply, 1);
@@ -526,7 +526,7 @@ END $$;
 
 -- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket
 -- fills has been refilled since, and gives nothing back.
-CREATE FUNCTION {{token_bucket_refund}}(slot bigint[], span bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{token_bucket_refund}}(slot bigint[], span bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   us bigint := slot[5] - now;
@@ -555,7 +555,7 @@ BEGIN
 END $$;
 
 -- sliding_window_refund credits the window that was charged, the current one or the one before.
-CREATE FUNCTION {{sliding_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{sliding_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   w int := CASE WHEN charged_at < slot[5] THEN 7 ELSE 6 END;
@@ -567,7 +567,7 @@ BEGIN
   RETURN slot;
 END $$;
 
-CREATE FUNCTION {{sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 8;
@@ -590,7 +590,7 @@ BEGIN
   RETURN slot;
 END $$;
 
-CREATE FUNCTION {{fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   IF slot[6] = 0 OR charged_at < slot[5] OR charged_at >= slot[5] + slot[3] THEN
@@ -602,7 +602,7 @@ END $$;
 
 -- refunded is Refund without the store. It returns the state to be written, NULL if nothing is given back, {-1} if the
 -- state is not ours.
-CREATE FUNCTION {{refunded}}(state bigint[], charged_at bigint, kinds bigint[], cost bigint, now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{refunded}}(state bigint[], charged_at bigint, kinds bigint[], cost bigint, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -641,7 +641,7 @@ BEGIN
 END $$;
 
 -- micros is the database's clock.
-CREATE FUNCTION {{micros}}() RETURNS bigint
+CREATE OR REPLACE FUNCTION {{micros}}() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint $$;
 
 -- take decides for the limits of one key and charges all of them or none. It returns decide's reply, with the slots as
@@ -655,7 +655,7 @@ LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000
 -- tried says that a statement has tried already, and has the row locked. If that stands under the same rules, there was
 -- no room: the reply is 3, the time, and the row's state without the instant of the last write, for the caller to find
 -- the same.
-CREATE FUNCTION {{take}}(k text, rules text, cost bigint, clock bigint, tried bool) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{take}}(k text, rules text, cost bigint, clock bigint, tried bool) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   r bigint[];
@@ -702,7 +702,7 @@ END $$;
 
 -- refund gives back what a take charged to slots of these kinds. It returns 1 if anything was given back, 0 if not, -1
 -- if the row is not ours.
-CREATE FUNCTION {{refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, clock bigint) RETURNS bigint
+CREATE OR REPLACE FUNCTION {{refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, clock bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   now bigint;
