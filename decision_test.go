@@ -523,7 +523,7 @@ func TestContextIsLetGo(t *testing.T) {
 }
 
 // TestKeysSetByGoroutines: with -race, a handler's goroutine may set keys while a limiter decides.
-func TestKeysSetByGoroutines(t *testing.T) {
+func TestKeysSetByGoroutines(*testing.T) {
 	r := engine(func(c *gin.Context) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
