@@ -74,12 +74,12 @@ type call struct {
 // is reports whether p was made of limits, whatever their names.
 func (p *plan) is(limits []backend.Limit) bool { return plans.Decide(p.rules, limits) }
 
-// What quick.lua.tmpl can work with: Lua's ".." writes up to 14 digits, and products have to stay below 2^53. More limits
-// than maxQuick are not worth a script of their own.
+// What quick.lua.tmpl can work with: Lua's ".." writes up to 14 digits, products have to stay below 2^53, and a pattern has
+// up to 32 captures, 2 and at most 3 for each limit. More limits than maxQuick are not worth a script of their own.
 const (
 	exact        = 99_999_999_999_999
 	exactProduct = 1<<53 - 1
-	maxQuick     = 4
+	maxQuick     = 8
 )
 
 func newPlan(limits []backend.Limit) (*plan, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,7 @@ func TestQuickDecides(t *testing.T) {
 	sliding := backend.Limit{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}
 	for i, limits := range [][]backend.Limit{
 		{whole}, {parts}, {odd}, {many}, {fixed}, {sliding}, {whole, parts}, {parts, fixed}, {sliding, whole}, {fixed, sliding, parts, whole},
+		slices.Repeat([]backend.Limit{parts}, 8), slices.Repeat([]backend.Limit{sliding, fixed}, 4),
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
 			p, err := newPlan(limits)
@@ -108,7 +110,7 @@ func TestNotQuick(t *testing.T) {
 		"15 digits of parts": {1, []backend.Limit{{Count: 86_399_999_998, Period: 24*time.Hour - time.Microsecond}}},
 		"a cost of 15":       {1_000_000_000, []backend.Limit{bucket}},
 		"a product":          {1, []backend.Limit{{Count: 1_000_000_000, Period: time.Hour, Algorithm: backend.SlidingWindow}}},
-		"many":               {1, []backend.Limit{bucket, bucket, bucket, bucket, bucket}},
+		"many":               {1, slices.Repeat([]backend.Limit{bucket}, 9)},
 	} {
 		p, err := newPlan(c.limits)
 		require.NoError(t, err)
