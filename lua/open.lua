@@ -2,7 +2,7 @@
 -- its clock with the first argument: seconds, microseconds, and how many ms longer than its state a key is kept.
 local raw, first, extra, n = redis.pcall('GET', KEYS[1]), ARGV[1], 0, #ARGV - 1
 local sec, usec
-if #first > 19 then
+if #first > 20 then -- an integer has at most so many
   first, sec, usec, extra = string.match(first, '^(%d+) (%d+) (%d+) (%d+)$')
 else
   local t = redis.call('TIME')
