@@ -30,27 +30,26 @@ var refundScript = sync.OnceValue(func() *script { return newScript(lua.Refund()
 // what is asked of it.
 var takeScripts sync.Map // of string to *script
 
-func takeScript(algorithms []backend.Algorithm) *script {
-	set := make([]byte, 0, 5)
+func takeScript(name string, text func() string) *script {
+	s, ok := takeScripts.Load(name)
+	if !ok {
+		s, _ = takeScripts.LoadOrStore(name, newScript(text()))
+	}
+	return s.(*script)
+}
+
+func generalScript(algorithms []backend.Algorithm) *script {
+	set := make([]byte, 0, len(letter))
 	for a := range letter {
 		if slices.Contains(algorithms, backend.Algorithm(a)) {
 			set = append(set, letter[a])
 		}
 	}
-	if s, ok := takeScripts.Load(string(set)); ok {
-		return s.(*script)
-	}
-	s, _ := takeScripts.LoadOrStore(string(set), newScript(lua.Take(algorithms...)))
-	return s.(*script)
+	return takeScript(string(set), func() string { return lua.Take(algorithms...) })
 }
 
 func quickScript(limits []lua.QuickLimit) *script {
-	set := fmt.Sprint(limits)
-	if s, ok := takeScripts.Load(set); ok {
-		return s.(*script)
-	}
-	s, _ := takeScripts.LoadOrStore(set, newScript(lua.QuickTake(limits...)))
-	return s.(*script)
+	return takeScript(fmt.Sprint(limits), func() string { return lua.QuickTake(limits...) })
 }
 
 // plan is a list of limits with everything worked out that a call under them needs.
@@ -118,7 +117,7 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 		quick = append(quick, q)
 		pattern += " " + strings.ReplaceAll(ruleText(l), "+", "%+") + state
 	}
-	p.script = takeScript(algorithms)
+	p.script = generalScript(algorithms)
 	if len(quick) == len(limits) && len(limits) <= maxQuick {
 		p.pattern, p.quick = pattern+"$", quickScript(quick)
 	}
