@@ -159,6 +159,48 @@ func (r *Rule) takeCounters(c *Counters, old *Rule, now, cost int64, res *Result
 	return write
 }
 
+// MaxQuick is the number of slots that [TakeQuick] takes.
+const MaxQuick = 8
+
+// TakeQuick is [Take] for slots that were written under the rules that they have now, none of which is a SlidingLog. It
+// fills res in, all but Limit and Source, and changes slots where Take would.
+func TakeQuick(slots []Slot, now, cost int64, res *Result) (decided int) {
+	var loaded [MaxQuick]Counters
+	asked := max(cost, 1)
+	var longest int64
+	var changed [MaxQuick]bool
+	for i := range slots {
+		r, c := slots[i].Rule, &loaded[i]
+		*c = slots[i].State.Counters
+		changed[i] = r.loadCounters(c, r, now)
+		if wait := r.waitCounters(c, now, asked); longer(wait, longest) {
+			longest, decided = wait, i
+		}
+	}
+	if longest == 0 {
+		least := int64(math.MaxInt64)
+		for i := range slots {
+			r, c := slots[i].Rule, &loaded[i]
+			if cost > 0 {
+				r.chargeCounters(c, now, cost)
+				slots[i].State.Counters = *c
+			}
+			if left := r.remainingCounters(c, now); left < least {
+				least, decided = left, i
+			}
+		}
+	} else if cost > 0 {
+		for i := range slots {
+			if changed[i] {
+				slots[i].State.Counters = loaded[i]
+			}
+		}
+	}
+	res.At = time.UnixMicro(now)
+	slots[decided].Rule.fillCounters(res, &loaded[decided], now, longest)
+	return decided
+}
+
 // Refund gives back cost, charged at an instant under limits, to slots, and reports whether any changed. It works
 // under the rules that the slots were last written under, so that it is right also if a limit changed in between.
 func Refund(slots []Slot, limits []Limit, now, charged, cost int64) (write bool) {

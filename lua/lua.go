@@ -24,7 +24,7 @@ var fileOf = [...]string{
 
 // Take returns the script that decides for limits of these algorithms, and of no others; take.lua says what it is
 // called with, and what it replies.
-func Take(algorithms ...backend.Algorithm) string { return take("", algorithms) }
+func Take(algorithms ...backend.Algorithm) string { return join("open", "key") + take(algorithms) }
 
 // QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units take parts of a
 // microsecond.
@@ -45,39 +45,55 @@ var quick = template.Must(template.ParseFS(files, "quick.lua.tmpl"))
 
 // QuickTake is Take for calls that have just these limits. The common case is decided first, as quick.lua.tmpl says.
 func QuickTake(limits ...QuickLimit) string {
+	algorithms := make([]backend.Algorithm, len(limits))
+	for i, l := range limits {
+		algorithms[i] = l.Algorithm
+	}
+	return join("open") + decide(false, limits) + take(algorithms)
+}
+
+// Batch returns the script that decides about many keys, under just these limits and with the arguments of QuickTake. It
+// replies with a list: what QuickTake replies, for each key, or nil for one that is not the common case. Nothing was
+// written to that, and QuickTake has to be asked.
+func Batch(limits ...QuickLimit) string { return join("open") + decide(true, limits) }
+
+// decide returns what quick.lua.tmpl makes of limits.
+func decide(batch bool, limits []QuickLimit) string {
 	type view struct {
 		I, X                   int // which limit it is, from 1; where in ARGV its numbers begin
 		Parts, Window, Sliding bool
 	}
 	views := make([]view, len(limits))
-	algorithms := make([]backend.Algorithm, len(limits))
 	x := len(limits) + 3
 	for i, l := range limits {
 		sliding := l.Algorithm == backend.SlidingWindow
 		views[i] = view{i + 1, x, l.Parts, sliding || l.Algorithm == backend.FixedWindow, sliding}
-		algorithms[i] = l.Algorithm
 		x += l.Numbers()
 	}
 	var b strings.Builder
-	if err := quick.Execute(&b, views); err != nil {
+	err := quick.Execute(&b, struct {
+		Batch  bool
+		Limits []view
+	}{batch, views})
+	if err != nil {
 		panic("ginlimit: " + err.Error()) // not possible: the template is part of the program
 	}
-	return take(b.String(), algorithms)
+	return b.String()
 }
 
-func take(quick string, algorithms []backend.Algorithm) string {
+func take(algorithms []backend.Algorithm) string {
 	names := []string{"rule"}
 	for a, name := range fileOf {
 		if slices.Contains(algorithms, backend.Algorithm(a)) {
 			names = append(names, name)
 		}
 	}
-	return join("open") + quick + join(append(names, "take")...)
+	return join(append(names, "take")...)
 }
 
 // Refund returns the script that gives a charge back; refund.lua says what it is called with, and what it replies.
 func Refund() string {
-	return join("open", "rule") + join(fileOf[:]...) + join("refund")
+	return join("open", "key", "rule") + join(fileOf[:]...) + join("refund")
 }
 
 func join(names ...string) string {

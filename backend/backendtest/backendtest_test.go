@@ -15,7 +15,7 @@ type store struct {
 	mu       sync.Mutex
 	now      int64 // µs
 	keys     map[string][]backend.Slot
-	counters bool // decides a limit that is alone by TakeCounters, where it can
+	counters bool // decides by TakeCounters a limit that is alone, and several by TakeQuick, where it can
 }
 
 var _ backend.Backend = (*store)(nil)
@@ -49,8 +49,25 @@ func (s *store) Take(_ context.Context, key string, cost int64, limits ...backen
 
 func (s *store) decide(slots []backend.Slot, rules []*backend.Rule, cost int64) (res backend.Result, decided int, write bool) {
 	rule := rules[0]
-	if !s.counters || len(rules) > 1 || rule.Limit().Algorithm == backend.SlidingLog {
+	if !s.counters || rule.Limit().Algorithm == backend.SlidingLog {
 		return backend.Take(slots, rules, s.now, cost)
+	}
+	if len(rules) > 1 {
+		if len(slots) != len(rules) || len(slots) > backend.MaxQuick {
+			return backend.Take(slots, rules, s.now, cost)
+		}
+		for i, r := range rules {
+			limit := r.Limit()
+			if slots[i].Rule == nil || !slots[i].Rule.Decides(&limit) || r.Algorithm() == backend.SlidingLog {
+				return backend.Take(slots, rules, s.now, cost)
+			}
+		}
+		before := append([]backend.Slot{}, slots...)
+		decided = backend.TakeQuick(slots, s.now, cost, &res)
+		for i := range slots {
+			write = write || slots[i].State.Counters != before[i].State.Counters
+		}
+		return res, decided, write
 	}
 	if write = rule.TakeCounters(&slots[0].State.Counters, slots[0].Rule, s.now, cost, &res); write {
 		slots[0].Rule = rule

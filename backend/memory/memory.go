@@ -136,7 +136,7 @@ func (b *Backend) Len() int { return int(b.keys.Load()) }
 
 // Take implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
-	if len(limits) != 1 || cost < 0 {
+	if len(limits) == 0 || cost < 0 {
 		return b.takeAll(key, cost, limits)
 	}
 	now := b.now() // it takes longer than all that is done under the lock
@@ -147,13 +147,29 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if sh.takes++; sh.takes%rememberEvery == 0 {
 		b.remember(key, h)
 	}
-	// What follows is takeAll for the common case, one limit whose state is in the key's entry, without its copies.
+	// What follows is takeAll for the common cases, without its copies: one limit whose state is in the key's entry, or
+	// several beside it.
 	at, found := sh.table.find(h)
-	if !found || sh.table.entries[at].rule == inSlots {
+	if !found {
 		sh.mu.Unlock()
 		return b.takeAll(key, cost, limits)
 	}
 	e := &sh.table.entries[at]
+	if e.rule == inSlots {
+		slots := sh.slots[e.a]
+		if !quick(slots, limits) {
+			sh.mu.Unlock()
+			return b.takeAll(key, cost, limits)
+		}
+		decided := backend.TakeQuick(slots, now, cost, &res)
+		sh.mu.Unlock()
+		res.Limit = limits[decided]
+		return res, nil
+	}
+	if len(limits) > 1 {
+		sh.mu.Unlock()
+		return b.takeAll(key, cost, limits)
+	}
 	old := b.rule(e.rule)
 	rule, id := old, e.rule
 	if !old.Decides(&limits[0]) {
@@ -174,6 +190,20 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
 	res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
 	return res, nil
+}
+
+// quick reports whether slots were written under limits, and suit TakeQuick.
+func quick(slots []backend.Slot, limits []backend.Limit) bool {
+	if len(slots) != len(limits) || len(slots) > backend.MaxQuick {
+		return false
+	}
+	for i := range slots {
+		r := slots[i].Rule
+		if r == nil || !r.Decides(&limits[i]) || r.Algorithm() == backend.SlidingLog {
+			return false
+		}
+	}
+	return true
 }
 
 // takeAll is Take for any number of limits.

@@ -44,7 +44,7 @@ func clusterConformance(t *testing.T, c *testserver.Cluster) {
 	require.Equal(t, rueidis.ClientModeCluster, client.Mode())
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
-			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(dialBudget))
+			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(dialBudget), redis.WithBatching(32)) // which it does without
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
 			return b, clock.advance

@@ -69,10 +69,20 @@ func TestConformanceMiniredis(t *testing.T) {
 // The scripts get their clock from the test.
 func TestConformanceServer(t *testing.T) {
 	server := testserver.Redis(t)
-	client := newClient(t, server.Addr(), true)
+	conformance(t, newClient(t, server.Addr(), true), 0)
+}
+
+// The callers of the suite that come at once share scripts.
+func TestConformanceServerBatching(t *testing.T) {
+	server := testserver.Redis(t)
+	conformance(t, newClient(t, server.Addr(), true), 2, redis.WithBatching(32))
+}
+
+func conformance(t *testing.T, client rueidis.Client, rounds int, opts ...redis.Option) {
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
-			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(10*time.Second))
+			opts := append([]redis.Option{redis.WithPrefix(prefix()), redis.WithTimeout(10 * time.Second)}, opts...)
+			b := redis.New(client, opts...)
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
 			return b, clock.advance
@@ -81,6 +91,7 @@ func TestConformanceServer(t *testing.T) {
 		TTL: func(t *testing.T, b backend.Backend, key string) time.Duration {
 			return kept(t, client, redis.StateKey(b.(*redis.Backend), key), redis.Now(b.(*redis.Backend)))
 		},
+		Rounds:  rounds,
 		Callers: 2000,
 	})
 }

@@ -220,11 +220,11 @@ func (l *link) do(ctx context.Context, client rueidis.Client, cmd rueidis.Comple
 	return err
 }
 
-// eval runs a script on one key, and returns the gate that it went through. A server that does not know the script,
+// eval runs a script on keys that one server has, and returns the gate that it went through. A server that does not know the script,
 // because it is new, restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply was lost may
 // have charged.
-func (l *link) eval(ctx context.Context, client rueidis.Client, c call, key string) (res rueidis.RedisResult, g *gate.Gate, err error) {
-	cmd := client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(key).Arg(c.args...).Build()
+func (l *link) eval(ctx context.Context, client rueidis.Client, c call, keys ...string) (res rueidis.RedisResult, g *gate.Gate, err error) {
+	cmd := client.B().Evalsha().Sha1(c.script.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(c.args...).Build()
 	g = l.gates.Load().of(cmd.Slot())
 	ctx, ours := g.Limit(ctx)
 	if err = g.Enter(ctx); err != nil {
@@ -232,10 +232,10 @@ func (l *link) eval(ctx context.Context, client rueidis.Client, c call, key stri
 	}
 	res = client.Do(ctx, cmd)
 	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
-		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(1).Key(key).Arg(c.args...).Build())
+		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(int64(len(keys))).Key(keys...).Arg(c.args...).Build())
 	}
 	err = g.Cause(ctx, res.Error())
-	l.leave(g, client, key, end(err, ours))
+	l.leave(g, client, keys[0], end(err, ours))
 	return res, g, err
 }
 

@@ -52,6 +52,10 @@ func quickScript(limits []lua.QuickLimit) *script {
 	return takeScript(fmt.Sprint(limits), func() string { return lua.QuickTake(limits...) })
 }
 
+func batchScript(limits []lua.QuickLimit) *script {
+	return takeScript("batch "+fmt.Sprint(limits), func() string { return lua.Batch(limits...) })
+}
+
 // plan is a list of limits with everything worked out that a call under them needs.
 type plan struct {
 	limits  []backend.Limit
@@ -61,7 +65,8 @@ type plan struct {
 	script  *script
 	quick   *script // with quick.lua.tmpl; nil if no cost can be quick
 	one     call
-	logs    bool // a reply holds as much of a log as the cost asks for
+	batcher *batcher // of costs of one; nil if each goes alone
+	logs    bool     // a reply holds as much of a log as the cost asks for
 }
 
 // call is a script and its arguments.
@@ -81,7 +86,8 @@ const (
 	maxQuick     = 8
 )
 
-func newPlan(limits []backend.Limit) (*plan, error) {
+// newPlan returns the plan of limits; batching is the number of decisions in a script at most, 0 if each has its own.
+func newPlan(limits []backend.Limit, batching int) (*plan, error) {
 	p := &plan{limits: slices.Clone(limits)}
 	var algorithms []backend.Algorithm
 	var quick []lua.QuickLimit
@@ -122,6 +128,9 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 		p.pattern, p.quick = pattern+"$", quickScript(quick)
 	}
 	p.one = p.newCall(1)
+	if batching > 0 && p.one.script == p.quick {
+		p.batcher = &batcher{most: batching, script: sync.OnceValue(func() *script { return batchScript(quick) })}
+	}
 	return p, nil
 }
 

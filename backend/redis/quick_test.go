@@ -50,7 +50,7 @@ func TestQuickDecides(t *testing.T) {
 		slices.Repeat([]backend.Limit{parts}, 8), slices.Repeat([]backend.Limit{sliding, fixed}, 4),
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
-			p, err := newPlan(limits)
+			p, err := newPlan(limits, 0)
 			require.NoError(t, err)
 			r := rand.New(rand.NewPCG(uint64(i), 7))
 			now, charged, refused := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), 0, 0
@@ -81,7 +81,7 @@ func TestQuickDecides(t *testing.T) {
 		})
 	}
 
-	p, err := newPlan([]backend.Limit{parts})
+	p, err := newPlan([]backend.Limit{parts}, 0)
 	require.NoError(t, err)
 	c := p.call(1, fmt.Sprintf(" 1767225600 0 %d", testExtra))
 	alone, _, _ := strings.Cut(c.script.text, "-- What the scripts share")
@@ -112,13 +112,13 @@ func TestNotQuick(t *testing.T) {
 		"a product":          {1, []backend.Limit{{Count: 1_000_000_000, Period: time.Hour, Algorithm: backend.SlidingWindow}}},
 		"many":               {1, slices.Repeat([]backend.Limit{bucket}, 9)},
 	} {
-		p, err := newPlan(c.limits)
+		p, err := newPlan(c.limits, 0)
 		require.NoError(t, err)
 		got := p.call(c.cost, "")
 		require.NotContains(t, got.script.text, marker, name)
 		require.Len(t, got.args, 1+len(c.limits), name)
 	}
-	p, err := newPlan([]backend.Limit{bucket})
+	p, err := newPlan([]backend.Limit{bucket}, 0)
 	require.NoError(t, err)
 	require.Contains(t, p.call(1, "").script.text, marker)
 }

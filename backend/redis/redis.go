@@ -25,6 +25,7 @@ type Backend struct {
 	config
 	link    *link
 	plans   plans.Cache[plan]
+	newPlan func([]backend.Limit) (*plan, error)
 	denials *denials // nil if refusals are not remembered
 	checks  checks
 
@@ -69,6 +70,7 @@ func newBackend(opts []Option) (*Backend, error) {
 		return nil, err
 	}
 	b.link = newLink(b.config)
+	b.newPlan = func(limits []backend.Limit) (*plan, error) { return newPlan(limits, b.batching) }
 	if b.denyCache {
 		b.denials = newDenials()
 	}
@@ -82,12 +84,13 @@ func (b *Backend) Close() error {
 	return nil
 }
 
-// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered.
+// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered; with [WithBatching] it may
+// share one.
 func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
 	if err := backend.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
-	p, err := b.plans.Of(limits, (*plan).is, newPlan)
+	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
 	if err != nil {
 		return backend.Result{}, err
 	}
@@ -110,11 +113,7 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	}
 	sent := time.Now()
 	name := b.stateKey(key)
-	said, g, err := b.link.eval(ctx, client, p.call(cost, b.now()), name)
-	if err != nil {
-		return backend.Result{}, unavailable("take", err)
-	}
-	reply, err := said.ToString()
+	reply, g, err := b.ask(ctx, client, p, cost, name)
 	if err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
