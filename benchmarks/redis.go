@@ -23,6 +23,7 @@ import (
 
 const (
 	redisKeys  = 10_000 // that decisions are spread over
+	batching   = own + ", WithBatching(64)"
 	twoLimits  = own + ", 2 limits"
 	oddRate    = own + ", a rate that does not divide"
 	caseLocal  = "a refusal that is known"
@@ -65,13 +66,11 @@ func (b *bench) redis() error {
 		d := dial(addr, redis.WithPrefix("od"))
 		return takeBackend(d, limitsOf(oddQuota, backend.TokenBucket, 1)), func() { d.Close() }
 	}}
-	batching := func(n int) Limiter {
-		return Limiter{fmt.Sprintf("%s, WithBatching(%d)", own, n), func(addr string, q Quota) (Take, func()) {
-			d := dial(addr, redis.WithBatching(n))
-			return takeBackend(d, limitsOf(q, backend.TokenBucket, 1)), func() { d.Close() }
-		}}
-	}
-	candidates := append(append(inRedis(), ginLimitRedis(twoLimits, backend.TokenBucket, 2), odd, batching(16), batching(32), batching(64)), redisFloors()...)
+	batched := Limiter{batching, func(addr string, q Quota) (Take, func()) {
+		d := dial(addr, redis.WithPrefix("ba"), redis.WithBatching(64))
+		return takeBackend(d, limitsOf(q, backend.TokenBucket, 1)), func() { d.Close() }
+	}}
+	candidates := append(append(inRedis(), batched, ginLimitRedis(twoLimits, backend.TokenBucket, 2), odd), redisFloors()...)
 	keys := manyKeys()[:min(redisKeys, b.Keys)]
 	remotes := b.connect(hotQuota, candidates)
 	for _, r := range remotes { // the first decision about a key is another one than the next

@@ -43,6 +43,15 @@ func newBatching(t *testing.T, addr, prefix string, limits []backend.Limit, opts
 	return b
 }
 
+// occupy makes it seem that no more scripts may be under way, until release.
+func (q *batcher) occupy() { q.running, q.deciding = maxScripts, enough }
+
+func (q *batcher) release() {
+	for range maxScripts {
+		q.end(enough / maxScripts)
+	}
+}
+
 // outcomeOf is how a call of Take ended.
 type outcomeOf struct {
 	res backend.Result
@@ -54,7 +63,8 @@ func (b *batching) together(keys ...string) []outcomeOf {
 	b.t.Helper()
 	b.q.mu.Lock()
 	require.Zero(b.t, b.q.running)
-	b.q.running = maxScripts
+	require.Zero(b.t, b.q.deciding)
+	b.q.occupy()
 	b.q.mu.Unlock()
 	waiting := func() int {
 		b.q.mu.Lock()
@@ -67,14 +77,12 @@ func (b *batching) together(keys ...string) []outcomeOf {
 		wg.Go(func() { got[i].res, got[i].err = b.Take(context.Background(), key, 1, b.limits...) })
 		require.Eventually(b.t, func() bool { return waiting() == i+1 }, 10*time.Second, 20*time.Microsecond)
 	}
-	for range maxScripts {
-		b.q.next()
-	}
+	b.q.release()
 	wg.Wait()
 	require.Eventually(b.t, func() bool { // who led may not be done yet
 		b.q.mu.Lock()
 		defer b.q.mu.Unlock()
-		return b.q.running == 0 && len(b.q.waiting) == 0
+		return b.q.running == 0 && b.q.deciding == 0 && len(b.q.waiting) == 0
 	}, 10*time.Second, 20*time.Microsecond)
 	return got
 }
@@ -256,7 +264,7 @@ func TestBatchWithoutTime(t *testing.T) {
 		{over}, {over, over}, {over, context.Background()}, {over, over, context.Background(), over, context.Background()},
 		{context.Background(), over, over},
 	} {
-		b.q.running = maxScripts
+		b.q.occupy()
 		got := make([]outcome, len(contexts))
 		var wg sync.WaitGroup
 		for i, ctx := range contexts {
@@ -267,9 +275,7 @@ func TestBatchWithoutTime(t *testing.T) {
 				return len(b.q.waiting) == i+1
 			}, 10*time.Second, 20*time.Microsecond)
 		}
-		for range maxScripts {
-			b.q.next()
-		}
+		b.q.release()
 		wg.Wait()
 		led := false // by somebody who has time: those who come later go with that one
 		for i, ctx := range contexts {
@@ -278,6 +284,7 @@ func TestBatchWithoutTime(t *testing.T) {
 		}
 		b.q.mu.Lock()
 		assert.Zero(t, b.q.running)
+		assert.Zero(t, b.q.deciding)
 		b.q.mu.Unlock()
 	}
 }
@@ -293,7 +300,7 @@ func TestNotBatched(t *testing.T) {
 		require.Nil(t, p.batcher, name)
 	}
 	b := newBatching(t, miniredis.RunT(t).Addr(), "gl", []backend.Limit{bucket})
-	b.q.running = maxScripts // anybody who joins the batch waits for ever
+	b.q.occupy() // anybody who joins the batch waits for ever
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for _, take := range []func() (backend.Result, error){

@@ -84,12 +84,12 @@ func WithDenyCache(on bool) Option {
 	}
 }
 
-// WithBatching lets decisions that are asked for at the same time share an EVALSHA, up to n of them, 2 to 128: a process
-// in which many requests are decided at once gets more decisions out of Redis, at half the CPU of Redis for each. The
-// default is that each decision has its own. Nobody waits for others to come: while eight scripts are under way, who comes
-// next waits until one has ended, and goes with all who wait by then. All are decided one by one, by the time at which the
-// script began, and fail one by one; each is as exact as alone. Redis does nothing else while a script decides, for 4 to 10
-// µs each.
+// WithBatching lets decisions that are asked for at the same time share an EVALSHA, up to n of them, 2 to 128. A process
+// in which many requests are decided at once gets more decisions out of Redis, each for less of its CPU: the benchmarks
+// say how much. The default is that each decision has its own. Nobody waits for others to come: while four scripts with
+// eight decisions are under way, who comes next waits until one has ended, and goes with all who wait by then. All are
+// decided one by one, by the time at which the script began, and fail one by one; each is as exact as alone. Redis does
+// nothing else while a script decides, which takes 4 to 10 µs for each.
 //
 // Only decisions with a cost of one, under the same limits and none of them a SlidingLog, are put together; a key that was
 // last used under other limits is then asked for again, alone. A caller whose context has a deadline before the time of

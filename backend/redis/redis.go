@@ -1,7 +1,8 @@
 // Package redis is the backend that many processes share: state lives in Redis, Valkey, a Redis Cluster or a set-up
 // with Sentinel, and is reached through rueidis. One decision is one round trip, one EVALSHA of a script that charges
-// all limits of a key or none, by the server's clock. Refusals are remembered in the process until their wait is over;
-// client-side caching drops them within milliseconds if the key changes anywhere.
+// all limits of a key or none, by the server's clock; with [WithBatching], decisions that come together share it.
+// Refusals are remembered in the process until their wait is over; client-side caching drops them within milliseconds if
+// the key changes anywhere.
 //
 // [Dial] is the one obvious way to get a [Backend]; [New] uses a client that the application has already.
 package redis
