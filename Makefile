@@ -1,6 +1,6 @@
 # make run    starts the quick start on 127.0.0.1:8080, or on ADDR
-# make test   installs redis-server, PostgreSQL, prometheus and wrk if they are missing, then tests every module with
-#             the race detector
+# make test   installs redis-server, PostgreSQL, pgbouncer, prometheus and wrk if they are missing, then tests every
+#             module with the race detector
 # make test-faults breaks Redis in every way, at length, and prints what came of it
 # make soak   ten minutes of mixed load with random faults
 # make lint   vet, golangci-lint, gofmt, tidy, govulncheck

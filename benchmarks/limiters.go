@@ -109,6 +109,9 @@ var (
 	// hotQuota refuses nothing that a benchmark asks of one key, and is refilled more slowly than it is spent. A unit takes
 	// 100 µs to come back: as in most limits that people set, a whole number of microseconds.
 	hotQuota = Quota{100_000_000, 10_000 * time.Second}
+	// redisQuota is as hotQuota, for what Redis can decide. Count times period is below 2^53 µs, as in limits that people
+	// set: beyond that a sliding window is for the general script.
+	redisQuota = Quota{9_000_000, 900 * time.Second}
 	// oddQuota is as hotQuota, but its units take parts of a microsecond, for which ginlimit has another script.
 	oddQuota = Quota{1_000_000_000, time.Hour}
 	// manyQuota refuses nothing that is asked of many keys, drawn by Zipf's law too. A unit takes 6 s to come back, so that

@@ -72,7 +72,7 @@ func (b *bench) redis() error {
 	}}
 	candidates := append(append(inRedis(), batched, ginLimitRedis(twoLimits, backend.TokenBucket, 2), odd), redisFloors()...)
 	keys := manyKeys()[:min(redisKeys, b.Keys)]
-	remotes := b.connect(hotQuota, candidates)
+	remotes := b.connect(redisQuota, candidates)
 	for _, r := range remotes { // the first decision about a key is another one than the next
 		if _, err := takeAll(r.take, keys, true)(len(keys)); err != nil {
 			return fmt.Errorf("%s: %w", r.Name, err)
