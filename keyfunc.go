@@ -55,7 +55,7 @@ func ByIPPrefix(v4Bits, v6Bits int) KeyFunc {
 func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 	type known struct{ text, key string }
 	var clients clientIP
-	var recent [256]atomic.Pointer[known]
+	var recent [recentAddrs]atomic.Pointer[known]
 	return func(c *gin.Context) (string, error) {
 		text := clients.of(c)
 		place := &recent[placeOf(text)]
@@ -72,13 +72,16 @@ func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 	}
 }
 
+// recentAddrs is how many addresses are remembered at most, in about 0.1 kB each.
+const recentAddrs = 1 << 12
+
 // placeOf spreads addresses by their last bytes, in which neighbours differ.
-func placeOf(text string) uint8 {
+func placeOf(text string) uint64 {
 	var last uint64
 	for i := max(0, len(text)-8); i < len(text); i++ {
 		last = last<<8 | uint64(text[i])
 	}
-	return uint8(last * 0x9e3779b97f4a7c15 >> 56)
+	return last * 0x9e3779b97f4a7c15 >> 52
 }
 
 // parseAddr is netip.ParseAddr, and takes a zone on IPv4 in IPv6 too.
