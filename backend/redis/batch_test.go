@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func newBatching(t *testing.T, addr, prefix string, limits []backend.Limit, opts
 	return b
 }
 
-// occupy makes it seem that no more scripts may be under way, until release.
+// occupy makes it seem that enough scripts are under way, until release.
 func (q *batcher) occupy() { q.running, q.deciding = maxScripts, enough }
 
 func (q *batcher) release() {
@@ -58,7 +59,7 @@ type outcomeOf struct {
 	err error
 }
 
-// together asks for keys, in this order, while it seems that no more scripts may be under way, and then lets all go.
+// together asks for keys, in this order, while it seems that enough scripts are under way, and then lets all go.
 func (b *batching) together(keys ...string) []outcomeOf {
 	b.t.Helper()
 	b.q.mu.Lock()
@@ -75,16 +76,23 @@ func (b *batching) together(keys ...string) []outcomeOf {
 	var wg sync.WaitGroup
 	for i, key := range keys {
 		wg.Go(func() { got[i].res, got[i].err = b.Take(context.Background(), key, 1, b.limits...) })
-		require.Eventually(b.t, func() bool { return waiting() == i+1 }, 10*time.Second, 20*time.Microsecond)
+		// Who fills a script does not wait.
+		require.Eventually(b.t, func() bool { return waiting() == (i+1)%b.q.most }, 10*time.Second, 20*time.Microsecond)
 	}
 	b.q.release()
 	wg.Wait()
+	b.idle()
+	return got
+}
+
+// idle expects that nothing is left of what was under way.
+func (b *batching) idle() {
+	b.t.Helper()
 	require.Eventually(b.t, func() bool { // who led may not be done yet
 		b.q.mu.Lock()
 		defer b.q.mu.Unlock()
-		return b.q.running == 0 && b.q.deciding == 0 && len(b.q.waiting) == 0
+		return b.q.running == 0 && b.q.deciding == 0 && len(b.q.waiting) == 0 && len(b.q.rides) == 0
 	}, 10*time.Second, 20*time.Microsecond)
-	return got
 }
 
 // A batch answers what the same decisions get one after the other, whatever the keys hold, and also if some are the same.
@@ -205,7 +213,7 @@ func TestBatchIsOneScript(t *testing.T) {
 		}
 		for i, o := range b.together(keys...) {
 			require.NoError(t, o.err)
-			if want == 1 { // else scripts race
+			if n <= 30 { // else scripts race
 				require.Equal(t, 999-int64(i/7), o.res.Remaining)
 			}
 		}
@@ -245,47 +253,161 @@ func TestBatchFails(t *testing.T) {
 	do("REPLICAOF", "NO", "ONE")
 	all(nil, 6)
 	require.False(t, b.Breakers()[b.link.name()])
+	do("ACL", "SETUSER", "default", "resetkeys", "~gl1:{a*", "~gl1:{c*") // the whole script is refused
+	got := b.together("a", "b", "c")
+	require.NoError(t, got[0].err)
+	require.ErrorIs(t, got[1].err, ErrDenied)
+	require.NoError(t, got[2].err)
+	require.EqualValues(t, 5, got[2].res.Remaining)
+	do("ACL", "SETUSER", "default", "~*")
 	server.Kill()
-	for range 3 {
+	for range 5 { // scripts
 		all(backend.ErrUnavailable, 0)
 	}
 	all(ErrBreakerOpen, 0)
 }
 
-// Who leads when its time is over lets the next one lead.
-func TestBatchWithoutTime(t *testing.T) {
+// Each has its own time, whoever leads: those whose time is over learn it at once, wherever they are, and the others go on.
+func TestBatchTakesNoTimeOfOthers(t *testing.T) {
 	b := newBatching(t, miniredis.RunT(t).Addr(), "gl", []backend.Limit{{Count: 10, Period: time.Hour}})
 	p, err := b.plans.Of(b.limits, (*plan).is, b.newPlan)
 	require.NoError(t, err)
 	client, g := *b.link.current.Load(), b.link.gates.Load().of(0)
-	over, cancel := context.WithCancel(context.Background())
-	cancel()
-	for _, contexts := range [][]context.Context{
-		{over}, {over, over}, {over, context.Background()}, {over, over, context.Background(), over, context.Background()},
-		{context.Background(), over, over},
-	} {
+	later, cancel := context.WithDeadline(context.Background(), time.Now().Add(time.Hour))
+	defer cancel()
+	for i, contexts := range []string{"s", "ss", "sl", "lss", "sslsl"} {
+		soon, cancelSoon := context.WithDeadline(context.Background(), time.Now().Add(time.Minute))
+		b.q.mu.Lock()
 		b.q.occupy()
+		b.q.mu.Unlock()
 		got := make([]outcome, len(contexts))
-		var wg sync.WaitGroup
-		for i, ctx := range contexts {
-			wg.Go(func() { got[i] = b.askTogether(ctx, client, p, g, fmt.Sprint(i)) })
+		var over, wg sync.WaitGroup
+		alive := 0
+		for j, which := range contexts {
+			ctx, done := soon, over.Done
+			if which == 's' {
+				over.Add(1)
+			} else {
+				alive++
+				ctx, done = later, func() {}
+			}
+			wg.Go(func() {
+				defer done()
+				got[j] = b.askTogether(ctx, client, p, g, fmt.Sprint(i, j))
+			})
+		}
+		waiting := func(n int) {
+			t.Helper()
 			require.Eventually(t, func() bool {
 				b.q.mu.Lock()
 				defer b.q.mu.Unlock()
-				return len(b.q.waiting) == i+1
+				return len(b.q.waiting) == n
 			}, 10*time.Second, 20*time.Microsecond)
 		}
+		waiting(len(contexts))
+		cancelSoon()
+		over.Wait() // while the others wait
+		waiting(alive)
+		assert.ErrorIs(t, b.askTogether(soon, client, p, g, "x").err, context.Canceled)
 		b.q.release()
 		wg.Wait()
-		led := false // by somebody who has time: those who come later go with that one
-		for i, ctx := range contexts {
-			led = led || ctx != over
-			assert.Equal(t, !led, errors.Is(got[i].err, context.Canceled), "%d of %v", i, contexts)
+		for j, which := range contexts {
+			assert.Equal(t, which == 's', errors.Is(got[j].err, context.Canceled), "%d of %v: %v", j, contexts, got[j].err)
 		}
+		b.idle()
+	}
+}
+
+// In a script that hangs each of its callers loses no more than its own time.
+func TestBatchInAHangingScript(t *testing.T) {
+	server := testserver.Redis(t)
+	b := newBatching(t, server.Addr(), "gl", []backend.Limit{{Count: 1000, Period: time.Hour}}, WithTimeout(2*time.Second))
+	b.together("a", "b") // loads the script
+	p, err := b.plans.Of(b.limits, (*plan).is, b.newPlan)
+	require.NoError(t, err)
+	client, g := *b.link.current.Load(), b.link.gates.Load().of(0)
+	server.Pause()
+	defer server.Resume()
+	soon, cancelSoon := context.WithDeadline(context.Background(), time.Now().Add(time.Minute))
+	later, cancelLater := context.WithDeadline(context.Background(), time.Now().Add(time.Hour))
+	defer cancelLater()
+	b.q.mu.Lock()
+	b.q.occupy()
+	b.q.mu.Unlock()
+	var early, late sync.WaitGroup
+	for i := range 6 {
+		ctx, group := soon, &early
+		if i == 2 {
+			ctx, group = later, &late
+		}
+		group.Go(func() {
+			assert.Error(t, b.askTogether(ctx, client, p, g, fmt.Sprint(i)).err)
+		})
+	}
+	require.Eventually(t, func() bool {
 		b.q.mu.Lock()
-		assert.Zero(t, b.q.running)
-		assert.Zero(t, b.q.deciding)
-		b.q.mu.Unlock()
+		defer b.q.mu.Unlock()
+		return len(b.q.waiting) == 6
+	}, 10*time.Second, 20*time.Microsecond)
+	b.q.release()
+	cancelSoon()
+	early.Wait() // though the script goes on
+	b.q.mu.Lock()
+	assert.Equal(t, 1, b.q.running)
+	assert.Equal(t, 6, b.q.deciding)
+	b.q.mu.Unlock()
+	late.Wait() // for the time of its call
+	b.idle()
+}
+
+// panicking is a client that panics when it is told to.
+type panicking struct {
+	rueidis.Client
+	now atomic.Bool
+}
+
+func (c *panicking) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	if c.now.Load() {
+		panic("the client panics")
+	}
+	return c.Client.Do(ctx, cmd)
+}
+
+// A panic in the client is its caller's alone: the others get an error, and later calls go on.
+func TestBatchPanics(t *testing.T) {
+	b := newBatching(t, miniredis.RunT(t).Addr(), "gl", []backend.Limit{{Count: 100, Period: time.Hour}})
+	client := &panicking{Client: *b.link.current.Load()}
+	b.link.set(client)
+	b.together("a", "b", "c")
+	client.now.Store(true)
+	var panics, failed atomic.Int64
+	var wg sync.WaitGroup
+	b.q.occupy()
+	for i := range 20 {
+		wg.Go(func() {
+			defer func() {
+				if recover() != nil {
+					panics.Add(1)
+				}
+			}()
+			if _, err := b.Take(context.Background(), fmt.Sprint(i), 1, b.limits...); err != nil {
+				failed.Add(1)
+			}
+		})
+	}
+	require.Eventually(t, func() bool {
+		b.q.mu.Lock()
+		defer b.q.mu.Unlock()
+		return len(b.q.waiting) == 20
+	}, 10*time.Second, 20*time.Microsecond)
+	b.q.release()
+	wg.Wait()
+	b.idle()
+	assert.EqualValues(t, 1, panics.Load())
+	assert.EqualValues(t, 19, failed.Load())
+	client.now.Store(false)
+	for _, o := range b.together("a", "b", "c") {
+		require.NoError(t, o.err)
 	}
 }
 

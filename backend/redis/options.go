@@ -87,14 +87,15 @@ func WithDenyCache(on bool) Option {
 // WithBatching lets decisions that are asked for at the same time share an EVALSHA, up to n of them, 2 to 128. A process
 // in which many requests are decided at once gets more decisions out of Redis, each for less of its CPU: the benchmarks
 // say how much. The default is that each decision has its own. Nobody waits for others to come: while four scripts with
-// eight decisions are under way, who comes next waits until one has ended, and goes with all who wait by then. All are
-// decided one by one, by the time at which the script began, and fail one by one; each is as exact as alone. Redis does
-// nothing else while a script decides, which takes 4 to 10 µs for each.
+// eight decisions are under way, who comes next waits until one has ended or n wait, for a round trip at most, and goes
+// with all who wait by then. All are decided one by one, by the time at which the script began; each is as exact as alone,
+// and none takes longer than the time of [WithTimeout]. Redis does nothing else while a script decides, which takes 4 to
+// 10 µs for each, and up to 25 with eight limits.
 //
-// Only decisions with a cost of one, under the same limits and none of them a SlidingLog, are put together; a key that was
-// last used under other limits is then asked for again, alone. A caller whose context has a deadline before the time of
-// [WithTimeout] goes alone. So does everybody in a Cluster, where a script is for one slot. Do not use it behind a proxy
-// that spreads keys over several servers.
+// Only decisions with a cost of one are put together, under the same limits: up to eight, none of them a SlidingLog,
+// unlimited, zero, or with a count times period beyond 2^53 µs. A key that was last used under other limits is then asked
+// for again, alone. A caller whose context has a deadline before the time of [WithTimeout] goes alone. So does everybody in
+// a Cluster, where a script is for one slot. Do not use it behind a proxy that spreads keys over several servers.
 func WithBatching(n int) Option {
 	return func(c *config) error {
 		if n < 2 || n > 128 {

@@ -129,7 +129,7 @@ func newPlan(limits []backend.Limit, batching int) (*plan, error) {
 	}
 	p.one = p.newCall(1)
 	if batching > 0 && p.one.script == p.quick {
-		p.batcher = &batcher{most: batching, script: sync.OnceValue(func() *script { return batchScript(quick) })}
+		p.batcher = newBatcher(batching, func() *script { return batchScript(quick) })
 	}
 	return p, nil
 }

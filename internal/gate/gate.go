@@ -47,7 +47,7 @@ type Gate struct {
 	changed  func(open bool)
 	made     time.Time
 	slots    chan struct{}
-	waiting  atomic.Int32 // for a slot
+	waiting  atomic.Int32 // for a slot, or for another's call
 	failures atomic.Int32 // in a row
 	left     atomic.Int32 // calls that were abandoned since the last answer; each keeps its slot
 	asking   atomic.Bool  // somebody finds out whether the server answers
@@ -172,6 +172,9 @@ func (g *Gate) pass() error {
 	}
 	return nil
 }
+
+// Wait counts n more, or fewer, who wait for what others ask: they can expect nothing either if the server is silent.
+func (g *Gate) Wait(n int32) { g.waiting.Add(n) }
 
 // Leave ends a call that entered. It reports true if so many were abandoned that nobody would learn whether the server
 // answers: then the caller has to find out, by a call of its own that has all the time of one, and to say so by Asked.
