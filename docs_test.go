@@ -18,14 +18,14 @@ import (
 // they are for those who write a backend, and CONTRIBUTING.md says how.
 var documented = map[string][]string{
 	".":                   nil,
-	"backend":             {"Admitted", "CheckTake", "NewRule", "Refund", "Take"},
+	"backend":             {"Admitted", "CheckTake", "NewRule", "Refund", "Take", "TakeQuick"},
 	"backend/memory":      nil,
 	"backend/postgres":    {"WithLogged", "WithLogger", "WithSchema", "WithTable", "WithTimeout"}, // ExampleMigrate has all
 	"backend/redis":       nil,
 	"backend/backendtest": {"Run"}, // a test calls it, not a program
 	"contrib/otel":        nil,
 	"contrib/prometheus":  nil,
-	"lua":                 {"QuickTake", "Refund", "Take"},
+	"lua":                 {"Batch", "QuickTake", "Refund", "Take"},
 }
 
 // TestDocumented holds every exported function, method and type to a comment that begins with its name, every other
