@@ -159,11 +159,11 @@ func (r *Rule) takeCounters(c *Counters, old *Rule, now, cost int64, res *Result
 	return write
 }
 
-// MaxQuick is the number of slots that [TakeQuick] takes.
+// MaxQuick is the largest number of slots that [TakeQuick] takes.
 const MaxQuick = 8
 
-// TakeQuick is [Take] for slots that were written under the rules that they have now, none of which is a SlidingLog. It
-// fills res in, all but Limit and Source, and changes slots where Take would.
+// TakeQuick is [Take] for one to [MaxQuick] slots that were written under the rules that they have now, none of which is a
+// SlidingLog. It fills res in, all but Limit and Source, and changes slots where Take would.
 func TakeQuick(slots []Slot, now, cost int64, res *Result) (decided int) {
 	var loaded [MaxQuick]Counters
 	asked := max(cost, 1)

@@ -67,22 +67,27 @@ func (b *batching) together(keys ...string) []outcomeOf {
 	require.Zero(b.t, b.q.deciding)
 	b.q.occupy()
 	b.q.mu.Unlock()
-	waiting := func() int {
-		b.q.mu.Lock()
-		defer b.q.mu.Unlock()
-		return len(b.q.waiting)
-	}
 	got := make([]outcomeOf, len(keys))
 	var wg sync.WaitGroup
 	for i, key := range keys {
 		wg.Go(func() { got[i].res, got[i].err = b.Take(context.Background(), key, 1, b.limits...) })
 		// Who fills a script does not wait.
-		require.Eventually(b.t, func() bool { return waiting() == (i+1)%b.q.most }, 10*time.Second, 20*time.Microsecond)
+		b.waits((i + 1) % b.q.most)
 	}
 	b.q.release()
 	wg.Wait()
 	b.idle()
 	return got
+}
+
+// waits expects that so many wait, soon.
+func (b *batching) waits(n int) {
+	b.t.Helper()
+	require.Eventually(b.t, func() bool {
+		b.q.mu.Lock()
+		defer b.q.mu.Unlock()
+		return len(b.q.waiting) == n
+	}, 10*time.Second, 20*time.Microsecond)
 }
 
 // idle expects that nothing is left of what was under way.
@@ -296,18 +301,10 @@ func TestBatchTakesNoTimeOfOthers(t *testing.T) {
 				got[j] = b.askTogether(ctx, client, p, g, fmt.Sprint(i, j))
 			})
 		}
-		waiting := func(n int) {
-			t.Helper()
-			require.Eventually(t, func() bool {
-				b.q.mu.Lock()
-				defer b.q.mu.Unlock()
-				return len(b.q.waiting) == n
-			}, 10*time.Second, 20*time.Microsecond)
-		}
-		waiting(len(contexts))
+		b.waits(len(contexts))
 		cancelSoon()
 		over.Wait() // while the others wait
-		waiting(alive)
+		b.waits(alive)
 		assert.ErrorIs(t, b.askTogether(soon, client, p, g, "x").err, context.Canceled)
 		b.q.release()
 		wg.Wait()
@@ -344,11 +341,7 @@ func TestBatchInAHangingScript(t *testing.T) {
 			assert.Error(t, b.askTogether(ctx, client, p, g, fmt.Sprint(i)).err)
 		})
 	}
-	require.Eventually(t, func() bool {
-		b.q.mu.Lock()
-		defer b.q.mu.Unlock()
-		return len(b.q.waiting) == 6
-	}, 10*time.Second, 20*time.Microsecond)
+	b.waits(6)
 	b.q.release()
 	cancelSoon()
 	early.Wait() // though the script goes on
@@ -395,11 +388,7 @@ func TestBatchPanics(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool {
-		b.q.mu.Lock()
-		defer b.q.mu.Unlock()
-		return len(b.q.waiting) == 20
-	}, 10*time.Second, 20*time.Microsecond)
+	b.waits(20)
 	b.q.release()
 	wg.Wait()
 	b.idle()

@@ -43,8 +43,10 @@ func clusterConformance(t *testing.T, c *testserver.Cluster) {
 	t.Cleanup(client.Close)
 	require.Equal(t, rueidis.ClientModeCluster, client.Mode())
 	backendtest.Run(t, backendtest.Harness{
-		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
-			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(dialBudget), redis.WithBatching(32)) // which it does without
+		New: func(t *testing.T) (backend.Backend, func(time.Duration)) {
+			var log dialLog
+			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(dialBudget), redis.WithBatching(32), log.option())
+			assert.Equal(t, 1, strings.Count(log.String(), "redis.WithBatching does nothing in a Cluster"))
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
 			return b, clock.advance

@@ -220,9 +220,9 @@ func (l *link) do(ctx context.Context, client rueidis.Client, cmd rueidis.Comple
 	return err
 }
 
-// eval runs a script on keys that one server has, and returns the gate that it went through. A server that does not know the script,
-// because it is new, restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply was lost may
-// have charged.
+// eval runs a script on keys that one server has, and returns the gate that it went through. A server that does not know
+// the script, because it is new, restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply
+// was lost may have charged.
 func (l *link) eval(ctx context.Context, client rueidis.Client, c call, keys ...string) (res rueidis.RedisResult, g *gate.Gate, err error) {
 	cmd := client.B().Evalsha().Sha1(c.script.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(c.args...).Build()
 	g = l.gates.Load().of(cmd.Slot())

@@ -93,9 +93,9 @@ func WithDenyCache(on bool) Option {
 // 10 µs for each, and up to 25 with eight limits.
 //
 // Only decisions with a cost of one are put together, under the same limits: up to eight, none of them a SlidingLog,
-// unlimited, zero, or with a count times period beyond 2^53 µs. A key that was last used under other limits is then asked
+// unlimited, zero, or so large that Lua cannot calculate with it exactly. A key that was last used under other limits is then asked
 // for again, alone. A caller whose context has a deadline before the time of [WithTimeout] goes alone. So does everybody in
-// a Cluster, where a script is for one slot. Do not use it behind a proxy that spreads keys over several servers.
+// a Cluster, where a script is for one slot; one log line says so. Do not use it behind a proxy that spreads keys over several servers.
 func WithBatching(n int) Option {
 	return func(c *config) error {
 		if n < 2 || n > 128 {

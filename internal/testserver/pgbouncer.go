@@ -17,7 +17,7 @@ import (
 func PgBouncer(tb testing.TB, s *PostgresServer, connections int) *url.URL {
 	tb.Helper()
 	u, stop, err := startPgBouncer(s, connections)
-	for try := 1; err != nil && !errors.Is(err, exec.ErrNotFound) && try < portTries; try++ { // the port was taken
+	for try := 1; err != nil && !errors.Is(err, exec.ErrNotFound) && try < portTries; try++ { // the port may have been taken meanwhile
 		u, stop, err = startPgBouncer(s, connections)
 	}
 	if err != nil {
