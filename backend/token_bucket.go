@@ -1,5 +1,7 @@
 package backend
 
+import "time"
+
 // TokenBucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the state is one instant, the
 // theoretical arrival time, at which the bucket will be full again: Time µs and Frac/Count of a µs. What lies
 // between now and then is the debt; each unit adds Period/Count to it, and it may not exceed the capacity's
@@ -7,6 +9,20 @@ package backend
 
 // tokenBucketTake is TakeCounters: the steps below in one, because every decision in memory goes through it.
 func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+	if old == r && cost == 1 {
+		after := span{c.Time - now, c.Frac}
+		if after.us < 0 {
+			after = span{}
+		}
+		after = r.add(after, r.unit)
+		if free := r.sub(r.full, after); free.us >= 0 {
+			c.Time, c.Frac = now+after.us, after.num
+			res.Allowed, res.RetryAfter = true, 0
+			res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period)
+			res.ResetAfter = time.Duration(after.ceil()) * time.Microsecond
+			return true
+		}
+	}
 	debt, changed := span{c.Time - now, c.Frac}, false
 	if debt.us < 0 {
 		debt = span{}

@@ -136,9 +136,10 @@ func (b *Backend) Len() int { return int(b.keys.Load()) }
 
 // Take implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
-	if len(limits) == 0 || cost < 0 {
+	if len(limits) != 1 || cost < 0 {
 		return b.takeAll(key, cost, limits)
 	}
+	// What follows is takeAll for the most common case, without its copies: one limit, under which the key's entry was written.
 	now := b.now() // it takes longer than all that is done under the lock
 	h := b.hash(key)
 	sh := b.shard(h)
@@ -147,48 +148,27 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if sh.takes++; sh.takes%rememberEvery == 0 {
 		b.remember(key, h)
 	}
-	// What follows is takeAll for the common cases, without its copies: one limit whose state is in the key's entry, or
-	// several beside it.
 	at, found := sh.table.find(h)
 	if !found {
 		sh.mu.Unlock()
 		return b.takeAll(key, cost, limits)
 	}
-	e := &sh.table.entries[at]
-	if e.rule == inSlots {
-		slots := sh.slots[e.a]
-		if !quick(slots, limits) {
-			sh.mu.Unlock()
-			return b.takeAll(key, cost, limits)
-		}
-		decided := backend.TakeQuick(slots, now, cost, &res)
-		sh.mu.Unlock()
-		res.Limit = limits[decided]
-		return res, nil
-	}
-	if len(limits) > 1 {
+	e, l := &sh.table.entries[at], &limits[0]
+	rule := b.rule(e.rule)
+	if rule == nil || !rule.Decides(l) {
 		sh.mu.Unlock()
 		return b.takeAll(key, cost, limits)
 	}
-	old := b.rule(e.rule)
-	rule, id := old, e.rule
-	if !old.Decides(&limits[0]) {
-		k, err := b.known(&limits[0])
-		if err != nil || k.id == 0 {
-			sh.mu.Unlock()
-			return b.takeAll(key, cost, limits)
-		}
-		rule, id = k.rule, k.id
-	}
 	var c backend.Counters
-	e.get(&c, old)
-	if rule.TakeCounters(&c, old, now, cost, &res) && !e.put(&c, id) {
-		sh.keep(e, []backend.Slot{{Rule: rule, State: backend.State{Counters: c}}})
+	e.get(&c, rule)
+	if rule.TakeCounters(&c, rule, now, cost, &res) {
+		e.put(&c, e.rule) // it fits: no count is above the limit's
 	}
-	sh.mu.Unlock()
-	l := &limits[0] // field by field: a copy of the whole goes through memory twice
+	// Field by field: a copy of the whole goes through memory twice. Before the lock is given back, which makes sure that
+	// the caller's copy finds all of it written.
 	res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
 	res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
+	sh.mu.Unlock()
 	return res, nil
 }
 
@@ -332,7 +312,13 @@ func (b *Backend) remember(key string, h hash) {
 
 func (b *Backend) shard(h hash) *shard { return &b.shards[h.pick()>>b.shift] }
 
-func (b *Backend) rule(id uint16) *backend.Rule { return (*b.rules.Load())[id] }
+// rule returns the rule of an entry, nil if its state is in slots.
+func (b *Backend) rule(id uint16) *backend.Rule {
+	if rules := *b.rules.Load(); int(id) < len(rules) {
+		return rules[id]
+	}
+	return nil
+}
 
 // known returns what is known of l, which may be that it is not valid.
 func (b *Backend) known(l *backend.Limit) (*known, error) {
