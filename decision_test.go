@@ -2,7 +2,9 @@ package ginlimit_test
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"runtime"
 	"slices"
@@ -536,5 +538,56 @@ func TestKeysSetByGoroutines(*testing.T) {
 	}, ginlimit.New(ginlimit.PerDay(1000), ginlimit.Global()))
 	for range 20 {
 		send(r)
+	}
+}
+
+// TestPlain holds requests that take the short way through Handle to those that take the long one, as a WithSkip that skips
+// nothing makes them do.
+func TestPlain(t *testing.T) {
+	failed := func(c *gin.Context) bool { return c.GetHeader("Fail") != "" }
+	for name, opts := range map[string][]ginlimit.Option{
+		"one limit":      nil,
+		"refunds":        {ginlimit.WithRefundIf(failed)},
+		"several limits": {ginlimit.WithLimits(ginlimit.PerHour(20), ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingLog))},
+		"dry run":        {ginlimit.WithDryRun(true)},
+		"fields":         {ginlimit.WithHeaders(ginlimit.HeadersLegacyEpoch), ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
+		"deny handler":   {ginlimit.WithDenyHandler(func(c *gin.Context, d ginlimit.Decision) { c.String(d.Status(), "%v %v", d.Err, d.Result) })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				byKey := func(c *gin.Context) (string, error) {
+					switch key := c.GetHeader("Key"); key {
+					case "skip":
+						return "", ginlimit.ErrSkip
+					case "fail":
+						return "", errOther
+					default:
+						return key, nil
+					}
+				}
+				var said [2]string
+				var engines [2]*gin.Engine
+				for i, skip := range [][]ginlimit.Option{nil, {ginlimit.WithSkip(func(*gin.Context) bool { return false })}} {
+					told := func(c *gin.Context) {
+						c.Next()
+						d, ok := ginlimit.FromContext(c)
+						d.Elapsed = 0 // the clock of this test stands still
+						said[i] = fmt.Sprintf("%+v %v", d, ok)
+					}
+					engines[i] = engine(told, ginlimit.New(ginlimit.PerMinute(5), byKey, append(skip, opts...)...))
+				}
+				random := rand.New(rand.NewPCG(1, 2))
+				for range 500 {
+					edits := []func(*http.Request){header("Key", []string{"a", "b", "c", "", "skip", "fail"}[random.IntN(6)])}
+					if random.IntN(3) == 0 {
+						edits = append(edits, header("Fail", "1"))
+					}
+					short, long := send(engines[0], edits...), send(engines[1], edits...)
+					require.Equal(t, long, short)
+					require.Equal(t, said[1], said[0])
+					time.Sleep(time.Duration(random.IntN(4)) * 1234567 * time.Microsecond)
+				}
+			})
+		})
 	}
 }

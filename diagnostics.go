@@ -141,7 +141,7 @@ func hasKeys(c *gin.Context) bool {
 
 // checkOrder looks whether the handlers set something that changes the caller's key or tier, such as the user: then
 // authentication may come after the limiter.
-func (l *Limiter) checkOrder(c *gin.Context, d *Decision) {
+func (l *Limiter) checkOrder(c *gin.Context, d Decision) {
 	key, err := l.key(c)
 	changed := "key"
 	if err != nil || key == d.Key {

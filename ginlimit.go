@@ -83,6 +83,7 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	}
 	l := &Limiter{options: o, key: key, inRequest: calledInRequest()}
 	l.timed = len(o.observers) > 0 || !o.private
+	l.plain = !l.timed && o.tier == nil && o.cost == nil && o.skip == nil && o.maxWait == 0 && !l.inRequest
 	var err error
 	if l.own, err = l.newPlan(o.limits); err != nil {
 		return nil, err
@@ -98,6 +99,7 @@ type Limiter struct {
 	own       *plan     // of the limiter's own limits
 	plans     planCache // of the tiers' limits
 	timed     bool      // Handle measures Decision.Elapsed
+	plain     bool      // a request is decided by its key and the process's memory alone
 	inRequest bool      // built while a request was being handled
 	wait      waitList
 	expose    atomic.Pointer[exposed]
@@ -154,33 +156,60 @@ func (l *Limiter) Handle(c *gin.Context) {
 		c.Next()
 		return
 	}
-	var d Decision
-	plan := l.decide(c, &d, true)
-	if errors.Is(d.Err, ErrSkip) {
+	v := l.visit(c, before)
+	if v == nil {
 		c.Next()
 		return
 	}
-	v := newVisit(plan, &d, before)
 	v.handled = true
 	v.enter(c)
-	status, retryAfter := d.Status(), ""
-	if !d.DryRun {
+	status, retryAfter := v.status(), ""
+	if !l.dryRun {
 		retryAfter = v.writeHeaders(c, status)
 	}
 	if status != 0 {
 		l.refuse(c, v, status, retryAfter)
 		return
 	}
-	checkOrder, request := d.Err == nil && l.order.due(v.at), c.Request
+	checkOrder, request := v.err() == nil && l.order.due(v.at), c.Request
 	c.Next()
-	if l.refundIf != nil && d.Allowed && d.Cost > 0 && l.refundIf(c) {
-		// Also if the client has gone. A refund that fails leaves the charge, which lets nobody in.
+	if l.refundIf != nil && v.allowed && l.refundIf(c) {
+		l.refund(c, v.decision())
+	}
+	if checkOrder && (c.Request != request || hasKeys(c)) {
+		l.checkOrder(c, v.decision())
+	}
+}
+
+// visit decides about a request for Handle. It returns nil if the request is skipped.
+func (l *Limiter) visit(c *gin.Context, before *visit) *visit {
+	if !l.plain {
+		var d Decision
+		plan := l.decide(c, &d, true)
+		return newVisit(plan, &d, before)
+	}
+	// All that decide comes to where there is nothing else to ask. A Decision on the way would cost a tenth of the whole.
+	key, err := l.key(c)
+	l.warnTrust(c)
+	if err != nil || key == "" {
+		var d Decision
+		l.init(&d)
+		l.decideFor(c, &d, key, err, true)
+		return newVisit(l.own, &d, before)
+	}
+	res, _ := l.backend.Take(c.Request.Context(), key, 1, l.own.limits...) // the limits are valid: memory does not fail
+	v := &visit{plan: l.own, before: before, key: key, cost: 1}
+	v.hold(&res)
+	return v
+}
+
+// refund gives the charge of a decision back, also if the client has gone. If that fails the charge stays, which lets
+// nobody in.
+func (l *Limiter) refund(c *gin.Context, d Decision) {
+	if d.Cost > 0 {
 		ctx := context.WithoutCancel(c.Request.Context())
 		_ = l.backend.Refund(ctx, l.backendKey(d.Key), d.Result, d.Cost, d.Limits...)
 		l.wait.wake(d.Key)
-	}
-	if checkOrder && (c.Request != request || hasKeys(c)) {
-		l.checkOrder(c, &d)
 	}
 }
 
@@ -259,8 +288,13 @@ func (l *Limiter) decide(c *gin.Context, d *Decision, handling bool) *plan {
 		return nil
 	}
 	l.init(d)
-	plan := l.own
 	key, err := l.key(c)
+	return l.decideFor(c, d, key, err, handling)
+}
+
+// decideFor is decide for a request whose key, or the error of it, is known.
+func (l *Limiter) decideFor(c *gin.Context, d *Decision, key string, err error, handling bool) *plan {
+	plan := l.own
 	if l.keyed(d, key, err) {
 		if l.tier != nil {
 			plan = l.lookUp(c, d)

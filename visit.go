@@ -1,6 +1,7 @@
 package ginlimit
 
 import (
+	"errors"
 	"math"
 	"net/http"
 	"reflect"
@@ -39,25 +40,33 @@ type visit struct {
 	text   [32]byte  // what those that change say, if it is no longer
 }
 
-// newVisit keeps a decision under the limits of a plan.
+// newVisit keeps a decision under the limits of a plan. It returns nil if there is nothing to keep, because the request is
+// skipped.
 func newVisit(p *plan, d *Decision, before *visit) *visit {
-	v := &visit{
-		plan: p, before: before, key: d.Key,
-		remaining: d.Remaining, retryAfter: d.RetryAfter, resetAfter: d.ResetAfter, at: d.At.UnixMicro(),
-		cost: uint32(d.Cost), elapsed: uint32(d.Elapsed), source: d.Source, allowed: d.Allowed,
+	if errors.Is(d.Err, ErrSkip) {
+		return nil
 	}
-	for i := 1; i < len(p.limits); i++ {
-		if p.limits[i].Name == d.Limit.Name {
-			v.limit = uint16(i)
-		}
-	}
-	if d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier || d.Limit != p.limits[v.limit] ||
+	v := &visit{plan: p, before: before, key: d.Key, cost: uint32(d.Cost), elapsed: uint32(d.Elapsed)}
+	if !v.hold(&d.Result) || d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier ||
 		d.Cost != int64(v.cost) || d.Elapsed != time.Duration(v.elapsed) {
 		whole, own := *d, *p
 		own.whole = &whole
 		v.plan = &own
 	}
 	return v
+}
+
+// hold keeps a backend's answer, and reports whether that is under one of the plan's limits.
+func (v *visit) hold(r *Result) bool {
+	limits := v.plan.limits
+	for i := 1; i < len(limits); i++ {
+		if limits[i].Name == r.Limit.Name {
+			v.limit = uint16(i)
+		}
+	}
+	v.remaining, v.retryAfter, v.resetAfter = r.Remaining, r.RetryAfter, r.ResetAfter
+	v.at, v.source, v.allowed = r.At.UnixMicro(), r.Source, r.Allowed
+	return r.Limit == limits[v.limit]
 }
 
 // decision returns what newVisit was given.
@@ -72,6 +81,18 @@ func (v *visit) decision() Decision {
 			RetryAfter: v.retryAfter, ResetAfter: v.resetAfter, At: time.UnixMicro(v.at), Source: v.source,
 		},
 		Limits: v.plan.limits, Elapsed: time.Duration(v.elapsed), DryRun: v.plan.limiter.dryRun,
+	}
+}
+
+// status returns the decision's Status.
+func (v *visit) status() int {
+	switch {
+	case v.plan.whole != nil:
+		return v.plan.whole.Status()
+	case v.allowed || v.plan.limiter.dryRun:
+		return 0
+	default:
+		return http.StatusTooManyRequests
 	}
 }
 
