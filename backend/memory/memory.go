@@ -187,27 +187,37 @@ func quick(slots []backend.Slot, limits []backend.Limit) bool {
 }
 
 // takeAll is Take for any number of limits.
-func (b *Backend) takeAll(key string, cost int64, limits []backend.Limit) (backend.Result, error) {
+func (b *Backend) takeAll(key string, cost int64, limits []backend.Limit) (res backend.Result, err error) {
 	if err := backend.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
+	}
+	now := b.now()
+	h := b.hash(key)
+	sh := b.shard(h)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	now = sh.clock(now)
+	if sh.takes++; sh.takes%rememberEvery == 0 {
+		b.remember(key, h)
+	}
+	at, found := sh.table.find(h)
+	if found {
+		if e := &sh.table.entries[at]; e.rule == inSlots && quick(sh.slots[e.a], limits) {
+			decided := backend.TakeQuick(sh.slots[e.a], now, cost, &res)
+			res.Limit = limits[decided]
+			return res, nil
+		}
 	}
 	var few [4]*backend.Rule
 	rules := few[:0]
 	for i := range limits {
 		k, err := b.known(&limits[i])
 		if err != nil {
-			return backend.Result{}, err
+			return res, err
 		}
 		rules = append(rules, k.rule)
 	}
-	now := b.now()
-	h := b.hash(key)
-	sh := b.shard(h)
-	sh.mu.Lock()
-	now = sh.clock(now)
-	at, found := sh.table.find(h)
 	res, decided := b.takeSlots(sh, h, at, found, now, cost, rules)
-	sh.mu.Unlock()
 	res.Limit = limits[decided]
 	return res, nil
 }
