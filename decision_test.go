@@ -526,17 +526,18 @@ func TestContextIsLetGo(t *testing.T) {
 
 // TestKeysSetByGoroutines: with -race, a handler's goroutine may set keys while a limiter decides.
 func TestKeysSetByGoroutines(*testing.T) {
-	r := engine(func(c *gin.Context) {
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for range 100 {
-				c.Set("geo", "x")
-			}
-		})
-		c.Next()
-		wg.Wait()
-	}, ginlimit.New(ginlimit.PerDay(1000), ginlimit.Global()))
 	for range 20 {
+		r := engine(func(c *gin.Context) {
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for range 100 {
+					c.Set("geo", "x")
+				}
+			})
+			c.Next()
+			wg.Wait()
+		}, ginlimit.New(ginlimit.PerDay(1000), ginlimit.ByIP()))
+		send(r)
 		send(r)
 	}
 }
