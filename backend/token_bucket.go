@@ -9,26 +9,26 @@ import "time"
 
 // tokenBucketTake is TakeCounters: the steps below in one, because every decision in memory goes through it.
 func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
-	if old == r && cost == 1 {
-		after := span{c.Time - now, c.Frac}
-		if after.us < 0 {
-			after = span{}
-		}
-		after = r.add(after, r.unit)
-		if free := r.sub(r.full, after); free.us >= 0 {
-			c.Time, c.Frac = now+after.us, after.num
-			res.Allowed, res.RetryAfter = true, 0
-			res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period)
-			res.ResetAfter = time.Duration(after.ceil()) * time.Microsecond
-			return true
-		}
-	}
 	debt, changed := span{c.Time - now, c.Frac}, false
 	if debt.us < 0 {
 		debt = span{}
 	}
 	if debt.us >= r.full.us || old != r { // else it is what it is
 		debt, changed = tokenBucketDebt(r, c, old, now)
+	} else if cost == 1 {
+		// The most common case: nothing is worked out twice, and if a unit does not fit, none does.
+		after := r.add(debt, r.unit)
+		free := r.sub(r.full, after)
+		if res.Allowed = free.us >= 0; res.Allowed {
+			c.Time, c.Frac, debt = now+after.us, after.num, after
+			res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period)
+			res.RetryAfter = 0
+		} else {
+			res.Remaining = 0
+			res.RetryAfter = time.Duration(r.sub(after, r.full).ceil()) * time.Microsecond
+		}
+		res.ResetAfter = time.Duration(debt.ceil()) * time.Microsecond
+		return res.Allowed
 	}
 	after := r.full
 	wait := int64(Never)
