@@ -23,21 +23,29 @@ type key struct {
 
 func newKey() *key { return &key{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()} }
 
-// take decides by Take and by TakeCounters, which must agree, and leave nothing of another algorithm behind.
+// take decides by Take and by TakeCounters, also under the very rule of the time before, which must agree, and leave nothing of
+// another algorithm behind.
 func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 	t.Helper()
 	rule, err := backend.NewRule(l)
 	if err != nil {
 		t.Fatalf("NewRule(%v): got error %v, want none", l, err)
 	}
-	var same backend.Result
-	counters, old := k.slots[0].State.Counters, k.slots[0].Rule
-	if l.Algorithm != backend.SlidingLog {
-		rule.TakeCounters(&counters, old, k.now, cost, &same)
-	}
+	before, old := k.slots[0].State.Counters, k.slots[0].Rule
 	res, _, _ := backend.Take(k.slots[:], []*backend.Rule{rule}, k.now, cost)
-	if l.Algorithm != backend.SlidingLog && (res != same || k.slots[0].State.Counters != counters) {
-		t.Fatalf("Take(%d, %v): got %+v and %+v, but %+v and %+v by TakeCounters", cost, l, res, k.slots[0].State.Counters, same, counters)
+	rules := []*backend.Rule{rule}
+	if old != nil && old.Decides(&l) {
+		rules = append(rules, old) // in a store that keeps its rules
+	}
+	for _, r := range rules {
+		var same backend.Result
+		counters := before
+		if l.Algorithm == backend.SlidingLog {
+			break
+		}
+		if r.TakeCounters(&counters, old, k.now, cost, &same); res != same || k.slots[0].State.Counters != counters {
+			t.Fatalf("Take(%d, %v): got %+v and %+v, but %+v and %+v by TakeCounters", cost, l, res, k.slots[0].State.Counters, same, counters)
+		}
 	}
 	check(t, cost, l, res)
 	return res

@@ -15,7 +15,7 @@ type store struct {
 	mu       sync.Mutex
 	now      int64 // µs
 	keys     map[string][]backend.Slot
-	counters bool // decides by TakeCounters a limit that is alone, and several by TakeQuick, where it can
+	counters bool // decides by TakeCounters a limit that is alone, and several by TakeQuick, where it can; keeps its rules
 }
 
 var _ backend.Backend = (*store)(nil)
@@ -38,6 +38,11 @@ func (s *store) Take(_ context.Context, key string, cost int64, limits ...backen
 	slots := s.slots(key)
 	for len(slots) < len(limits) {
 		slots = append(slots, backend.Slot{})
+	}
+	for i := range rules {
+		if old := slots[i].Rule; s.counters && old != nil && old.Decides(&limits[i]) {
+			rules[i] = old
+		}
 	}
 	res, decided, write := s.decide(slots, rules, cost)
 	res.Limit = limits[decided]

@@ -116,6 +116,15 @@ token_bucket.go | wait: rounded down | return max(0, r.sub(after, r.full).ceil()
 token_bucket.go | take: wait rounded down | wait = max(0, r.sub(after, r.full).ceil()) => wait = max(0, r.sub(after, r.full).us)
 token_bucket.go | wait: an exact fit is refused | return max(0, r.sub(after, r.full).ceil()) => return max(0, r.sub(after, r.full).us+1)
 token_bucket.go | take: an exact fit is refused | wait = max(0, r.sub(after, r.full).ceil()) => wait = max(0, r.sub(after, r.full).us+1)
+token_bucket.go | take one: of any cost | } else if cost == 1 { => } else if cost > 0 {
+token_bucket.go | take one: a look is charged | } else if cost == 1 { => } else if cost <= 1 {
+token_bucket.go | take one: an exact fit is refused | res.Allowed = free.us >= 0; => res.Allowed = free.us > 0;
+token_bucket.go | take one: parts of a µs are not charged | now+after.us, after.num, after => now+after.us, 0, after
+token_bucket.go | take one: the reset is that before the charge | c.Time, c.Frac, debt = now+after.us, after.num, after => c.Time, c.Frac = now+after.us, after.num
+token_bucket.go | take one: remaining without parts of a µs | res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period) => res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, 0, r.period)
+token_bucket.go | take one: something remains after a refusal | res.Remaining = 0 => res.Remaining = 1
+token_bucket.go | take one: wait rounded down | r.sub(after, r.full).ceil()) * => r.sub(after, r.full).us) *
+token_bucket.go | take one: reset rounded down | debt.ceil()) * => debt.us) *
 token_bucket.go | take: a look asks for nothing | r.cost(max(cost, 1)) => r.cost(cost)
 token_bucket.go | take: a look is charged | \tif cost > 0 {\n\t\tif wait => \tif cost >= 0 {\n\t\tif wait
 token_bucket.go | take: a cost of the whole capacity never passes | if cost <= r.capacity { => if cost < r.capacity {
@@ -132,7 +141,7 @@ token_bucket.go | refund: age ignored | if now-charged >= r.full.ceil() || debt 
 token_bucket.go | refund: of the whole capacity gives nothing | if cost >= r.capacity || debt.us < 0 => if cost > r.capacity || debt.us < 0
 token_bucket.go | refund: one unit, whatever the cost | debt = r.sub(debt, r.cost(cost)) => debt = r.sub(debt, r.unit)
 token_bucket.go | refund: parts of a µs dropped | now+debt.us, debt.num\n\treturn true => now+debt.us, 0\n\treturn true
-token_bucket.go | remaining: parts of a µs dropped | mulAddDiv(free.us, r.limit.Count, free.num, r.period) => mulAddDiv(free.us, r.limit.Count, 0, r.period)
+token_bucket.go | remaining: parts of a µs dropped | units, _ := mulAddDiv(free.us, r.limit.Count, free.num, r.period) => units, _ := mulAddDiv(free.us, r.limit.Count, 0, r.period)
 token_bucket.go | reset and expiry: rounded down | return span{c.Time, c.Frac}.ceil() => return c.Time
 sliding_window.go | a window lasts 1 µs longer | if age >= old.period {\n\t\tage => if age > old.period {\n\t\tage
 sliding_window.go | the window before lasts 1 µs longer | if age >= old.period || c.Prev == 0 => if age > old.period || c.Prev == 0
@@ -211,13 +220,21 @@ fixed_window.go | refund: everything | c.Used = max(0, c.Used-cost) => c.Used = 
 fixed_window.go | refund: moves the window | c.Used = max(0, c.Used-cost) => c.Used, c.Time = max(0, c.Used-cost), charged
 fixed_window.go | reset: of an empty window | if c.Used == 0 {\n\t\treturn c.Time => if c.Used < 0 {\n\t\treturn c.Time
 fixed_window.go | reset and expiry: 1 µs late | return c.Time + r.period\n => return c.Time + r.period + 1\n
-rule.go | all or none broken: a refused cost is charged | if longest == 0 { => if longest >= 0 {
-rule.go | the first refusal decides, not the longest | longer(wait, longest) { => wait != 0 && longest == 0 {
-rule.go | the last refusal decides, not the longest | longer(wait, longest) { => wait != 0 {
+rule.go | all or none broken: a refused cost is charged | if longest == 0 {\n\t\t\tif cost => if longest >= 0 {\n\t\t\tif cost
+rule.go | the first refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 && longest == 0 {
+rule.go | the last refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 {
 rule.go | never is shorter than any wait | (a < 0 || a > b) } => a > b }
 rule.go | a wait is longer than never | return b >= 0 && ( => return (
 rule.go | the last of equals decides | &st.State, now); left < least { => &st.State, now); left <= least {
-rule.go | the last limit decides, not the least left | least, decided = left, i => decided = i
+rule.go | the last limit decides, not the least left | remaining(&st.State, now); left < least {\n\t\t\t\tleast, decided = left, i => remaining(&st.State, now); left < least {\n\t\t\t\tdecided = i
+rule.go | in place: a refused cost is charged | if longest == 0 {\n\t\tleast => if longest >= 0 {\n\t\tleast
+rule.go | in place: the first refusal decides, not the longest | asked); longer(wait, longest) { => asked); wait != 0 && longest == 0 {
+rule.go | in place: the last refusal decides, not the longest | asked); longer(wait, longest) { => asked); wait != 0 {
+rule.go | in place: the last limit decides, not the least left | remainingCounters(c, now); left < least {\n\t\t\t\tleast, decided = left, i => remainingCounters(c, now); left < least {\n\t\t\t\tdecided = i
+rule.go | in place: a look charges | if cost > 0 {\n\t\t\t\tr.chargeCounters => if cost >= 0 {\n\t\t\t\tr.chargeCounters
+rule.go | in place: what was charged is not written | slots[i].State.Counters = *c => _ = c
+rule.go | in place: a refusal does not write what was clamped | slots[i].State.Counters = loaded[i] => _ = loaded[i]
+rule.go | in place: a look writes what was clamped | } else if cost > 0 { => } else {
 rule.go | a look asks for nothing | r.wait(&st, now, max(cost, 1)) => r.wait(&st, now, cost)
 rule.go | a look writes | if st.changed && cost > 0 { => if st.changed {
 rule.go | a refusal writes every limit | if st.changed && cost > 0 { => if cost > 0 {
