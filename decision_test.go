@@ -149,13 +149,38 @@ func TestNothingToRefund(t *testing.T) {
 				return nil
 			}
 			l := must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), opt,
-				ginlimit.WithRefundIf(func(*gin.Context) bool { return true })))
+				ginlimit.WithRefundIf(func(*gin.Context) bool {
+					t.Error("is asked")
+					return true
+				})))
 			if name == "refused in a dry run" {
 				_, _ = l.Allow(t.Context(), "global:", 2)
 			}
 			assert.Equal(t, 200, send(engine(l.Handle)).Code)
 		})
 	}
+}
+
+// precise is a backend whose clock counts nanoseconds.
+type precise struct{ spy }
+
+func (p *precise) Take(ctx context.Context, key string, cost int64, limits ...ginlimit.Limit) (ginlimit.Result, error) {
+	res, err := p.spy.Take(ctx, key, cost, limits...)
+	res.At = res.At.Add(123)
+	return res, err
+}
+
+func TestRefundIsOfTheVeryCharge(t *testing.T) {
+	store := &precise{*newSpy()}
+	var refunded []ginlimit.Result
+	store.onRefund = func(_ context.Context, charge ginlimit.Result, _ int64) error {
+		refunded = append(refunded, charge)
+		return nil
+	}
+	var w watch
+	send(engine(ginlimit.New(ginlimit.PerDay(2), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store),
+		ginlimit.WithObserver(w.observe), ginlimit.WithRefundIf(func(*gin.Context) bool { return true }))))
+	assert.Equal(t, []ginlimit.Result{w.last().Result}, refunded)
 }
 
 func TestCheck(t *testing.T) {

@@ -173,7 +173,7 @@ func (l *Limiter) Handle(c *gin.Context) {
 	}
 	checkOrder, request := v.err() == nil && l.order.due(v.at), c.Request
 	c.Next()
-	if l.refundIf != nil && v.allowed && l.refundIf(c) {
+	if l.refundIf != nil && v.allowed {
 		l.refund(c, v.decision())
 	}
 	if checkOrder && (c.Request != request || hasKeys(c)) {
@@ -203,10 +203,10 @@ func (l *Limiter) visit(c *gin.Context, before *visit) *visit {
 	return v
 }
 
-// refund gives the charge of a decision back, also if the client has gone. If that fails the charge stays, which lets
-// nobody in.
+// refund gives a charge back if WithRefundIf says so, also if the client has gone. If that fails the charge stays, which
+// lets nobody in.
 func (l *Limiter) refund(c *gin.Context, d Decision) {
-	if d.Cost > 0 {
+	if d.Cost > 0 && l.refundIf(c) {
 		ctx := context.WithoutCancel(c.Request.Context())
 		_ = l.backend.Refund(ctx, l.backendKey(d.Key), d.Result, d.Cost, d.Limits...)
 		l.wait.wake(d.Key)

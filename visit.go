@@ -48,7 +48,7 @@ func newVisit(p *plan, d *Decision, before *visit) *visit {
 	}
 	v := &visit{plan: p, before: before, key: d.Key, cost: uint32(d.Cost), elapsed: uint32(d.Elapsed)}
 	if !v.hold(&d.Result) || d.Err != nil || d.TierErr != nil || d.Waited != 0 || d.Tier != p.tier ||
-		d.Cost != int64(v.cost) || d.Elapsed != time.Duration(v.elapsed) {
+		d.Cost != int64(v.cost) || d.Elapsed != time.Duration(v.elapsed) || d.At.Nanosecond()%1000 != 0 {
 		whole, own := *d, *p
 		own.whole = &whole
 		v.plan = &own
