@@ -21,6 +21,9 @@ const (
 	caseNew     = "new key"
 )
 
+// hotRounds is how many times as many rounds figures of one hot key have: they depend most on who else uses the core.
+const hotRounds = 3
+
 // on is the name of a case on so many cores.
 func on(of string, cores int) string {
 	if cores == 1 {
@@ -40,7 +43,7 @@ func cores() []int {
 // memory measures decisions in the process.
 func (b *bench) memory() error {
 	rounds := b.Rounds
-	b.Rounds *= 3 // short ones, of figures that depend most on who else uses the core's execution units
+	b.Rounds *= hotRounds
 	err := eachRound(b, append(withoutKeys(), inMemory()...), b.hot)
 	if b.Rounds = rounds; err != nil {
 		return err
