@@ -219,8 +219,8 @@ func (l *Limiter) refund(c *gin.Context, d Decision) {
 func (l *Limiter) Check(c *gin.Context) Decision {
 	var d Decision
 	plan := l.decide(c, &d, false)
-	if !errors.Is(d.Err, ErrSkip) {
-		newVisit(plan, &d, visitOf(c)).enter(c)
+	if v := newVisit(plan, &d, visitOf(c)); v != nil {
+		v.enter(c)
 	}
 	return d
 }

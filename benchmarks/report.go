@@ -446,7 +446,7 @@ func (r *Results) UpdateReadme(file, dir string) error {
 	if !ok || !closed {
 		return fmt.Errorf("ginlimit: %s has no %s and %s", file, readmeBegin, readmeEnd)
 	}
-	text := head + readmeBegin + "\n" + r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ".\n\n" + r.shortTable(dir) + readmeEnd + tail
+	text := head + readmeBegin + "\n" + r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ", three times as many for one hot key in memory.\n\n" + r.shortTable(dir) + readmeEnd + tail
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 

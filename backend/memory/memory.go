@@ -136,10 +136,9 @@ func (b *Backend) Len() int { return int(b.keys.Load()) }
 
 // Take implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
-	if len(limits) != 1 || cost < 0 {
-		return b.takeAll(key, cost, limits)
+	if err := backend.CheckTake(cost, limits); err != nil {
+		return res, err
 	}
-	// What follows is takeAll for the most common case, without its copies: one limit, under which the key's entry was written.
 	now := b.now() // it takes longer than all that is done under the lock
 	h := b.hash(key)
 	sh := b.shard(h)
@@ -149,27 +148,26 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		b.remember(key, h)
 	}
 	at, found := sh.table.find(h)
-	if !found {
-		sh.mu.Unlock()
-		return b.takeAll(key, cost, limits)
+	if found && len(limits) == 1 {
+		// The most common case, without copies: one limit, under which the key's entry was written.
+		e, l := &sh.table.entries[at], &limits[0]
+		if rule := b.rule(e.rule); rule != nil && rule.Decides(l) {
+			var c backend.Counters
+			e.get(&c, rule)
+			if rule.TakeCounters(&c, rule, now, cost, &res) {
+				e.put(&c, e.rule) // it fits: no count is above the limit's
+			}
+			// Field by field: a copy of the whole goes through memory twice. Before the lock is given back, which makes sure
+			// that the caller's copy finds all of it written.
+			res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
+			res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
+			sh.mu.Unlock()
+			return res, nil
+		}
 	}
-	e, l := &sh.table.entries[at], &limits[0]
-	rule := b.rule(e.rule)
-	if rule == nil || !rule.Decides(l) {
-		sh.mu.Unlock()
-		return b.takeAll(key, cost, limits)
-	}
-	var c backend.Counters
-	e.get(&c, rule)
-	if rule.TakeCounters(&c, rule, now, cost, &res) {
-		e.put(&c, e.rule) // it fits: no count is above the limit's
-	}
-	// Field by field: a copy of the whole goes through memory twice. Before the lock is given back, which makes sure that
-	// the caller's copy finds all of it written.
-	res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
-	res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
+	err = b.takeAll(&res, sh, h, at, found, now, cost, limits)
 	sh.mu.Unlock()
-	return res, nil
+	return res, err
 }
 
 // quick reports whether slots were written under limits, and suit TakeQuick.
@@ -186,26 +184,13 @@ func quick(slots []backend.Slot, limits []backend.Limit) bool {
 	return true
 }
 
-// takeAll is Take for any number of limits.
-func (b *Backend) takeAll(key string, cost int64, limits []backend.Limit) (res backend.Result, err error) {
-	if err := backend.CheckTake(cost, limits); err != nil {
-		return backend.Result{}, err
-	}
-	now := b.now()
-	h := b.hash(key)
-	sh := b.shard(h)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	now = sh.clock(now)
-	if sh.takes++; sh.takes%rememberEvery == 0 {
-		b.remember(key, h)
-	}
-	at, found := sh.table.find(h)
+// takeAll is Take for any key and any limits. The shard is locked.
+func (b *Backend) takeAll(res *backend.Result, sh *shard, h hash, at int, found bool, now, cost int64, limits []backend.Limit) error {
 	if found {
 		if e := &sh.table.entries[at]; e.rule == inSlots && quick(sh.slots[e.a], limits) {
-			decided := backend.TakeQuick(sh.slots[e.a], now, cost, &res)
+			decided := backend.TakeQuick(sh.slots[e.a], now, cost, res)
 			res.Limit = limits[decided]
-			return res, nil
+			return nil
 		}
 	}
 	var few [4]*backend.Rule
@@ -213,13 +198,14 @@ func (b *Backend) takeAll(key string, cost int64, limits []backend.Limit) (res b
 	for i := range limits {
 		k, err := b.known(&limits[i])
 		if err != nil {
-			return res, err
+			return err
 		}
 		rules = append(rules, k.rule)
 	}
-	res, decided := b.takeSlots(sh, h, at, found, now, cost, rules)
+	var decided int
+	*res, decided = b.takeSlots(sh, h, at, found, now, cost, rules)
 	res.Limit = limits[decided]
-	return res, nil
+	return nil
 }
 
 // takeSlots decides for a key that is new, or has several limits or a log. The shard is locked.
