@@ -27,9 +27,9 @@ import (
 //
 // The other parameters are those of rueidis.ParseURL: db, dial_timeout, write_timeout, client_cache=0, skip_verify,
 // protocol, client_name, and max_retries, of which 0 is what Dial does anyway. It differs from rueidis' defaults in what
-// makes a limiter fast and keeps it from hanging: it pipelines over one connection to each server, retries nothing, gives
-// up dialing after 250 ms, finds a dead peer within 500 ms, keeps buffers small, and uses client-side caching if the
-// server has it.
+// makes a limiter fast and keeps it from hanging: it pipelines over one connection to each server, on which it writes
+// together what many callers ask at the same time, retries nothing, gives up dialing after 250 ms, finds a dead peer within
+// 500 ms, keeps buffers small, and uses client-side caching if the server has it.
 //
 // An application also starts while Redis is down: Dial returns once Redis answered, or after the time of [WithTimeout];
 // it tries again while it is asked for decisions, which fail with backend.ErrUnavailable until then. It returns an error
@@ -44,6 +44,7 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 	if err != nil {
 		return nil, err
 	}
+	b.link.gather(&option)
 	b.link.option = &option
 	wait := ctx
 	if !b.ping {

@@ -266,6 +266,9 @@ func (g *Gate) open() {
 	}
 }
 
+// Calls returns the number of calls under way.
+func (g *Gate) Calls() int { return len(g.slots) }
+
 // Open reports whether the breaker is open.
 func (g *Gate) Open() bool { return g.until.Load() != 0 }
 
