@@ -57,8 +57,9 @@ func smoke(t *testing.T, rounds int, names string, sections ...string) *Results 
 func every(t *testing.T, r *Results, section, of, metric string, names ...string) {
 	t.Helper()
 	rounds := r.Rounds
-	if section == "memory" && (strings.HasPrefix(of, caseHot) || strings.HasPrefix(of, caseDenied)) {
-		rounds *= hotRounds
+	if section == "memory" && (strings.HasPrefix(of, caseHot) || strings.HasPrefix(of, caseDenied)) ||
+		section == "redis" && strings.HasSuffix(of, " goroutines") {
+		rounds *= moreRounds
 	}
 	for _, name := range names {
 		f := r.Find(section, of, name, metric)

@@ -283,7 +283,7 @@ func dial(addr string, opts ...redis.Option) *redis.Backend {
 	return b
 }
 
-// bareClient is a rueidis client that is set up as Dial sets its own up.
+// bareClient is a rueidis client that is set up as Dial sets its own up. It writes as rueidis does, and does not gather commands.
 func bareClient(addr string) rueidis.Client {
 	var option rueidis.ClientOption
 	dial(addr, redis.WithClientOption(func(o *rueidis.ClientOption) { option = *o })).Close()

@@ -21,8 +21,17 @@ const (
 	caseNew     = "new key"
 )
 
-// hotRounds is how many times as many rounds figures of one hot key have: they depend most on who else uses the core.
-const hotRounds = 3
+// moreRounds is how many times as many rounds figures of one hot key in memory and of many goroutines on Redis have: they
+// depend most on who else uses the cores.
+const moreRounds = 3
+
+// eachMoreRound is eachRound with so many.
+func eachMoreRound[T interface{ name() string }](b *bench, candidates []T, measure func(T) error) error {
+	rounds := b.Rounds
+	defer func() { b.Rounds = rounds }()
+	b.Rounds *= moreRounds
+	return eachRound(b, candidates, measure)
+}
 
 // on is the name of a case on so many cores.
 func on(of string, cores int) string {
@@ -42,10 +51,7 @@ func cores() []int {
 
 // memory measures decisions in the process.
 func (b *bench) memory() error {
-	rounds := b.Rounds
-	b.Rounds *= hotRounds
-	err := eachRound(b, append(withoutKeys(), inMemory()...), b.hot)
-	if b.Rounds = rounds; err != nil {
+	if err := eachMoreRound(b, append(withoutKeys(), inMemory()...), b.hot); err != nil {
 		return err
 	}
 	b.draws(b.Keys, false) // not in the time, or the heap, of the first candidate

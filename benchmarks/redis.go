@@ -78,10 +78,12 @@ func (b *bench) redis() error {
 			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 	}
+	rounds := eachRound[remote]
 	for _, n := range []int{1, 64, 512} {
-		if err := eachRound(b, remotes, func(r remote) error { return b.drive(goroutines(n), r, 0, n, keys, true) }); err != nil {
+		if err := rounds(b, remotes, func(r remote) error { return b.drive(goroutines(n), r, 0, n, keys, true) }); err != nil {
 			return err
 		}
+		rounds = eachMoreRound[remote]
 	}
 	for _, n := range []int64{100, 1000} {
 		hot := Limiter{lease(n), func(addr string, q Quota) (Take, func()) {

@@ -243,7 +243,7 @@ func (r *Results) Markdown() string {
 	fmt.Fprintf(&b, "Written by a program from [results.json](results.json); [benchmarks](../../benchmarks/) says what "+
 		"was measured and how. `make bench` measures\nagain and writes this page and its pictures.\n\n")
 	b.WriteString(r.where())
-	fmt.Fprintf(&b, "\n\nFigures are medians of %d rounds%s, those of one hot key in memory of three times as many, with the least and the most in brackets. Candidates are "+
+	fmt.Fprintf(&b, "\n\nFigures are medians of %d rounds%s, those of one hot key in memory and of many goroutines on Redis of three times as many, with the least and the most in brackets. Candidates are "+
 		"measured in turns, so that a slow\nmoment of the machine falls on all alike. **Bold** is a rival "+
 		"that is ahead of ginlimit. Other rows of ginlimit show what else it\ncan do; floors are not "+
 		"limiters, but what nobody can beat.\n", r.Rounds, r.short())
@@ -446,7 +446,7 @@ func (r *Results) UpdateReadme(file, dir string) error {
 	if !ok || !closed {
 		return fmt.Errorf("ginlimit: %s has no %s and %s", file, readmeBegin, readmeEnd)
 	}
-	text := head + readmeBegin + "\n" + r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ", three times as many for one hot key in memory.\n\n" + r.shortTable(dir) + readmeEnd + tail
+	text := head + readmeBegin + "\n" + r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ", three times as many for one hot key in memory and for many goroutines on Redis.\n\n" + r.shortTable(dir) + readmeEnd + tail
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
