@@ -1,8 +1,8 @@
 -- How every script begins: with the clock. A test sends its own with the first argument: seconds, microseconds, and how
--- many ms longer than its state a key is kept.
+-- many ms longer than its state a key is kept. A script whose limits are constants has no other argument.
 local first, extra = ARGV[1], 0
 local sec, usec
-if #first > 20 then -- an integer has at most so many
+if first and #first > 20 then -- an integer has at most so many
   first, sec, usec, extra = string.match(first, '^(%d+) (%d+) (%d+) (%d+)$')
 else
   local t = redis.call('TIME')

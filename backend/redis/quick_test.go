@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/testserver"
 	"github.com/ginlimit/ginlimit/lua"
 )
 
@@ -45,6 +46,7 @@ func TestQuickDecides(t *testing.T) {
 	many := backend.Limit{Count: 1_000_000_000, Period: 24 * time.Hour}
 	fixed := backend.Limit{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}
 	sliding := backend.Limit{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}
+	freeOwn()
 	for i, limits := range [][]backend.Limit{
 		{whole}, {parts}, {odd}, {many}, {fixed}, {sliding}, {whole, parts}, {parts, fixed}, {sliding, whole}, {fixed, sliding, parts, whole},
 		slices.Repeat([]backend.Limit{parts}, 8), slices.Repeat([]backend.Limit{sliding, fixed}, 4),
@@ -53,14 +55,20 @@ func TestQuickDecides(t *testing.T) {
 			p, err := newPlan(limits, 0)
 			require.NoError(t, err)
 			r := rand.New(rand.NewPCG(uint64(i), 7))
+			require.Empty(t, p.one.args, "not a script of its own")
 			now, charged, refused := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), 0, 0
 			for step := range 300 {
 				cost := 1 + r.Int64N(3)
-				c := p.call(cost, fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra))
+				clock := fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra)
+				c, given := p.call(cost, clock), p.newCall(cost)
+				given.args[0] += clock
+				if step%2 == 0 {
+					c = given
+				}
 				alone, _, ok := strings.Cut(c.script.text, "-- What the scripts share")
 				require.True(t, ok)
 				got := eval(fmt.Sprint("quick", i), alone+left, c.args)
-				want := eval(fmt.Sprint("general", i), general(limits), c.args[:1+len(limits)])
+				want := eval(fmt.Sprint("general", i), general(limits), given.args[:1+len(limits)])
 				require.Equal(t, strings.HasPrefix(want, "-"), strings.HasPrefix(got, "-"), "step %d", step)
 				require.Equal(t, server.TTL(fmt.Sprint("general", i)), server.TTL(fmt.Sprint("quick", i)), "step %d", step)
 				if want[0] == '-' { // quick.lua.tmpl answers with the value as it stands
@@ -83,16 +91,56 @@ func TestQuickDecides(t *testing.T) {
 
 	p, err := newPlan([]backend.Limit{parts}, 0)
 	require.NoError(t, err)
-	c := p.call(1, fmt.Sprintf(" 1767225600 0 %d", testExtra))
-	alone, _, _ := strings.Cut(c.script.text, "-- What the scripts share")
+	c, given := p.call(1, fmt.Sprintf(" 1767225600 0 %d", testExtra)), p.newCall(1)
+	given.args[0] = c.args[0]
 	for value, want := range map[string]string{
 		"1767225600 0 7/1s+20 5,6": "1767225600 0 7/1s+20 142863",
 		"1767225600 0 7/1s+20 5,7": "left", "1767225600 0 7/1s+20 5,70": "left", "1767225600 0 7/1s+20 2857143": "left",
 		"1767225600 0 7/1s+2 5": "left", "1767225600 0 7/1s 5": "left", "1767225600 0 7/1s+20 5,": "left", "nonsense": "left", "": "left",
 	} {
-		require.NoError(t, server.Set("key", value))
-		require.Equal(t, want, eval("key", alone+left, c.args), "%q", value)
+		for _, c := range []call{c, given} {
+			alone, _, _ := strings.Cut(c.script.text, "-- What the scripts share")
+			require.NoError(t, server.Set("key", value))
+			require.Equal(t, want, eval("key", alone+left, c.args), "%q", value)
+		}
 	}
+}
+
+// freeOwn lets lists of limits have scripts of their own, whatever other tests did before.
+func freeOwn() {
+	own.Lock()
+	defer own.Unlock()
+	own.lists = nil
+}
+
+// Only so many lists of limits have scripts of their own; the others share one that is told their numbers.
+func TestOwnScripts(t *testing.T) {
+	server := testserver.Redis(t)
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	freeOwn()
+	ctx := context.Background()
+	b := New(client, WithTimeout(10*time.Second))
+	for i := range int64(10 * maxOwn) {
+		limits := []backend.Limit{{Name: "a", Count: 3 + i, Period: time.Minute}}
+		for used := range int64(3) {
+			limits[0].Name += "a" // names are not in the scripts
+			res, err := b.Take(ctx, fmt.Sprint(i), 1, limits...)
+			require.NoError(t, err)
+			require.True(t, res.Allowed)
+			require.Equal(t, 3+i-1-used, res.Remaining)
+		}
+		p, err := newPlan(limits, 0)
+		require.NoError(t, err)
+		require.Equal(t, i < maxOwn/2, len(p.call(1, "").args) == 0, "list %d", i) // of two each
+		res, err := b.Take(ctx, fmt.Sprint(i), 1, limits[0].WithBurst(2))          // which no quick script decides for this value
+		require.NoError(t, err)
+		require.False(t, res.Allowed)
+	}
+	info, err := client.Do(ctx, client.B().Info().Section("memory").Build()).ToString()
+	require.NoError(t, err)
+	require.Contains(t, info, fmt.Sprintf("number_of_cached_scripts:%d\r\n", maxOwn+2)) // intervals that have parts of a microsecond, and that do not
 }
 
 // A connection to a server of a Cluster counts the calls for that server only.
@@ -111,7 +159,7 @@ func TestCallsOfAShard(t *testing.T) {
 
 // What quick.lua.tmpl cannot work with, the general script gets.
 func TestNotQuick(t *testing.T) {
-	const marker = "string.match(raw, ARGV" // only quick.lua.tmpl has it
+	const marker = "local x1, y1" // only quick.lua.tmpl has it
 	bucket := backend.Limit{Count: 100, Period: time.Minute}
 	for name, c := range map[string]struct {
 		cost   int64
@@ -131,6 +179,7 @@ func TestNotQuick(t *testing.T) {
 		got := p.call(c.cost, "")
 		require.NotContains(t, got.script.text, marker, name)
 		require.Len(t, got.args, 1+len(c.limits), name)
+		require.Nil(t, p.batcher)
 	}
 	p, err := newPlan([]backend.Limit{bucket}, 0)
 	require.NoError(t, err)
