@@ -262,7 +262,7 @@ func TestMostIn(t *testing.T) {
 // The same bodies as Go benchmarks, for benchstat and for profiles.
 
 func BenchmarkDecision(b *testing.B) {
-	run := &bench{}
+	run := &bench{index: map[id]int{}}
 	for _, l := range append(withoutKeys(), inMemory()...) {
 		take, stop := l.New("", hotQuota)
 		benchmark(b, "hot/"+l.Name, takeAll(take, []string{"203.0.113.7"}, true))

@@ -8,13 +8,14 @@ import (
 )
 
 // entry is one key, in 32 bytes and without a pointer, so that the garbage collector never looks at a
-// million of them. A key is known by 112 bits of its 128-bit hash; the other 16 chose its shard.
+// million of them. A key is known by 104 bits of its hash.
 type entry struct {
 	tag  uint64 // the table's order
 	time int64  // State.Time
 	a, b uint32 // State.Frac or State.Used, and State.Prev; or, if rule is inSlots, an index of shard.slots
 	tag2 uint32
-	tag3 uint16
+	tag3 uint8
+	look uint8  // see table.look
 	rule uint16 // an index of Backend.rules; 0 is no entry
 }
 
@@ -22,14 +23,14 @@ type entry struct {
 // above 32 bits.
 const inSlots = math.MaxUint16
 
-// hash is the 128-bit hash of a key: the first half is its tag, of the second the low 48 bits are in tag2 and tag3, and
-// the others pick its shard and its overflow bucket.
+// hash is the 128-bit hash of a key: the first half is its tag; of the second the low 40 bits are in
+// tag2 and tag3, and the high ones pick its shard and its overflow bucket.
 type hash struct{ tag, rest uint64 }
 
 func (h hash) pick() uint16 { return uint16(h.rest >> 48) }
 
 func (e *entry) is(h hash) bool {
-	return e.tag == h.tag && e.tag2 == uint32(h.rest) && e.tag3 == uint16(h.rest>>32)
+	return e.tag == h.tag && e.tag2 == uint32(h.rest) && e.tag3 == uint8(h.rest>>32)
 }
 
 // put packs c, written under the rule of an id, into e and reports whether it fits. Id 0 never does.
@@ -77,6 +78,15 @@ func (t *table) home(tag uint64) int {
 	return int(hi)
 }
 
+// look begins the search for h, whose entry is likely not in the processor's cache, with a byte that nobody reads: a
+// processor waits for memory that it reads, but not for what it writes. So the entry is on its way while the caller does
+// what is left to do before find.
+func (t *table) look(h hash) {
+	if t.room > 0 {
+		t.entries[t.home(h.tag)].look = 1
+	}
+}
+
 // find returns the index of h's entry, or of the place where it belongs.
 func (t *table) find(h hash) (at int, found bool) {
 	if t.room == 0 {
@@ -106,7 +116,7 @@ func (t *table) insert(at int, h hash) bool {
 		return false
 	}
 	copy(t.entries[at+1:end+1], t.entries[at:end])
-	t.entries[at] = entry{tag: h.tag, tag2: uint32(h.rest), tag3: uint16(h.rest >> 32)}
+	t.entries[at] = entry{tag: h.tag, tag2: uint32(h.rest), tag3: uint8(h.rest >> 32)}
 	t.n++
 	return true
 }
