@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +59,7 @@ func every(t *testing.T, r *Results, section, of, metric string, names ...string
 	t.Helper()
 	rounds := r.Rounds
 	if section == "memory" && (strings.HasPrefix(of, caseHot) || strings.HasPrefix(of, caseDenied)) ||
-		section == "redis" && strings.HasSuffix(of, " goroutines") {
+		section == "redis" && strings.Contains(of, " goroutines") {
 		rounds *= moreRounds
 	}
 	for _, name := range names {
@@ -99,6 +100,10 @@ func TestRedis(t *testing.T) {
 		for _, metric := range []string{"decisions/s", "p50 µs", "p99 µs", "server µs", "client µs"} {
 			every(t, r, "redis", goroutines(n), metric, all...)
 		}
+	}
+	if runtime.GOOS == "linux" && runtime.NumCPU() > 1 {
+		every(t, r, "redis", sharing(64), "decisions/s", alsoSharing...)
+		every(t, r, "redis", sharing(512), "server µs", alsoSharing...)
 	}
 	every(t, r, "redis", caseDenied, "decisions/s", names(inRedis())...)
 	if f := r.Find("redis", goroutines(1), own, "commands"); f.Median != 4 || f.Note != "EVALSHA 1, GET 1, SET 1, TIME 1" {
