@@ -139,14 +139,18 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if err := backend.CheckTake(cost, limits); err != nil {
 		return res, err
 	}
-	h, hot := b.hash(key)
-	sh := b.shard(h)
 	// To read the clock takes as long as all else that is done under the lock. For that of a hot key many may wait, and its
 	// entry is in the cache; the entry of another key is fetched meanwhile.
+	var h hash
 	var now int64
+	last := b.last.Load()
+	hot := last != nil && last.key == key
 	if hot {
-		now = b.now()
+		h, now = last.hash, b.now()
+	} else {
+		h = b.hash(key)
 	}
+	sh := b.shard(h)
 	sh.mu.Lock()
 	if !hot {
 		sh.table.look(h)
@@ -260,7 +264,7 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	if !charge.Allowed {
 		return nil
 	}
-	h, _ := b.hash(key)
+	h := b.hash(key)
 	sh := b.shard(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -282,7 +286,7 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 // Reset implements [backend.Backend]. It never fails. A key that shares an overflow bucket takes the bucket's
 // other keys along.
 func (b *Backend) Reset(_ context.Context, key string) error {
-	h, _ := b.hash(key)
+	h := b.hash(key)
 	sh := b.shard(h)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -301,12 +305,8 @@ func (b *Backend) Reset(_ context.Context, key string) error {
 // now returns the µs since 1970 of a clock that never goes back.
 func (b *Backend) now() int64 { return b.epoch + time.Since(b.start).Microseconds() }
 
-// hash returns the hash of key, and whether it is that of the hot key.
-func (b *Backend) hash(key string) (h hash, hot bool) {
-	if last := b.last.Load(); last != nil && last.key == key {
-		return last.hash, true
-	}
-	return hash{maphash.String(b.seeds[0], key), maphash.String(b.seeds[1], key)}, false
+func (b *Backend) hash(key string) hash {
+	return hash{maphash.String(b.seeds[0], key), maphash.String(b.seeds[1], key)}
 }
 
 // remember makes key the one whose hash is known. If one key is much hotter than all others it soon is it.
