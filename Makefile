@@ -4,7 +4,7 @@
 # make test-faults breaks Redis in every way, at length, and prints what came of it
 # make soak   ten minutes of mixed load with random faults
 # make lint   vet, golangci-lint, gofmt, tidy, govulncheck
-# make bench  measures ginlimit, other limiters and floors side by side, about 22 minutes, and draws the charts
+# make bench  measures ginlimit, other limiters and floors side by side, about 27 minutes, and draws the charts
 # make pictures draws how the algorithms treat the same traffic
 # make fuzz   runs every fuzz test for FUZZTIME
 # make mutate breaks the algorithms on purpose; every break must fail the suite

@@ -28,7 +28,7 @@ type Options struct {
 	Log      func(string)   // is told how far it is; nil means nobody
 }
 
-// Full is a whole run, of about 20 minutes.
+// Full is a whole run, of about 27 minutes.
 func Full() Options {
 	return Options{Rounds: 5, Length: 200 * time.Millisecond, HTTP: 1, Keys: 1_000_000, MaxKeys: 10_000_000, Procs: 16}
 }

@@ -102,8 +102,8 @@ func TestRedis(t *testing.T) {
 		}
 	}
 	if runtime.GOOS == "linux" && runtime.NumCPU() > 1 {
-		every(t, r, "redis", sharing(64), "decisions/s", alsoSharing...)
-		every(t, r, "redis", sharing(512), "server µs", alsoSharing...)
+		every(t, r, "redis", apart(64), "decisions/s", alsoApart...)
+		every(t, r, "redis", apart(512), "server µs", alsoApart...)
 	}
 	every(t, r, "redis", caseDenied, "decisions/s", names(inRedis())...)
 	if f := r.Find("redis", goroutines(1), own, "commands"); f.Median != 4 || f.Note != "EVALSHA 1, GET 1, SET 1, TIME 1" {

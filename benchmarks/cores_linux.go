@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// part gives the server the first half of the cores that this process may use, and this process the others. It returns what
-// undoes that, or nil if there is only one core.
-func (b *bench) part() (undo func() error, err error) {
+// apart measures while the server has the first half of the cores that this process may use, and this process the others; not
+// if there is only one core.
+func (b *bench) apart(measure func() error) error {
 	var all, first, rest unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		return nil, err
+		return err
 	}
 	for cpu, found := 0, 0; found < all.Count(); cpu++ {
 		if !all.IsSet(cpu) {
@@ -28,20 +28,17 @@ func (b *bench) part() (undo func() error, err error) {
 		}
 	}
 	if first.Count() == 0 {
-		return nil, nil
+		return nil
 	}
-	old := runtime.GOMAXPROCS(rest.Count())
-	undo = func() error {
-		runtime.GOMAXPROCS(old)
-		return pin(&all, b.server.Pid(), os.Getpid())
-	}
-	if err = pin(&first, b.server.Pid()); err == nil {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(rest.Count()))
+	err := pin(&first, b.server.Pid())
+	if err == nil {
 		err = pin(&rest, os.Getpid())
 	}
-	if err != nil {
-		_ = undo()
+	if err == nil {
+		err = measure()
 	}
-	return undo, err
+	return errors.Join(err, pin(&all, b.server.Pid(), os.Getpid()))
 }
 
 // pin makes all threads of the processes run on these cores. Threads that they start later do too.

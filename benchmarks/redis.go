@@ -41,11 +41,11 @@ func goroutines(n int) string {
 	return fmt.Sprintf("%d goroutines", n)
 }
 
-// sharing is the name of a case in which so many ask at once, on the cores that Redis runs on.
-func sharing(n int) string { return goroutines(n) + ", shared cores" }
+// apart is the name of a case in which so many ask at once, and Redis has cores of its own.
+func apart(n int) string { return goroutines(n) + ", cores of their own" }
 
-// alsoSharing are the limiters that are measured like that too.
-var alsoSharing = []string{own, batching, redisRate, ululeName, floorEvalsha}
+// alsoApart are the limiters that are measured like that too.
+var alsoApart = []string{own, batching, redisRate, ululeName, floorEvalsha}
 
 // remote is a Limiter on Redis that was made.
 type remote struct {
@@ -67,7 +67,7 @@ func (b *bench) connect(q Quota, limiters []Limiter) []remote {
 }
 
 // redis measures decisions in Redis.
-func (b *bench) redis() (err error) {
+func (b *bench) redis() error {
 	odd := Limiter{oddRate, func(addr string, _ Quota) (Take, func()) {
 		d := dial(addr, redis.WithPrefix("od"))
 		return takeBackend(d, limitsOf(oddQuota, backend.TokenBucket, 1)), func() { d.Close() }
@@ -84,10 +84,6 @@ func (b *bench) redis() (err error) {
 			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 	}
-	together, err := b.part()
-	if err != nil {
-		return err
-	}
 	rounds := eachRound[remote]
 	for _, n := range []int{1, 64, 512} {
 		if err := rounds(b, remotes, func(r remote) error { return b.drive(goroutines(n), r, 0, n, keys, true) }); err != nil {
@@ -95,20 +91,16 @@ func (b *bench) redis() (err error) {
 		}
 		rounds = eachMoreRound[remote]
 	}
-	if together != nil {
-		if err := together(); err != nil {
-			return err
-		}
-		some := slices.DeleteFunc(slices.Clone(remotes), func(r remote) bool { return !slices.Contains(alsoSharing, r.Name) })
+	some := slices.DeleteFunc(slices.Clone(remotes), func(r remote) bool { return !slices.Contains(alsoApart, r.Name) })
+	if err := b.apart(func() error {
 		for _, n := range []int{64, 512} {
-			if err := rounds(b, some, func(r remote) error { return b.drive(sharing(n), r, 0, n, keys, true) }); err != nil {
+			if err := rounds(b, some, func(r remote) error { return b.drive(apart(n), r, 0, n, keys, true) }); err != nil {
 				return err
 			}
 		}
-		if _, err := b.part(); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, together()) }()
+		return nil
+	}); err != nil {
+		return err
 	}
 	for _, n := range []int64{100, 1000} {
 		hot := Limiter{lease(n), func(addr string, q Quota) (Take, func()) {

@@ -68,18 +68,14 @@ func (r *Results) sheets(section string) []sheet {
 			}},
 		}
 	case "redis":
-		where := "on the same cores."
-		if r.Find("redis", sharing(64), own, "decisions/s") != nil {
-			where = "each on half of its cores, as if they had machines of their own."
-		}
 		return []sheet{
-			{"redis", "Decisions per second", "On 10,000 keys. Redis and the client run on the same machine, " + where, []column{
+			{"redis", "Decisions per second", "On 10,000 keys. Redis runs on the same machine as the client, and shares its cores.", []column{
 				perSecond(goroutines(1), "1 goroutine"), perSecond(goroutines(64), "64 goroutines"), perSecond(goroutines(512), "512 goroutines"),
 			}},
-			{"", "Decisions per second on shared cores", "The same, but Redis and the client may both use all cores. Where these are " +
-				"few, what is measured is also how the kernel divides them.", []column{
-				perSecond(sharing(64), "64 goroutines"), perSecond(sharing(512), "512 goroutines"),
-				{"redis", sharing(64), "server µs", "CPU of Redis, 64 goroutines", "µs", false}, {"redis", sharing(64), "client µs", "CPU of the client", "µs", false},
+			{"", "Decisions per second on cores of their own", "The same, but Redis has one half of the cores and the client the other, as " +
+				"if each had a machine of its own. Where they share a few cores, what is measured is also how the kernel divides these.", []column{
+				perSecond(apart(64), "64 goroutines"), perSecond(apart(512), "512 goroutines"),
+				{"redis", apart(64), "server µs", "CPU of Redis, 64 goroutines", "µs", false}, {"redis", apart(64), "client µs", "CPU of the client", "µs", false},
 			}},
 			{"redis-cost", "What a decision costs, 64 goroutines", "CPU as Redis (`INFO cpu`) and the client (`getrusage`) count it, the loop of the benchmark " +
 				"included. A command is one that Redis counts, also in a script.", []column{

@@ -143,6 +143,40 @@ func TestOwnScripts(t *testing.T) {
 	require.Contains(t, info, fmt.Sprintf("number_of_cached_scripts:%d\r\n", maxOwn+2)) // intervals that have parts of a microsecond, and that do not
 }
 
+// BenchmarkOwn compares what Redis itself measures of the two scripts for one limit, in turns.
+func BenchmarkOwn(b *testing.B) {
+	server := testserver.Redis(b)
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true})
+	require.NoError(b, err)
+	b.Cleanup(client.Close)
+	freeOwn()
+	p, err := newPlan([]backend.Limit{{Count: 1_000_000, Period: time.Hour}}, 0)
+	require.NoError(b, err)
+	ctx := context.Background()
+	var micros, calls [2]float64
+	for b.Loop() {
+		for i, c := range []call{p.one, p.newCall(1)} {
+			require.NoError(b, client.Do(ctx, client.B().ScriptLoad().Script(c.script.text).Build()).Error())
+			require.NoError(b, client.Do(ctx, client.B().ConfigResetstat().Build()).Error())
+			for range 40 {
+				var commands rueidis.Commands
+				for key := range 50 {
+					commands = append(commands, client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(fmt.Sprint(i, key)).Arg(c.args...).Build())
+				}
+				for _, reply := range client.DoMulti(ctx, commands...) {
+					require.NoError(b, reply.Error())
+				}
+			}
+			var n, us float64
+			_, err := fmt.Sscanf(server.Info("commandstats", "cmdstat_evalsha"), "calls=%f,usec=%f", &n, &us)
+			require.NoError(b, err)
+			calls[i], micros[i] = calls[i]+n, micros[i]+us
+		}
+	}
+	b.ReportMetric(micros[0]/calls[0], "µs/own")
+	b.ReportMetric(micros[1]/calls[1], "µs/told")
+}
+
 // A connection to a server of a Cluster counts the calls for that server only.
 func TestCallsOfAShard(t *testing.T) {
 	l := newLink(defaults())
