@@ -381,17 +381,13 @@ func fill(res *Result, wait, remaining, reset int64) {
 // CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative cost, or no
 // limit. Limits are checked by [NewRule].
 func CheckTake(cost int64, limits []Limit) error {
-	if cost < 0 || len(limits) == 0 {
-		return badTake(cost)
-	}
-	return nil
-}
-
-func badTake(cost int64) error {
 	if cost < 0 {
 		return fmt.Errorf("ginlimit: cost %d is negative; use Refund to give units back", cost)
 	}
-	return fmt.Errorf("ginlimit: no limit was given; use Unlimited() to let everything pass")
+	if len(limits) == 0 {
+		return fmt.Errorf("ginlimit: no limit was given; use Unlimited() to let everything pass")
+	}
+	return nil
 }
 
 // span is a length of time as a TokenBucket measures it: us whole microseconds and num/Count of one, where
