@@ -81,7 +81,7 @@ type shard struct {
 	_        [64]byte                       // no two locks in one cache line
 }
 
-// clock returns now, which a caller read before it had the lock, or the later instant of one that came first.
+// clock returns now, which a caller may have read before it had the lock, or the later instant of one that came first.
 func (sh *shard) clock(now int64) int64 {
 	sh.latest = max(sh.latest, now)
 	return sh.latest
