@@ -617,3 +617,35 @@ func TestPlain(t *testing.T) {
 		})
 	}
 }
+
+// TestCheckKeepsOneDecision: a WebSocket may check each message for days. What is kept of one request stays small, and
+// FromContext still returns the tightest decision.
+func TestCheckKeepsOneDecision(t *testing.T) {
+	l := must(ginlimit.NewLimiter(ginlimit.PerHour(1000), ginlimit.Global()))
+	other := must(ginlimit.NewLimiter(ginlimit.PerHour(5000), ginlimit.Global()))
+	check := func(c *gin.Context, times int) {
+		for range times {
+			l.Check(c)
+			other.Check(c)
+		}
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	send(engine(ginlimit.New(ginlimit.PerHour(600), ginlimit.Global()), func(c *gin.Context) {
+		check(c, 10)
+		d, _ := ginlimit.FromContext(c)
+		assert.EqualValues(t, 599, d.Remaining, "of the middleware")
+		check(c, 500)
+		d, _ = ginlimit.FromContext(c)
+		assert.EqualValues(t, 490, d.Remaining, "of the last check")
+		before := heap()
+		check(c, 20_000)
+		assert.Less(t, heap()-before, int64(100_000))
+		d, _ = ginlimit.FromContext(c)
+		assert.False(t, d.Allowed)
+	}))
+}

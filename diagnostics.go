@@ -1,7 +1,9 @@
 package ginlimit
 
 import (
+	"maps"
 	"math"
+	"net/http"
 	"reflect"
 	"runtime"
 	"slices"
@@ -128,15 +130,37 @@ var muOffset = func() int {
 	return int(f.Offset)
 }()
 
-// hasKeys reports whether anything was set, with c.Set. A goroutine of a handler may still do so.
-func hasKeys(c *gin.Context) bool {
+// values is what a KeyFunc or a look-up of a tier may have seen of a request.
+type values struct {
+	request *http.Request
+	route   string
+	keys    map[any]any
+}
+
+// valuesOf returns what there is now, nil if that cannot be told. A goroutine of a handler may set more meanwhile.
+func valuesOf(c *gin.Context) *values {
 	if muOffset < 0 {
-		return false
+		return nil
 	}
 	mu := (*sync.RWMutex)(unsafe.Add(unsafe.Pointer(c), muOffset))
 	mu.RLock()
 	defer mu.RUnlock()
-	return len(c.Keys) > 0
+	return &values{c.Request, c.FullPath(), maps.Clone(c.Keys)}
+}
+
+// changed reports whether the handlers put another request in or set something, with c.Set. What they gave to
+// Engine.HandleContext is another request altogether.
+func (v *values) changed(c *gin.Context) bool {
+	now := valuesOf(c)
+	return now.route == v.route && (now.request != v.request || !maps.EqualFunc(now.keys, v.keys, same))
+}
+
+// same reports whether a value is what it was. One that cannot be compared is taken for unchanged.
+func same(a, b any) bool {
+	if va, vb := reflect.ValueOf(a), reflect.ValueOf(b); va.IsValid() && vb.IsValid() && !(va.Comparable() && vb.Comparable()) {
+		return va.Type() == vb.Type()
+	}
+	return a == b
 }
 
 // checkOrder looks whether the handlers set something that changes the caller's key or tier, such as the user: then
@@ -144,7 +168,7 @@ func hasKeys(c *gin.Context) bool {
 func (l *Limiter) checkOrder(c *gin.Context, d Decision) {
 	key, err := l.key(c)
 	changed := "key"
-	if err != nil || key == d.Key {
+	if err != nil || key == "" || key == d.Key {
 		if l.tier == nil || d.Tier != "" {
 			return
 		}

@@ -3,7 +3,9 @@ package ginlimit_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -228,4 +230,48 @@ func TestKeyIsAskedRarelyAgain(t *testing.T) {
 		send(r)
 	}
 	assert.LessOrEqual(t, asked, 1000+12)
+}
+
+// TestOrderIsRight: none of these comes from a limiter that stands before authentication.
+func TestOrderIsRight(t *testing.T) {
+	byBody := func(c *gin.Context) (string, error) {
+		b, err := io.ReadAll(c.Request.Body)
+		c.Request.Body = io.NopCloser(bytes.NewReader(b))
+		return string(b), err
+	}
+	route := func(r *gin.Engine) {
+		r.GET("/old", func(c *gin.Context) { c.Request.URL.Path = "/new"; r.HandleContext(c) })
+		r.GET("/new", func(c *gin.Context) { c.Set("x", 1) })
+	}
+	for name, tt := range map[string]struct {
+		key      ginlimit.KeyFunc
+		path     string
+		handlers func(*gin.Engine)
+	}{
+		"a body that the handler read": {byBody, "/", func(r *gin.Engine) {
+			r.GET("/", func(c *gin.Context) { _, _ = io.ReadAll(c.Request.Body); c.Set("x", 1) })
+		}},
+		"a request that was handed on": {ginlimit.ByRoute(), "/old", route},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			r := gin.New()
+			r.Use(ginlimit.New(ginlimit.PerDay(100), tt.key, logTo(&log)))
+			tt.handlers(r)
+			send(r, path(tt.path), func(q *http.Request) { q.Body = io.NopCloser(strings.NewReader("ann")) })
+			assert.Empty(t, log.String())
+		})
+	}
+}
+
+// TestKeyAndTierAreAskedOnce: where authentication comes first, and the handlers set nothing, nothing is asked again.
+func TestKeyAndTierAreAskedOnce(t *testing.T) {
+	keys, tiers := 0, 0
+	r := engine(func(c *gin.Context) { c.Set("user", "ann"); c.Set("roles", []string{"admin"}) },
+		ginlimit.New(ginlimit.PerDay(100), func(*gin.Context) (string, error) { keys++; return "user:ann", nil },
+			ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { tiers++; return ginlimit.Tier{}, nil })))
+	for range 5 {
+		send(r)
+	}
+	assert.Equal(t, []int{5, 5}, []int{keys, tiers})
 }

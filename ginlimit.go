@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -68,7 +69,7 @@ func New(limit Limit, key KeyFunc, opts ...Option) gin.HandlerFunc {
 // NewLimiter returns a Limiter that lets each key have limit. It returns an error, which begins with
 // "ginlimit: ", if the limit is not valid, key is nil, or an option is.
 func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
-	o := options{limits: []Limit{limit}}
+	o := options{name: defaultName, limits: []Limit{limit}, headers: HeadersIETF | HeadersLegacy, logger: slog.Default()}
 	if key == nil {
 		return nil, errors.New("ginlimit: the key is nil; use ByIP(), or Global() for one budget for all")
 	}
@@ -130,7 +131,8 @@ var errNegativeCost = errors.New("ginlimit: the cost is negative; WithCost must 
 
 // Status returns 0 if the request passes, else the HTTP status that it is answered with: 429 if a limit is
 // spent, 400 if the request has no key or a negative cost, 503 if no decision was reached and the failure
-// policy is FailClosed. In a dry run it is 0 for every request: Allowed says what would have become of it.
+// policy does not let the request pass: FailClosed never does, FailOpen not where the caller gave up or the limits that it
+// gave are not valid. In a dry run it is 0 for every request: Allowed says what would have become of it.
 func (d Decision) Status() int {
 	switch {
 	case d.DryRun || d.Err == nil && d.Allowed || d.failOpen:
@@ -151,7 +153,7 @@ func (d Decision) Status() int {
 // gin.Engine.HandleContext is another request: Gin forgets all that is known of the first.
 func (l *Limiter) Handle(c *gin.Context) {
 	before := visitOf(c)
-	if before != nil && before.handledBy(l) {
+	if before.handledBy(l) {
 		l.warnTwice(c)
 		c.Next()
 		return
@@ -171,12 +173,15 @@ func (l *Limiter) Handle(c *gin.Context) {
 		l.refuse(c, v, status, retryAfter)
 		return
 	}
-	checkOrder, request := v.err() == nil && l.order.due(v.at), c.Request
+	var seen *values
+	if v.err() == nil && l.order.due(v.at) {
+		seen = valuesOf(c)
+	}
 	c.Next()
 	if l.refundIf != nil && v.allowed {
 		l.refund(c, v.decision())
 	}
-	if checkOrder && (c.Request != request || hasKeys(c)) {
+	if seen != nil && seen.changed(c) {
 		l.checkOrder(c, v.decision())
 	}
 }
@@ -215,11 +220,12 @@ func (l *Limiter) refund(c *gin.Context, d Decision) {
 
 // Check decides whether the request may pass, charges it if so, and writes nothing to the response: for a
 // handler that knows only half-way what a request is. Each call charges. A request that is skipped, by
-// WithSkip or ErrSkip, has ErrSkip as its Err.
+// WithSkip or ErrSkip, has ErrSkip as its Err. Check belongs to the request's own goroutine, because it puts a
+// writer of its own into c.Writer, as Handle does; others call Allow.
 func (l *Limiter) Check(c *gin.Context) Decision {
 	var d Decision
 	plan := l.decide(c, &d, false)
-	if v := newVisit(plan, &d, visitOf(c)); v != nil {
+	if v := newVisit(plan, &d, visitOf(c)); v != nil && v.replaceChecked() {
 		v.enter(c)
 	}
 	return d
@@ -242,7 +248,7 @@ func FromContext(c *gin.Context) (Decision, bool) {
 // the limiter's own limits or, if some are given, under those. The error is the Decision's Err: nil also for
 // a refusal, [ErrNoKey] if key is empty, what [Limit.Validate] says of a limit that is given, and with
 // [backend.ErrUnavailable] in its chain if the backend failed. The failure policy is the caller's to apply, by
-// Decision.Status. Cost 0 charges nothing.
+// Decision.Status, which lets nobody pass whose ctx was cancelled. Cost 0 charges nothing.
 func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...Limit) (Decision, error) {
 	var d Decision
 	l.init(&d)
@@ -384,8 +390,14 @@ func (l *Limiter) replace(d *Decision, limits []Limit) bool {
 // lookUp puts the tier in, and returns the plan of its limits. Whatever goes wrong, the limiter's own stay.
 func (l *Limiter) lookUp(c *gin.Context, d *Decision) *plan {
 	tier, err := l.tier(c)
-	if errors.Is(err, ErrSkip) {
+	switch {
+	case errors.Is(err, ErrSkip):
 		d.Err = ErrSkip
+		return l.own
+	case err != nil && errors.Is(c.Request.Context().Err(), context.Canceled):
+		// The client may have made the look-up fail by hanging up. The limiter's own limits would clamp what it has used
+		// under those of its tier: a fresh budget.
+		d.TierErr, d.Err = err, err
 		return l.own
 	}
 	if err == nil {
@@ -415,7 +427,8 @@ func (l *Limiter) take(ctx context.Context, d *Decision, timed bool) {
 	}
 	if d.Err != nil {
 		d.Result = Result{}
-		d.failOpen = l.policy == FailOpen && errors.Is(d.Err, backend.ErrUnavailable)
+		// Who gave up gets nothing for it. That is a caller of Allow: Handle and Check do not pass a cancellation on.
+		d.failOpen = l.policy == FailOpen && errors.Is(d.Err, backend.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled)
 	}
 }
 

@@ -94,3 +94,59 @@ func (b contextSpy) Take(ctx context.Context, key string, cost int64, limits ...
 	b.see(ctx)
 	return b.Backend.Take(ctx, key, cost, limits...)
 }
+
+// hungUp is the request of a client that is gone.
+func hungUp(q *http.Request) {
+	ctx, cancel := context.WithCancel(q.Context())
+	cancel()
+	*q = *q.WithContext(ctx)
+}
+
+// A look-up in a database ends with the request's context. If the limiter's own limits decided then, they would clamp what
+// the caller used under its tier.
+func TestHangingUpIsNoWayToOtherLimits(t *testing.T) {
+	pro := ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerHour(5)}}
+	for name, own := range map[string]ginlimit.Limit{
+		"smaller":           ginlimit.PerHour(2),
+		"another algorithm": ginlimit.PerHour(2).WithAlgorithm(backend.FixedWindow),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen watch
+			r := engine(ginlimit.New(own, is("user:ann"), ginlimit.WithObserver(seen.observe),
+				ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+					if err := c.Request.Context().Err(); err != nil {
+						return ginlimit.Tier{}, err
+					}
+					return pro, nil
+				})))
+			for range 5 {
+				assert.Equal(t, http.StatusOK, send(r).Code)
+			}
+			assert.Equal(t, http.StatusTooManyRequests, send(r).Code)
+			assert.Equal(t, http.StatusServiceUnavailable, send(r, hungUp).Code)
+			d := seen.last()
+			assert.ErrorIs(t, d.Err, context.Canceled)
+			assert.ErrorIs(t, d.TierErr, context.Canceled)
+			assert.Equal(t, http.StatusTooManyRequests, send(r).Code)
+
+			// A deadline is not the client's to set: then the limiter's own limits decide, as for any other error.
+			send(r, func(q *http.Request) {
+				ctx, cancel := context.WithTimeout(q.Context(), 0)
+				t.Cleanup(cancel)
+				*q = *q.WithContext(ctx)
+			})
+			assert.NoError(t, seen.last().Err)
+			assert.ErrorIs(t, seen.last().TierErr, context.DeadlineExceeded)
+		})
+	}
+}
+
+// Who calls Allow with the context of a request that is over gets no pass for it either.
+func TestAllowWithACancelledContext(t *testing.T) {
+	l := must(ginlimit.NewLimiter(ginlimit.PerHour(3), ginlimit.Global(), ginlimit.WithName("a"), ginlimit.WithBackend(strict{memory.New()})))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	d, err := l.Allow(ctx, "k", 1)
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.Equal(t, http.StatusServiceUnavailable, d.Status())
+}

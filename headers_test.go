@@ -256,3 +256,11 @@ func TestSharedHeaderValues(t *testing.T) {
 	assert.Equal(t, first, send(r).Header())
 	assert.Equal(t, first, send(r).Header())
 }
+
+// TestNothingIsExposedOfAFailure: a failure that passes writes no fields, so that none is exposed.
+func TestNothingIsExposedOfAFailure(t *testing.T) {
+	w := send(engine(func(c *gin.Context) { c.Header("Access-Control-Expose-Headers", "X-A") },
+		ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(failing(backend.ErrUnavailable)))))
+	assert.Equal(t, http.StatusOK, w.Code)
+	assert.Equal(t, "X-A", w.Header().Get("Access-Control-Expose-Headers"))
+}

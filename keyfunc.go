@@ -38,7 +38,11 @@ var (
 // to do. Call SetTrustedProxies(nil) on an engine without a proxy before it, or name your proxies.
 //
 // All spellings of an address are one key, IPv4 in IPv6 is IPv4 (also behind NAT64, 64:ff9b::/96), zones are
-// dropped, and IPv6 is keyed by its /64, which is what one subscriber has. What is not an address is ErrNoKey.
+// dropped, and IPv6 is keyed by its /64, which is what one subscriber has. What is not an address is ErrNoKey; so is a
+// request of http.NewRequest in a test, which has none: httptest.NewRequest gives it one.
+//
+// A header that gin.Engine.TrustedPlatform names is believed whoever sends it: set that only where nothing but the
+// platform can reach the engine.
 func ByIP() KeyFunc { return byAddr("ip:", 32, 64) }
 
 // ByIPPrefix is ByIP for networks: IPv4 addresses share a key if their first v4Bits agree, IPv6 addresses if
@@ -66,14 +70,20 @@ func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
 		if !ok {
 			return "", ErrNoKey
 		}
-		k := &known{text: strings.Clone(text), key: kind + prefixKey(canonical(addr), v4Bits, v6Bits)}
-		place.Store(k)
-		return k.key, nil
+		key := kind + prefixKey(canonical(addr), v4Bits, v6Bits)
+		if len(text) <= maxAddr {
+			place.Store(&known{text: strings.Clone(text), key: key})
+		}
+		return key, nil
 	}
 }
 
-// recentAddrs is how many addresses are remembered at most, in about 0.1 kB each.
-const recentAddrs = 1 << 12
+// recentAddrs is how many addresses are remembered at most, in about 0.1 kB each: none is longer than maxAddr, which a
+// zone could be.
+const (
+	recentAddrs = 1 << 12
+	maxAddr     = 64
+)
 
 // placeOf spreads addresses by their last bytes, in which neighbours differ.
 func placeOf(text string) uint64 {
@@ -121,14 +131,15 @@ func prefixKey(addr netip.Addr, v4Bits, v6Bits int) string {
 
 // ByAPIKey keys by the value of a request header. The value is hashed (SHA-256, 128 bits of it), so that no
 // secret reaches a backend, a log or a metric. A request without it is ErrNoKey. It does not check the value:
-// put a limit by IP before it, or whoever invents keys has a budget for each. It panics if header is empty.
+// put a limit by IP before it, or whoever invents keys has a budget for each. Of "Authorization" the scheme is part of the
+// value, however it is spelled. It panics if header is empty.
 func ByAPIKey(header string) KeyFunc {
 	if header == "" {
 		panic(errors.New(`ginlimit: ByAPIKey(""): name the header that carries the key`))
 	}
 	header = http.CanonicalHeaderKey(header)
 	return func(c *gin.Context) (string, error) {
-		value := c.Request.Header.Get(header)
+		value := strings.Trim(c.Request.Header.Get(header), " \t") // net/http does that for HTTP/1 only
 		if value == "" {
 			return "", ErrNoKey
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -507,4 +508,35 @@ func TestKindsDoNotMix(t *testing.T) {
 	assert.Equal(t, 200, send(r, header("Key", "192.0.2.1")).Code)
 	assert.Equal(t, 200, send(r, remote("")).Code, "by route")
 	assert.Equal(t, 429, send(r, header("User", "192.0.2.1")).Code)
+}
+
+// TestLongAddressesAreNotRemembered: a zone can have any length.
+func TestLongAddressesAreNotRemembered(t *testing.T) {
+	r := engine(ginlimit.New(ginlimit.PerDay(1<<40), ginlimit.ByIP()))
+	r.TrustedPlatform = "X-Real-IP"
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for i := range 2000 {
+		send(r, header("X-Real-IP", fmt.Sprintf("fe80::1%%%s%08d", strings.Repeat("a", 10_000), i)))
+	}
+	assert.Less(t, heap()-before, int64(4<<20), "of 20 MB that were sent")
+	runtime.KeepAlive(r)
+}
+
+// TestAPIKeyWithSpace: HTTP/2 leaves the spaces around a value to the application.
+func TestAPIKeyWithSpace(t *testing.T) {
+	want, err := keyOf(engine(), ginlimit.ByAPIKey("X-API-Key"), header("X-API-Key", "key"))
+	require.NoError(t, err)
+	for _, value := range []string{" key", "key ", "key\t"} {
+		got, err := keyOf(engine(), ginlimit.ByAPIKey("X-API-Key"), header("X-API-Key", value))
+		require.NoError(t, err)
+		assert.Equal(t, want, got, "%q", value)
+	}
+	_, err = keyOf(engine(), ginlimit.ByAPIKey("X-API-Key"), header("X-API-Key", " "))
+	assert.ErrorIs(t, err, ginlimit.ErrNoKey)
 }

@@ -34,9 +34,8 @@ type options struct {
 	dryRun    bool
 	logger    *slog.Logger
 
-	errs      []error
-	noHeaders bool // WithHeaders was given, so that 0 is not the default
-	named     bool
+	errs  []error
+	named bool
 }
 
 // defaultName is the name of a limiter, and of its policy in headers, unless WithName says otherwise.
@@ -44,9 +43,6 @@ const defaultName = "default"
 
 // complete fills the defaults in and returns what is wrong.
 func (o *options) complete() error {
-	if o.name == "" && !o.named {
-		o.name = defaultName
-	}
 	if err := checkName(o.name); err != nil {
 		o.errs = append(o.errs, fmt.Errorf("ginlimit: WithName(%q): %w", o.name, err))
 	}
@@ -56,12 +52,6 @@ func (o *options) complete() error {
 	if o.backend == nil {
 		o.backend, o.private = memory.New(), true
 	}
-	if !o.noHeaders {
-		o.headers = HeadersIETF | HeadersLegacy
-	}
-	if o.logger == nil {
-		o.logger = slog.Default()
-	}
 	return errors.Join(o.errs...)
 }
 
@@ -70,7 +60,7 @@ func (o *options) fail(format string, args ...any) {
 }
 
 // WithName names the limiter: in Decision, in diagnostics, in the headers of its only limit, and in the keys of
-// a shared backend. Limiters with one name on one backend share their counters. Printable ASCII only, because
+// a shared backend. Limiters with one name on one backend share their counters. Printable ASCII only, and not empty, because
 // the RateLimit fields can hold nothing else. The default is "default"; where several limiters guard one request,
 // names tell their policies apart.
 func WithName(name string) Option {
@@ -85,12 +75,16 @@ func WithLimits(limits ...Limit) Option {
 
 // WithTier sets a look-up of the limits for the caller of a request: by plan, by customer, from a database. It
 // runs on every request, after the key and before anything is charged, so that it should be fast; authentication
-// has to run before the limiter. The zero Tier means the limiter's own limits, and so do an error, which is
+// has to run before the limiter. As the KeyFunc, it is asked a few times in the limiter's life once more after the handlers ran.
+// The zero Tier means the limiter's own limits, and so do an error, which is
 // then Decision.TierErr, and a tier with a limit that is not valid: never no limit, which is [Unlimited].
-// ErrSkip lets the request pass uncharged.
+// ErrSkip lets the request pass uncharged. If it fails and the client has hung up, the request gets 503: else hanging up
+// would be a way to other limits.
 //
 // A caller whose tier changes takes along what was used, clamped to the new limit at the same position in the list:
-// put limits of a kind at the same position in all tiers. The default is no look-up.
+// put limits of a kind at the same position in all tiers. So the tier must follow from the key. One that depends on the
+// route too would clamp what was used whenever its caller changes routes: Join the route to the key, or use two limiters.
+// The default is no look-up.
 func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
 	return func(o *options) {
 		if o.tier = lookup; lookup == nil {
@@ -123,7 +117,7 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 }
 
 // WithMaxWait holds a request that is refused until it fits, at most so long and no longer than its context
-// lives; 0, the default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
+// lives; 0, the default, refuses at once, and so does a request that would not fit before its context's deadline. With burst 1 that is the leaky bucket: requests go on at an even rate.
 // Requests with one key go on in the order in which they came. At most 1,024 requests of one limiter are held,
 // 128 of one key, and, where all limits are token buckets, none for which those before it leave no time: others
 // are refused at once. Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a
@@ -177,8 +171,8 @@ func WithFailurePolicy(p FailurePolicy) Option {
 	}
 }
 
-// Headers is a set of response header fields; the zero value is [HeadersNone]. Retry-After on a refusal is not among them:
-// it is always sent.
+// Headers is a set of response header fields; the zero value is [HeadersNone]. Retry-After is not among them: each 503 has
+// it, and each 429 that waiting can cure.
 type Headers uint8
 
 const (
@@ -196,8 +190,7 @@ const (
 // WithHeaders sets which fields a response gets; the default is HeadersIETF | HeadersLegacy.
 func WithHeaders(h Headers) Option {
 	return func(o *options) {
-		o.headers, o.noHeaders = h, true
-		if h > HeadersIETF|HeadersLegacy|HeadersLegacyEpoch {
+		if o.headers = h; h > HeadersIETF|HeadersLegacy|HeadersLegacyEpoch {
 			o.fail("WithHeaders(%d): use HeadersIETF, HeadersLegacy, HeadersLegacyEpoch or HeadersNone", h)
 		}
 	}

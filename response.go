@@ -177,6 +177,9 @@ func (pc *planCache) get(l *Limiter, tier Tier) (*plan, error) {
 // writeHeaders puts the fields for a decision, and for those of the limiters before it, into the response. It
 // returns the value of Retry-After, "" if there is none.
 func (v *visit) writeHeaders(c *gin.Context, status int) (retryAfter string) {
+	if v.err() != nil && status == 0 {
+		return "" // a failure that passes shows nothing
+	}
 	h := c.Writer.Header()
 	headers := v.plan.limiter.headers
 	if len(h) > 0 && (status != 0 || headers != HeadersNone) {
@@ -348,7 +351,7 @@ func problem(kind, title string, status int) string {
 }
 
 var (
-	problemNoKey       = []byte(problem("", "Bad Request", http.StatusBadRequest) + `The request does not say who is asking: a header or a log-in that its rate limit needs is missing."}`)
+	problemNoKey       = []byte(problem("", "Bad Request", http.StatusBadRequest) + `The request does not say who is asking: an address, a header or a login that its rate limit needs is missing."}`)
 	problemCost        = []byte(problem("", "Bad Request", http.StatusBadRequest) + `The cost of the request is not valid."}`)
 	problemUnavailable = []byte(problem("temporary-reduced-capacity", "Temporary Reduced Capacity", http.StatusServiceUnavailable) + `The rate of the request could not be checked; try again later."}`)
 )

@@ -126,6 +126,21 @@ func (v *visit) handledBy(l *Limiter) bool {
 	return false
 }
 
+// replaceChecked takes the place of what an earlier Check of the same limiter found, so that a WebSocket which checks each
+// message keeps one visit, not one for each. It reports false if that was tighter and stays.
+func (v *visit) replaceChecked() bool {
+	for at := &v.before; *at != nil; at = &(*at).before {
+		if b := *at; !b.handled && b.plan.limiter == v.plan.limiter {
+			if tighter(b, v) {
+				return false
+			}
+			*at = b.before
+			return true
+		}
+	}
+	return true
+}
+
 // tightest returns the tightest visit of those that count, the latest of equals; v if none does.
 func (v *visit) tightest(counts func(*visit) bool) *visit {
 	best := v
