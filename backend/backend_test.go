@@ -23,8 +23,8 @@ type key struct {
 
 func newKey() *key { return &key{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()} }
 
-// take decides by Take and by TakeCounters, also under the very rule of the time before, which must agree, and leave nothing of
-// another algorithm behind.
+// take decides by Take, by TakeCounters and, where it can, by TakeUnit, also under the very rule of the time before. They must
+// agree, and leave nothing of another algorithm behind.
 func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 	t.Helper()
 	rule, err := backend.NewRule(l)
@@ -45,6 +45,22 @@ func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 		}
 		if r.TakeCounters(&counters, old, k.now, cost, &same); res != same || k.slots[0].State.Counters != counters {
 			t.Fatalf("Take(%d, %v): got %+v and %+v, but %+v and %+v by TakeCounters", cost, l, res, k.slots[0].State.Counters, same, counters)
+		}
+		if cost != 1 || r != old || l.Algorithm != backend.TokenBucket {
+			continue
+		}
+		var unit backend.Result
+		at, frac, ok := r.TakeUnit(before.Time, before.Frac, k.now, &unit)
+		if !ok {
+			unit, at, frac = res, before.Time, before.Frac
+			if res.Remaining > 0 {
+				t.Fatalf("Take(%d, %v): got %+v, but TakeUnit leaves that to others", cost, l, res)
+			}
+		} else if after := k.slots[0].State.Counters; after.Time != at || after.Frac != frac {
+			t.Fatalf("Take(%d, %v): got %+v, but %d and %d by TakeUnit", cost, l, after, at, frac)
+		}
+		if unit != res {
+			t.Fatalf("Take(%d, %v): got %+v, but %+v by TakeUnit", cost, l, res, unit)
 		}
 	}
 	check(t, cost, l, res)

@@ -7,29 +7,35 @@ import "time"
 // between now and then is the debt; each unit adds Period/Count to it, and it may not exceed the capacity's
 // own refill time. In 1/Count of a µs every step is an integer, so that no rate ever drifts.
 
-// tokenBucketTake is TakeCounters: the steps below in one, because every decision in memory goes through it.
-func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
-	debt, changed := span{c.Time - now, c.Frac}, false
+// TakeUnit is [Rule.TakeCounters] for a cost of one and a token bucket that was written under r: the state comes and goes by
+// value, and if the unit does not fit, none does. It is what a hot key asks for. It leaves to TakeCounters, and then reports
+// false, a state of another algorithm and one that the clock or a smaller burst put above the capacity.
+func (r *Rule) TakeUnit(at, frac, now int64, res *Result) (_, _ int64, ok bool) {
+	debt := span{at - now, frac}
 	if debt.us < 0 {
 		debt = span{}
 	}
-	if debt.us >= r.full.us || old != r { // else it is what it is
-		debt, changed = tokenBucketDebt(r, c, old, now)
-	} else if cost == 1 {
-		// The most common case: nothing is worked out twice, and if a unit does not fit, none does.
-		after := r.add(debt, r.unit)
-		free := r.sub(r.full, after)
-		if res.Allowed = free.us >= 0; res.Allowed {
-			c.Time, c.Frac, debt = now+after.us, after.num, after
-			res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period)
-			res.RetryAfter = 0
-		} else {
-			res.Remaining = 0
-			res.RetryAfter = time.Duration(r.sub(after, r.full).ceil()) * time.Microsecond
-		}
-		res.ResetAfter = time.Duration(debt.ceil()) * time.Microsecond
-		return res.Allowed
+	if debt.us >= r.full.us {
+		return at, frac, false
 	}
+	after := r.add(debt, r.unit)
+	free := r.sub(r.full, after)
+	if res.Allowed = free.us >= 0; res.Allowed {
+		debt = after
+		res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period)
+		res.RetryAfter = 0
+	} else {
+		res.Remaining = 0
+		res.RetryAfter = time.Duration(r.sub(after, r.full).ceil()) * time.Microsecond
+	}
+	res.ResetAfter = time.Duration(debt.ceil()) * time.Microsecond
+	res.At = time.UnixMicro(now)
+	return now + debt.us, debt.num, true
+}
+
+// tokenBucketTake is TakeCounters: the steps below in one.
+func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+	debt, changed := tokenBucketDebt(r, c, old, now)
 	after := r.full
 	wait := int64(Never)
 	if cost <= r.capacity {

@@ -15,7 +15,7 @@ type store struct {
 	mu       sync.Mutex
 	now      int64 // µs
 	keys     map[string][]backend.Slot
-	counters bool // decides by TakeCounters a limit that is alone, and several by TakeQuick, where it can; keeps its rules
+	counters bool // decides by TakeUnit or TakeCounters a limit that is alone, and several by TakeQuick, where it can; keeps its rules
 }
 
 var _ backend.Backend = (*store)(nil)
@@ -73,6 +73,12 @@ func (s *store) decide(slots []backend.Slot, rules []*backend.Rule, cost int64) 
 			write = write || slots[i].State.Counters != before[i].State.Counters
 		}
 		return res, decided, write
+	}
+	if c := &slots[0].State.Counters; cost == 1 && slots[0].Rule == rule && rule.Algorithm() == backend.TokenBucket {
+		var ok bool
+		if c.Time, c.Frac, ok = rule.TakeUnit(c.Time, c.Frac, s.now, &res); ok {
+			return res, 0, true
+		}
 	}
 	if write = rule.TakeCounters(&slots[0].State.Counters, slots[0].Rule, s.now, cost, &res); write {
 		slots[0].Rule = rule

@@ -27,6 +27,7 @@ copy() {
 	cp "$root"/backend/*.go "$1/backend/"
 	rm -f "$1"/backend/{example*,fallback,lease*}_test.go # of the decorators: they test on package memory
 	cp "$root"/backend/backendtest/*.go "$1/backend/backendtest/"
+	rm "$1/backend/backendtest/mutations_test.go" # of this script
 }
 
 run_tests() { (cd "$1" && go test -short -count=1 -failfast -timeout 60s ./backend/backendtest ./backend) >"$2" 2>&1; }
@@ -116,11 +117,11 @@ token_bucket.go | wait: rounded down | return max(0, r.sub(after, r.full).ceil()
 token_bucket.go | take: wait rounded down | wait = max(0, r.sub(after, r.full).ceil()) => wait = max(0, r.sub(after, r.full).us)
 token_bucket.go | wait: an exact fit is refused | return max(0, r.sub(after, r.full).ceil()) => return max(0, r.sub(after, r.full).us+1)
 token_bucket.go | take: an exact fit is refused | wait = max(0, r.sub(after, r.full).ceil()) => wait = max(0, r.sub(after, r.full).us+1)
-token_bucket.go | take one: of any cost | } else if cost == 1 { => } else if cost > 0 {
-token_bucket.go | take one: a look is charged | } else if cost == 1 { => } else if cost <= 1 {
+token_bucket.go | take one: a debt above the capacity is not clamped | if debt.us >= r.full.us {\n\t\treturn at => if debt.us >= r.full.us && now < 0 {\n\t\treturn at
+token_bucket.go | take one: a debt that is gone is kept | debt := span{at - now, frac}\n\tif debt.us < 0 { => debt := span{at - now, frac}\n\tif debt.us < -1 {
 token_bucket.go | take one: an exact fit is refused | res.Allowed = free.us >= 0; => res.Allowed = free.us > 0;
-token_bucket.go | take one: parts of a µs are not charged | now+after.us, after.num, after => now+after.us, 0, after
-token_bucket.go | take one: the reset is that before the charge | c.Time, c.Frac, debt = now+after.us, after.num, after => c.Time, c.Frac = now+after.us, after.num
+token_bucket.go | take one: parts of a µs are not charged | return now + debt.us, debt.num, true => return now + debt.us, 0, true
+token_bucket.go | take one: nothing is charged | \t\tdebt = after\n\t\tres.Remaining => \t\tres.Remaining
 token_bucket.go | take one: remaining without parts of a µs | res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period) => res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, 0, r.period)
 token_bucket.go | take one: something remains after a refusal | res.Remaining = 0 => res.Remaining = 1
 token_bucket.go | take one: wait rounded down | r.sub(after, r.full).ceil()) * => r.sub(after, r.full).us) *

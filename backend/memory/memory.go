@@ -59,10 +59,11 @@ type known struct {
 	id   uint16 // index of Backend.rules; 0 if its state never fits into an entry
 }
 
-// hashed is a key with its hash, which takes longer than to see that a hot key has come again.
+// hashed is a key with its hash and its shard, which take longer than to see that a hot key has come again.
 type hashed struct {
-	key  string
-	hash hash
+	key   string
+	hash  hash
+	shard *shard
 }
 
 // shard is a part of the keys with a lock of its own.
@@ -136,21 +137,22 @@ func (b *Backend) Len() int { return int(b.keys.Load()) }
 
 // Take implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
-	if err := backend.CheckTake(cost, limits); err != nil {
-		return res, err
+	if cost < 0 || len(limits) == 0 {
+		return res, backend.CheckTake(cost, limits)
 	}
 	// To read the clock takes as long as all else that is done under the lock. For that of a hot key many may wait, and its
 	// entry is in the cache; the entry of another key is fetched meanwhile.
 	var h hash
+	var sh *shard
 	var now int64
 	last := b.last.Load()
 	hot := last != nil && last.key == key
 	if hot {
-		h, now = last.hash, b.now()
+		h, sh, now = last.hash, last.shard, b.now()
 	} else {
 		h = b.hash(key)
+		sh = b.shard(h)
 	}
-	sh := b.shard(h)
 	sh.mu.Lock()
 	if !hot {
 		sh.table.look(h)
@@ -165,10 +167,14 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		// The most common case, without copies: one limit, under which the key's entry was written.
 		e, l := &sh.table.entries[at], &limits[0]
 		if rule := b.rule(e.rule); rule != nil && rule.Decides(l) {
-			var c backend.Counters
-			e.get(&c, rule)
-			if rule.TakeCounters(&c, rule, now, cost, &res) {
-				e.put(&c, e.rule) // it fits: no count is above the limit's
+			ok := false
+			if cost == 1 && rule.Algorithm() == backend.TokenBucket {
+				var frac int64
+				e.time, frac, ok = rule.TakeUnit(e.time, int64(e.a), now, &res)
+				e.a = uint32(frac) // it is below the limit's count, and that fits
+			}
+			if !ok {
+				b.takeCounters(e, rule, now, cost, &res)
 			}
 			// Field by field: a copy of the whole goes through memory twice. Before the lock is given back, which makes sure
 			// that the caller's copy finds all of it written.
@@ -181,6 +187,15 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	err = b.takeAll(&res, sh, h, at, found, now, cost, limits)
 	sh.mu.Unlock()
 	return res, err
+}
+
+// takeCounters decides for an entry that was written under rule.
+func (b *Backend) takeCounters(e *entry, rule *backend.Rule, now, cost int64, res *backend.Result) {
+	var c backend.Counters
+	e.get(&c, rule)
+	if rule.TakeCounters(&c, rule, now, cost, res) {
+		e.put(&c, e.rule) // it fits: no count is above the limit's
+	}
 }
 
 // quick reports whether slots were written under limits, and suit TakeQuick.
@@ -312,7 +327,7 @@ func (b *Backend) hash(key string) hash {
 // remember makes key the one whose hash is known. If one key is much hotter than all others it soon is it.
 func (b *Backend) remember(key string, h hash) {
 	if last := b.last.Load(); len(key) <= 64 && (last == nil || last.key != key) {
-		b.last.Store(&hashed{key, h})
+		b.last.Store(&hashed{key, h, b.shard(h)})
 	}
 }
 
