@@ -27,7 +27,8 @@ type Option func(*Backend)
 // Keys that have fully recovered go first. When all are live, new keys do not push one out: they share
 // overflow buckets, so that a flood of made-up keys frees nobody who is over the limit. A key that shares a
 // bucket can be refused for what others in it took, and its refunds are lost. Once there is room again it
-// starts with what its bucket had used.
+// starts with what its bucket had used. Keys under different limits share none, unless there are more than 32 lists of
+// limits at the cap.
 func WithMaxKeys(n int) Option {
 	return func(b *Backend) { b.maxKeys = max(int64(n), 1) }
 }
@@ -78,6 +79,7 @@ type shard struct {
 	slots    [][]backend.Slot               // states that do not fit into an entry
 	free     []uint32                       // unused indices of slots
 	overflow map[overflowKey][]backend.Slot // shared by keys for which there was no room
+	settled  int64                          // when the first bucket recovers, or earlier
 	stagger  float64                        // 1 to growth, so that not all shards grow at once
 	_        [64]byte                       // no two locks in one cache line
 }
@@ -101,6 +103,7 @@ const (
 	rememberEvery   = 64   // takes of a shard after which its key's hash is remembered
 	overflowBuckets = 16   // in a shard, for each set of limits
 	maxOverflow     = 512  // in a shard, after which all sets of limits share
+	overflowCharges = 8    // in a bucket's log
 	sweepAlways     = 2    // entries looked at for each new key
 	sweepAtCap      = 512  // entries looked at for a new key that has no room
 	sweepOthers     = 128  // entries looked at then in each of a few other shards
@@ -244,7 +247,7 @@ func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int
 	if found {
 		slots = b.slotsOf(sh, &sh.table.entries[at], slots)
 	} else if sh.overflow != nil {
-		shared = sh.overflowKey(h, rules)
+		shared = sh.overflowKey(h, rules, now)
 		for _, s := range sh.overflow[shared] {
 			s.State.Log = slices.Clone(s.State.Log)
 			slots = append(slots, s)
@@ -261,14 +264,35 @@ func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int
 		if at, found = b.insert(sh, h, at, now); !found {
 			if sh.overflow == nil {
 				sh.overflow = make(map[overflowKey][]backend.Slot)
-				shared = sh.overflowKey(h, rules)
+				shared = sh.overflowKey(h, rules, now)
+			}
+			for i := range slots {
+				slots[i].State.Log = fold(slots[i].State.Log)
 			}
 			sh.overflow[shared] = slices.Clone(slots)
 			return res, decided
 		}
 	}
-	b.keep(sh, &sh.table.entries[at], slots)
+	e := &sh.table.entries[at]
+	b.keep(sh, e, slots)
+	b.due(sh, e)
 	return res, decided
+}
+
+// fold merges charges of a bucket's log until there are few, because each key that comes from the bucket inherits them. A
+// charge moves to the instant of the next: nothing is forgotten too soon.
+func fold(log []backend.Charge) []backend.Charge {
+	for len(log) > overflowCharges {
+		nearest := 0
+		for i := 1; i < len(log)-1; i++ {
+			if log[i+1].At-log[i].At < log[nearest+1].At-log[nearest].At {
+				nearest = i
+			}
+		}
+		log[nearest+1].Units += log[nearest].Units
+		log = slices.Delete(log, nearest, nearest+1)
+	}
+	return log
 }
 
 // Refund implements [backend.Backend]. It fails only if the cost is negative or there is no limit.
@@ -293,7 +317,7 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	slots := b.slotsOf(sh, e, few[:0])
 	if backend.Refund(slots, limits, now, charge.At.UnixMicro(), cost) {
 		b.keep(sh, e, slots)
-		sh.stir()
+		b.due(sh, e)
 	}
 	return nil
 }
@@ -422,9 +446,8 @@ func (sh *shard) keep(e *entry, slots []backend.Slot) {
 // insert makes an entry for a new key that belongs at an index, and returns its index. The entry is empty:
 // keep has to follow. It returns false if there is no room and every key that was looked at is live.
 func (b *Backend) insert(sh *shard, h hash, at int, now int64) (int, bool) {
-	if b.sweep(sh, now, sweepAlways) {
-		at, _ = sh.table.find(h)
-	}
+	b.sweep(sh, now, sweepAlways)
+	at, _ = sh.table.find(h) // entries may have moved, also into a smaller table
 	if !b.reserve() {
 		if !b.makeRoom(sh, now) || !b.reserve() {
 			return 0, false
@@ -435,7 +458,6 @@ func (b *Backend) insert(sh *shard, h hash, at int, now int64) (int, bool) {
 		b.resize(sh, now, more)
 		at, _ = sh.table.find(h)
 	}
-	sh.quiet = 0
 	return at, true
 }
 
@@ -499,7 +521,13 @@ func (b *Backend) sweep(sh *shard, now int64, few int) (removed bool) {
 	return removed
 }
 
-// stir makes sweep forget what it knew of the entries, because some moved or will recover sooner.
+// due tells sweep of an entry that is new, or that may recover sooner than those it knows of.
+func (b *Backend) due(sh *shard, e *entry) {
+	expiry := b.expiry(sh, e)
+	sh.soonest, sh.quiet = min(sh.soonest, expiry), min(sh.quiet, expiry)
+}
+
+// stir makes sweep forget what it knew of the entries, because some moved.
 func (sh *shard) stir() { sh.hand, sh.soonest, sh.quiet = 0, math.MaxInt64, 0 }
 
 // expiry returns the instant from which forgetting e changes no decision.
@@ -507,9 +535,7 @@ func (b *Backend) expiry(sh *shard, e *entry) int64 {
 	if e.rule == inSlots {
 		last := int64(math.MinInt64)
 		for _, s := range sh.slots[e.a] {
-			if s.Rule != nil {
-				last = max(last, s.Rule.Expiry(&s.State))
-			}
+			last = max(last, expiryOf(&s))
 		}
 		return last
 	}
@@ -541,11 +567,26 @@ func (b *Backend) resize(sh *shard, now int64, more int) {
 		room = int(float64(room) * sh.stagger)
 	}
 	sh.table = sh.table.rebuild(room)
+	if len(sh.free) > len(sh.slots)/2 {
+		sh.compact()
+	}
 	sh.stir()
 }
 
+// compact gives back the memory of slots that are not used.
+func (sh *shard) compact() {
+	used := make([][]backend.Slot, 0, len(sh.slots)-len(sh.free))
+	for i := range sh.table.entries {
+		if e := &sh.table.entries[i]; e.rule == inSlots {
+			used = append(used, sh.slots[e.a])
+			e.a = uint32(len(used) - 1)
+		}
+	}
+	sh.slots, sh.free = used, nil
+}
+
 // overflowKey returns the bucket of h under rules.
-func (sh *shard) overflowKey(h hash, rules []*backend.Rule) overflowKey {
+func (sh *shard) overflowKey(h hash, rules []*backend.Rule, now int64) overflowKey {
 	k := overflowKey{bucket: h.pick() % overflowBuckets}
 	for _, r := range rules {
 		l := r.Limit()
@@ -555,7 +596,37 @@ func (sh *shard) overflowKey(h hash, rules []*backend.Rule) overflowKey {
 		}
 	}
 	if _, ok := sh.overflow[k]; !ok && len(sh.overflow) >= maxOverflow {
-		k.limits = 0
+		sh.dropRecovered(now)
+		if len(sh.overflow) >= maxOverflow {
+			k.limits = 0
+		}
 	}
 	return k
+}
+
+// dropRecovered forgets buckets that carry no information any more.
+func (sh *shard) dropRecovered(now int64) {
+	if now < sh.settled {
+		return
+	}
+	sh.settled = math.MaxInt64
+	for k, slots := range sh.overflow {
+		last := int64(math.MinInt64)
+		for _, s := range slots {
+			last = max(last, expiryOf(&s))
+		}
+		if last <= now {
+			delete(sh.overflow, k)
+		} else {
+			sh.settled = min(sh.settled, last)
+		}
+	}
+}
+
+// expiryOf returns the instant from which s carries no information any more.
+func expiryOf(s *backend.Slot) int64 {
+	if s.Rule == nil {
+		return math.MinInt64
+	}
+	return s.Rule.Expiry(&s.State)
 }
