@@ -37,7 +37,8 @@ type Backend interface {
 	// Refund gives back what a Take charged: charge is the Result of that Take, cost and limits are what it
 	// was called with. It never raises what is left above the capacity, never moves a window, and never
 	// credits a window other than the one charged: a charge that has aged out gives nothing back, nor does
-	// one that was refused. It is not an error if there is nothing to give back.
+	// one that was refused. A TokenBucket knows no charges, only how much is missing: what it gives back is at most that,
+	// also if the charge itself was refilled meanwhile. It is not an error if there is nothing to give back.
 	Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error
 
 	// Reset forgets everything about key, for every limit. It is not an error if nothing was known.

@@ -13,7 +13,8 @@ type FallbackOption func(*fallback)
 // WithShare divides the limits of the secondary by the number of instances of the application that fall back at the same
 // time, each on a secondary of its own, so that together they admit about what the limits say. The default is 1, the
 // limits as they are; less than 1 panics. A share is rounded down, but never below one unit: more instances than a limit
-// has units admit one each. A TokenBucket's rate is divided exactly; the others' counts are.
+// has units admit one each. A TokenBucket's rate is divided exactly if its Period times the instances is at most
+// [MaxPeriod]; else, and under the other algorithms, Count is divided.
 func WithShare(instances int) FallbackOption {
 	if instances < 1 {
 		panic(fmt.Errorf("ginlimit: WithShare(%d): use the number of instances, at least 1", instances))
@@ -108,6 +109,9 @@ func (f *fallback) shareOf(l Limit) Limit {
 	l.Count = max(1, l.Count/f.instances)
 	if l.Burst > 0 {
 		l.Burst = max(1, l.Burst/f.instances)
+	}
+	if l.Validate() != nil {
+		l.Burst = 0 // it would take longer to fill than a limit may
 	}
 	return l
 }

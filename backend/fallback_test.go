@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -212,4 +214,27 @@ func TestFallbackLargeCosts(t *testing.T) {
 	res, err = b.Take(ctx, "k", 0, limits...)
 	require.NoError(t, err)
 	assert.EqualValues(t, 7, res.Remaining)
+}
+
+// Every limit that is valid has a share that is.
+func TestFallbackSharesAreValid(t *testing.T) {
+	primary := newBreakable()
+	primary.err = errDown
+	slow := backend.Limit{Count: 7, Period: backend.MaxPeriod, Burst: 690} // a quarter of the rate would be too slow
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range 3000 {
+		limit, instances := slow, 4
+		if i > 0 {
+			limit = backend.Limit{Count: int64(math.Exp(r.Float64() * 34)), Burst: int64(math.Exp(r.Float64() * 34))}
+			limit.Period = (backend.MinPeriod + time.Duration(r.Int64N(int64(backend.MaxPeriod)))).Truncate(time.Millisecond)
+			instances = 1 + r.IntN(50)
+		}
+		if limit.Validate() != nil {
+			continue
+		}
+		b := backend.Fallback(primary, memory.New(memory.WithMaxKeys(1)), backend.WithShare(instances))
+		res, err := b.Take(context.Background(), "k", 1, limit)
+		require.NoError(t, err, "%v for %d instances", limit, instances)
+		assert.True(t, res.Allowed, "%v for %d instances", limit, instances)
+	}
 }
