@@ -52,8 +52,9 @@ pictures:
 	cd benchmarks && go run ./cmd/algorithms
 
 fuzz:
-	@set -e; for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; done; done
+	@set -e; for m in $(MODULES); do cd $(CURDIR)/$$m; for p in $$(go list ./...); do \
+	for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; done; done; done
 
 mutate:
 	backend/backendtest/mutate.sh

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -94,6 +95,38 @@ func ExampleWithName() {
 }
 
 // A backend that cannot decide: nobody answers where its Redis should be. Reading goes on, the log-in does not.
+// A limit that an operator changes while the application runs: the next request counts under the new one.
+func ExampleWithTier_runtime() {
+	var limit atomic.Pointer[ginlimit.Limit]
+	set := func(l ginlimit.Limit) error { // from an endpoint of the operator's, or when a file changes
+		if err := l.Validate(); err != nil {
+			return err
+		}
+		limit.Store(&l)
+		return nil
+	}
+	if err := set(ginlimit.PerMinute(100)); err != nil {
+		panic(err)
+	}
+
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP(),
+		ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+			return ginlimit.Tier{Limits: []ginlimit.Limit{*limit.Load()}}, nil
+		})))
+	r.GET("/", ok)
+
+	get(r, "/", "RateLimit-Policy", "X-RateLimit-Remaining")
+	if err := set(ginlimit.PerMinute(20)); err != nil {
+		panic(err)
+	}
+	get(r, "/", "RateLimit-Policy", "X-RateLimit-Remaining")
+	// Output:
+	// 200 RateLimit-Policy: "default";q=100;w=60 X-RateLimit-Remaining: 99
+	// 200 RateLimit-Policy: "default";q=20;w=60 X-RateLimit-Remaining: 18
+}
+
 func ExampleWithFailurePolicy() {
 	nobody, err := redis.Dial(context.Background(), "redis://127.0.0.1:1")
 	if err != nil {

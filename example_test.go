@@ -39,9 +39,37 @@ func Example() {
 	// Output: 200 RateLimit-Policy: "default";q=100;w=60 RateLimit: "default";r=99;t=1
 }
 
+func ExampleNew_groups() {
+	health, login, listItems, export := ok, ok, ok, ok
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+
+	r.GET("/healthz", health) // registered before r.Use: not limited
+	r.Use(ginlimit.New(ginlimit.PerSecond(50), ginlimit.ByIP(), ginlimit.WithName("address")))
+
+	r.POST("/login", ginlimit.New(ginlimit.PerHour(10).WithAlgorithm(backend.SlidingLog), ginlimit.ByIP(), ginlimit.WithName("login")), login)
+
+	api := r.Group("/api", ginlimit.New(ginlimit.PerMinute(300), ginlimit.ByIP(), ginlimit.WithName("api")))
+	api.GET("/items", listItems)
+	api.GET("/export", ginlimit.New(ginlimit.PerMinute(2), ginlimit.ByIP(), ginlimit.WithName("export")), export)
+
+	get(r, "/healthz")
+	get(r, "/api/items", "RateLimit-Policy")
+	for range 3 {
+		get(r, "/api/export", "RateLimit")
+	}
+	// Output:
+	// 200
+	// 200 RateLimit-Policy: "address";q=50;w=1, "api";q=300;w=60
+	// 200 RateLimit: "export";r=1;t=30
+	// 200 RateLimit: "export";r=0;t=60
+	// 429 RateLimit: "export";r=0;t=30
+}
+
 func ExampleWithLimits() {
 	r := gin.New()
-	r.Use(ginlimit.New(ginlimit.PerSecond(10), ginlimit.Global(),
+	r.SetTrustedProxies(nil)
+	r.Use(ginlimit.New(ginlimit.PerSecond(10), ginlimit.ByIP(),
 		ginlimit.WithLimits(ginlimit.PerDay(10_000).WithAlgorithm(backend.FixedWindow)),
 	))
 	r.GET("/", ok)
@@ -51,12 +79,12 @@ func ExampleWithLimits() {
 }
 
 func ExampleLimit_algorithms() {
-	steady := ginlimit.PerMinute(100).WithBurst(20)                          // 100 a minute, but at most 20 at once
-	exact := ginlimit.PerHour(5).WithAlgorithm(backend.SlidingLog)           // never a sixth in any hour
-	smooth := ginlimit.PerMinute(600).WithAlgorithm(backend.SlidingWindow)   // three numbers, however large the count
-	quota := ginlimit.PerDay(10_000).WithAlgorithm(backend.FixedWindow)      // a day from the first request
-	third := ginlimit.Per(3, 7*time.Millisecond).Named("bursts-of-sampling") // any rate is exact
-	for _, l := range []ginlimit.Limit{steady, exact, smooth, quota, third} {
+	steady := ginlimit.PerMinute(100).WithBurst(20)                        // 100 a minute, but at most 20 at once
+	exact := ginlimit.PerHour(5).WithAlgorithm(backend.SlidingLog)         // never a sixth in any hour
+	smooth := ginlimit.PerMinute(600).WithAlgorithm(backend.SlidingWindow) // three numbers, however large the count
+	quota := ginlimit.PerDay(10_000).WithAlgorithm(backend.FixedWindow)    // a day from the first request
+	odd := ginlimit.Per(3, 7*time.Millisecond).Named("sampling")           // odd rates are exact too
+	for _, l := range []ginlimit.Limit{steady, exact, smooth, quota, odd} {
 		fmt.Println(l)
 	}
 	// Output:
@@ -109,19 +137,20 @@ func ExampleWithTier() {
 		"pro":        {Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerMinute(1000)}},
 		"enterprise": {Name: "enterprise", Limits: []ginlimit.Limit{ginlimit.Unlimited()}},
 	}
-	planOf := func(_ context.Context, customer string) string { return customer } // a database, in real life
+	planOf := func(_ context.Context, customer string) (string, error) { return customer, nil } // a database, in real life
 
 	r := gin.New()
 	r.SetTrustedProxies(nil)
 	r.Use(func(c *gin.Context) { c.Set("customer", c.Query("customer")) }) // authentication comes first
-	r.Use(ginlimit.New(ginlimit.PerMinute(5),                              // for those whom nobody knows
+	r.Use(ginlimit.New(ginlimit.PerMinute(5),                              // anonymous callers
 		ginlimit.FirstOf(ginlimit.ByUserID("customer"), ginlimit.ByIP()),
 		ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
 			customer := c.GetString("customer")
 			if customer == "" {
 				return ginlimit.Tier{}, nil // the limiter's own limits
 			}
-			return plans[planOf(c.Request.Context(), customer)], nil
+			plan, err := planOf(c.Request.Context(), customer)
+			return plans[plan], err
 		}),
 	))
 	r.GET("/", ok)

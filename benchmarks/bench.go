@@ -1,5 +1,5 @@
 // Package benchmarks measures ginlimit beside other rate limiters for Go, each set up as its README says, and beside
-// floors that nobody can beat. The commands are bench, which measures and writes results.json, and report, which makes
+// floors, which decide nothing. The commands are bench, which measures and writes results.json, and report, which makes
 // the tables and the charts of it.
 package benchmarks
 
