@@ -1,8 +1,9 @@
 // Package backend is where limits are decided and remembered. It knows nothing of Gin or of HTTP: a
 // [Backend] is asked to take a cost from a key under some [Limit] values and answers with a [Result].
 //
-// The four algorithms live here as pure integer functions of (state, now, limit, cost), one file each;
-// a store wraps them with whatever keeps the state: package memory keeps it in the process.
+// Applications need [Limit] and its modifiers, [Fallback] and [Lease], and [Backend] if they ask one themselves. [Rule],
+// [State] and what works on them are for authors of backends: the four algorithms, as pure integer functions of (state, now,
+// limit, cost), one file each. A store wraps them with whatever keeps the state: package memory keeps it in the process.
 package backend
 
 import (
