@@ -251,13 +251,15 @@ func (b *Backend) query(ctx context.Context, ours bool, text string, args []any,
 		}
 		return err
 	}
+	as := gate.Unknown // if the driver panics
+	defer func() { b.gate.Leave(as) }()
 	isolate := b.isolate.Load()
 	err := b.send(ctx, isolate, text, args, read)
 	if !isolate && serialization(err) {
 		b.isolate.Store(true)
 		err = b.send(ctx, true, text, args, read)
 	}
-	b.gate.Leave(ended(err, ours))
+	as = ended(ctx, err, ours)
 	return b.gate.Cause(ctx, err)
 }
 
@@ -326,7 +328,7 @@ func isolated(ctx context.Context, conn *pgx.Conn, text string, args []any, read
 
 // ended tells the gate what err says about the server: whatever it answers shows that it is there, except that it takes
 // no connections.
-func ended(err error, ours bool) gate.End {
+func ended(ctx context.Context, err error, ours bool) gate.End {
 	var answer *pgconn.PgError
 	switch {
 	case err == nil:
@@ -340,6 +342,8 @@ func ended(err error, ours bool) gate.End {
 		return gate.Answered
 	case errors.Is(err, ErrPoolExhausted), gaveUp(err) && !ours, poolClosed(err):
 		return gate.Unknown
+	case gaveUp(err) && ctx.Err() != nil:
+		return gate.Late
 	default:
 		return gate.Failed
 	}

@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -296,6 +297,32 @@ func clusterReplicated(t *testing.T, master, replica *testserver.Server) {
 		have, _ := strconv.Atoi(replica.Info("replication", "slave_repl_offset"))
 		return have >= offset
 	})
+}
+
+// The address of a server with IPv6 is the same in Breakers as everywhere else.
+func TestClusterIPv6(t *testing.T) {
+	t.Parallel()
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skip(err)
+	} else {
+		l.Close()
+	}
+	var servers [2]*testserver.Server
+	var ports [2]string
+	for i := range servers {
+		servers[i] = testserver.Redis(t, "--cluster-enabled", "yes", "--bind", "::1", "127.0.0.1", "--cluster-announce-ip", "::1")
+		_, ports[i], _ = net.SplitHostPort(servers[i].Addr())
+	}
+	for _, command := range [][]string{{"ADDSLOTSRANGE", "8192", "16383"}, {"SET-CONFIG-EPOCH", "2"}} {
+		ask(t, servers[1], append([]string{"CLUSTER"}, command...)...)
+	}
+	ask(t, servers[0], "CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+	ask(t, servers[0], "CLUSTER", "MEET", "::1", ports[1])
+	for _, s := range servers {
+		dialWithin(t, clusterSoon, func() bool { return len(ask(t, s, "CLUSTER", "SLOTS").([]any)) == 2 })
+	}
+	b := dialBackend(t, "redis://[::1]:"+ports[0]+"?addr=[::1]:"+ports[1], redis.WithPing())
+	assert.Equal(t, map[string]bool{"[::1]:" + ports[0]: false, "[::1]:" + ports[1]: false}, b.Breakers())
 }
 
 // clusterKeysOf returns n keys of b whose master is owner.

@@ -1,8 +1,10 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"runtime"
 
@@ -60,6 +62,9 @@ func (l *link) gather(option *rueidis.ClientOption) {
 	}
 	option.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
 		c, err := dial(ctx, addr, d, t)
+		if gaveUp(err) && over(ctx) { // of who connects for all: for the others it is no time-out of the dialer
+			err = fmt.Errorf("dial %s: %w", addr, cmp.Or(ctx.Err(), context.DeadlineExceeded))
+		}
 		if err != nil {
 			return nil, err
 		}

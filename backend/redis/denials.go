@@ -23,6 +23,7 @@ import (
 // Only if the value is still the one that the refusal saw is the request refused here. What a GET finds is never older
 // than the refusal, because the script's reply came before it was sent.
 type denials struct {
+	link   *link
 	on     atomic.Bool // set once client-side caching was seen to work
 	seed   maphash.Seed
 	len    atomic.Int64
@@ -32,8 +33,9 @@ type denials struct {
 	}
 }
 
-// denial is a refusal of the server. It is not changed once it is shared.
+// denial is a refusal of the server. But for cached it is not changed once it is shared.
 type denial struct {
+	cached   atomic.Bool // the value was in the client's cache when it was read last
 	plan     *plan
 	cost     int64         // refused, as is every larger one; at least 1
 	wait     time.Duration // of the server, from the decision on
@@ -61,8 +63,8 @@ const (
 	minWait = time.Millisecond
 )
 
-func newDenials() *denials {
-	d := &denials{seed: maphash.MakeSeed()}
+func newDenials(l *link) *denials {
+	d := &denials{link: l, seed: maphash.MakeSeed()}
 	for i := range d.shards {
 		d.shards[i].keys = make(map[string]*denial)
 	}
@@ -93,16 +95,17 @@ func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key 
 	if den.gate.Open() {
 		return res, ctx, nil // nobody could say that the key changed
 	}
-	ctx, ours := den.gate.Limit(ctx)
-	value, err := client.DoCache(ctx, client.B().Get().Key(den.name).Cache().ToStaticTTL(), left).ToString()
+	known := den.cached.Load()
+	value, found, ctx, err := d.link.getCached(ctx, client, client.B().Get().Key(den.name).Cache().ToStaticTTL(), left, known)
 	if err != nil {
 		d.forgetThis(key, den)
-		err = den.gate.Cause(ctx, err)
-		den.gate.Record(end(err, ours))
 		if ctx.Err() == nil {
 			err = nil
 		}
 		return res, ctx, err
+	}
+	if found != known {
+		den.cached.Store(found)
 	}
 	if len(value) <= len(den.written) || value[:len(den.written)] != den.written || value[len(den.written)] != ' ' {
 		d.forgetThis(key, den)

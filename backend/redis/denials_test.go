@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -579,6 +580,118 @@ func TestDenialTakesNoTimeOfItsOwn(t *testing.T) {
 		res, err := b.Take(context.Background(), "key", 1, limit)
 		return err == nil && res.Source == backend.SourceDenyCache
 	}, soon, 10*time.Millisecond)
+}
+
+// Nor do many at once fill the connection.
+func TestDenialsOfAServerThatHangs(t *testing.T) {
+	const keys = 1500 // more than a connection holds
+	s := testserver.Redis(t)
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.Addr()}, AlwaysPipelining: true, ForceSingleClient: true, PipelineMultiplex: -1})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	b := redis.New(client, redis.WithTimeout(time.Second))
+	limit := hourly(1, backend.FixedWindow)
+	var wg sync.WaitGroup
+	for w := range 10 {
+		wg.Go(func() {
+			for i := w; i < keys; i += 10 {
+				decide(t, b, fmt.Sprint(i), 1, limit)
+				decide(t, b, fmt.Sprint(i), 1, limit)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, keys, redis.DenialsLen(b))
+	s.Pause()
+	defer s.Resume()
+	start := time.Now()
+	for i := range keys {
+		wg.Go(func() {
+			_, err := b.Take(context.Background(), fmt.Sprint(i), 1, limit)
+			assert.ErrorIs(t, err, backend.ErrUnavailable)
+		})
+	}
+	wg.Wait()
+	assert.Less(t, time.Since(start), 5*time.Second)
+}
+
+// Refusals and tiers that are in the client's cache do not wait for calls that the server has to answer, however many those are.
+func TestCacheHitsDoNotWaitForCalls(t *testing.T) {
+	s := testserver.Redis(t)
+	b := newInstance(t, s.Addr(), prefix(), redis.WithTimeout(time.Minute))
+	limit, tiers := hourly(1, backend.FixedWindow), b.Tiers()
+	decide(t, b, "key", 1, limit)
+	refuse(t, b, "key", 1, limit)
+	require.NoError(t, tiers.Set(t.Context(), "c", tierExamples[1]))
+	lookUp(t, tiers, "c", tierExamples[1])
+	for range 2 { // from the cache
+		decide(t, b, "key", 1, limit)
+		lookUp(t, tiers, "c", tierExamples[1])
+	}
+	s.Pause()
+	var wg sync.WaitGroup
+	for i := range 600 {
+		wg.Go(func() {
+			_, err := b.Take(context.Background(), fmt.Sprint(i), 1, limit)
+			assert.NoError(t, err)
+		})
+	}
+	defer wg.Wait()
+	defer s.Resume()
+	require.Eventually(t, func() bool { return redis.Calls(b) == 512 }, soon, time.Millisecond)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		res, err := b.Take(context.Background(), "key", 1, limit)
+		assert.NoError(t, err)
+		assert.Equal(t, backend.SourceDenyCache, res.Source)
+		tier, err := tiers.Lookup(context.Background(), "c")
+		assert.NoError(t, err)
+		assert.Equal(t, tierExamples[1], tier)
+	}()
+	select {
+	case <-done:
+	case <-time.After(soon):
+		t.Error("they wait")
+	}
+}
+
+// A caller whose time is short reads a refusal, or a tier, for others at the same time: they lose nothing by it, and
+// it says nothing about the server.
+func TestAnothersShortTime(t *testing.T) {
+	s := testserver.Redis(t)
+	px := newFaultProxy(t, s.Addr())
+	b := gateBackend(t, "redis://"+px.addr, redis.WithTimeout(10*time.Second))
+	tiers, limit := b.Tiers(), hourly(1, backend.FixedWindow)
+	require.NoError(t, tiers.Set(t.Context(), "c", tierExamples[1]))
+	decide(t, b, "key", 1, limit)
+	decide(t, b, "key", 1, limit)
+	require.Equal(t, 1, redis.DenialsLen(b))
+	px.delay.Store(int64(60 * time.Millisecond))
+	for name, call := range map[string]func(ctx context.Context) error{
+		"refusal": func(ctx context.Context) error {
+			res, err := b.Take(ctx, "key", 1, limit)
+			assert.False(t, res.Allowed)
+			return err
+		},
+		"tier": func(ctx context.Context) error {
+			_, err := tiers.Lookup(ctx, "c")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var wg sync.WaitGroup
+			short, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+			defer cancel()
+			wg.Go(func() { assert.ErrorIs(t, call(short), context.DeadlineExceeded) })
+			time.Sleep(10 * time.Millisecond)
+			for range 8 {
+				wg.Go(func() { assert.NoError(t, call(context.Background())) })
+			}
+			wg.Wait()
+			assert.False(t, b.Breakers()[px.addr])
+		})
+	}
 }
 
 // Without client-side caching, in the server or in the client, everything works, and one line of the log says so.

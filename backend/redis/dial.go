@@ -22,8 +22,12 @@ import (
 //	redis://user:password@host:6379/0                     a server, or a Cluster, which is recognised
 //	redis://host1:6379?addr=host2:6379&addr=host3:6379    a Cluster, by some of its nodes
 //	redis://s1:26379?addr=s2:26379&master_set=mymaster    Sentinels and the name of their master
-//	rediss://…                                            the same over TLS
+//	rediss://…                                            the same over TLS, see below
 //	unix:///run/redis/redis.sock?db=0                     a socket
+//
+// Over TLS a server's certificate has to be for the host in the URL, also of the servers of a Cluster that is found by one
+// address. With several addresses, or with Sentinels, it has to be for the host by which that server is reached; set
+// ServerName in the tls.Config by [WithClientOption] if all have one for the same name.
 //
 // The other parameters are those of rueidis.ParseURL: db, dial_timeout, write_timeout, client_cache=0, skip_verify,
 // protocol, client_name, and max_retries, of which 0 is what Dial does anyway. It differs from rueidis' defaults in what
@@ -46,13 +50,15 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 	}
 	b.link.gather(&option)
 	b.link.option = &option
-	wait := ctx
+	wait, ours := ctx, false // whether that is all the time that a call has
 	if !b.ping {
+		last, ok := ctx.Deadline()
+		ours = !ok || time.Until(last) >= b.timeout
 		var cancel context.CancelFunc
 		wait, cancel = context.WithTimeout(ctx, b.timeout)
 		defer cancel()
 	}
-	client, err := b.link.wait(wait, true)
+	client, err := b.link.wait(wait, ours)
 	if err == nil {
 		err = client.Do(wait, client.B().Ping().Build()).Error()
 	}
@@ -102,6 +108,9 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 		option.Sentinel.TopologyRefreshInterval = 5 * time.Second
 		option.Sentinel.TLSConfig = option.TLSConfig
 		option.Sentinel.Dialer = option.Dialer
+	}
+	if option.TLSConfig != nil && (option.Sentinel.MasterSet != "" || len(option.InitAddress) > 1) {
+		option.TLSConfig.ServerName = "" // or else it is that of the first server for all
 	}
 	common := option.TLSConfig
 	for _, set := range change {
@@ -175,6 +184,9 @@ func validDB(s string) bool {
 
 // validAddr reports whether addr is host:port; the port may be missing if that is optional.
 func validAddr(addr string, optional bool) bool {
+	if strings.ContainsAny(addr, "@/?# ") { // a password may stand before it, and would be sent to whoever resolves names
+		return false
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return optional && !strings.ContainsAny(strings.Trim(addr, "[]"), "[]") && (strings.HasPrefix(addr, "[") || !strings.Contains(addr, ":"))
@@ -213,11 +225,13 @@ func (l *link) do(ctx context.Context, client rueidis.Client, cmd rueidis.Comple
 	key := cmd.Commands()[1]
 	g := l.gates.Load().of(cmd.Slot())
 	ctx, ours := g.Limit(ctx)
-	err := g.Enter(ctx)
-	if err == nil {
-		err = g.Cause(ctx, client.Do(ctx, cmd).Error())
-		l.leave(g, client, key, end(err, ours))
+	if err := g.Enter(ctx); err != nil {
+		return err
 	}
+	as := gate.Unknown // if the client panics
+	defer func() { l.leave(g, client, key, as) }()
+	err := g.Cause(ctx, client.Do(ctx, cmd).Error())
+	as = end(ctx, err, ours)
 	return err
 }
 
@@ -231,12 +245,14 @@ func (l *link) eval(ctx context.Context, client rueidis.Client, c call, keys ...
 	if err = g.Enter(ctx); err != nil {
 		return res, g, err
 	}
+	as := gate.Unknown // if the client panics
+	defer func() { l.leave(g, client, keys[0], as) }()
 	res = client.Do(ctx, cmd)
 	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
 		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(int64(len(keys))).Key(keys...).Arg(c.args...).Build())
 	}
 	err = g.Cause(ctx, res.Error())
-	l.leave(g, client, keys[0], end(err, ours))
+	as = end(ctx, err, ours)
 	return res, g, err
 }
 
@@ -278,7 +294,7 @@ func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
 	case <-trying:
 	case <-ctx.Done():
 		l.mu.Lock()
-		if ours && l.err == nil && l.trying == trying {
+		if ours && l.err == nil && l.trying == trying && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			l.err = ctx.Err()
 		}
 		l.mu.Unlock()
@@ -305,19 +321,14 @@ func (l *link) connect(done chan struct{}) {
 		client, err = rueidis.NewClient(option)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	switch {
-	case err != nil:
-		if client != nil { // rueidis returns one with ForceSingleClient
-			client.Close()
-		}
+	case err != nil: // rueidis returns a client with ForceSingleClient
 		if !l.told && !l.ping { // which returns it
 			l.told = true
 			l.log().Warn("ginlimit: Redis cannot be reached; until it is the failure policies decide", "error", err)
 		}
 		l.err, l.again = err, time.Now().Add(pause)
 	case l.closed:
-		client.Close()
 		l.err = rueidis.ErrClosing
 	default:
 		if l.told {
@@ -325,9 +336,14 @@ func (l *link) connect(done chan struct{}) {
 		}
 		l.err = nil
 		l.set(client)
+		client = nil
 	}
 	l.trying = nil
 	close(done)
+	l.mu.Unlock()
+	if client != nil {
+		client.Close() // not under the lock, because it takes a second if the server hangs
+	}
 }
 
 // close closes the client if it is not the caller's. A call that comes later gets rueidis.ErrClosing.
@@ -336,9 +352,10 @@ func (l *link) close() {
 		return
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if client := l.current.Swap(nil); client != nil {
-		(*client).Close()
-	}
+	client := l.current.Swap(nil)
 	l.closed = true
+	l.mu.Unlock()
+	if client != nil {
+		(*client).Close() // as in connect
+	}
 }

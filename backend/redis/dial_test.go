@@ -3,7 +3,9 @@ package redis_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -209,6 +211,25 @@ func TestDialTLS(t *testing.T) {
 	assert.True(t, strings.HasPrefix(evalsha, "calls=6,"), "evalsha: %s", evalsha)
 }
 
+// With several addresses each server has to have a certificate for its own name: one name for all is that of one address.
+func TestDialTLSNames(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]string{"": "first.test", "?addr=second.test:6379": "", "?master_set=limits": ""} {
+		t.Run(query, func(t *testing.T) {
+			names := make(chan string, 100)
+			b, err := redis.Dial(t.Context(), "rediss://first.test:6379"+query, redis.WithTimeout(time.Second), redis.WithClientOption(func(o *rueidis.ClientOption) {
+				o.DialCtxFn = func(_ context.Context, _ string, _ *net.Dialer, conf *tls.Config) (net.Conn, error) {
+					names <- conf.ServerName
+					return nil, io.EOF
+				}
+			}))
+			require.NoError(t, err)
+			require.NoError(t, b.Close())
+			assert.Equal(t, want, <-names)
+		})
+	}
+}
+
 func dialOtherName(o *rueidis.ClientOption) {
 	o.TLSConfig = o.TLSConfig.Clone()
 	o.TLSConfig.ServerName = "redis.example"
@@ -287,6 +308,12 @@ func TestDialMalformedURL(t *testing.T) {
 		"redis://:" + s + "@127.0.0.1:0",
 		"redis://:" + s + "@127.0.0.1:6379?addr=127.0.0.1:port",
 		"redis://:" + s + "@127.0.0.1:6379?addr=127.0.0.2",
+		"redis://127.0.0.1:6379?addr=" + s + "@127.0.0.1:6379",
+		"redis://127.0.0.1:6379?addr=" + s + "%40127.0.0.1:6379",
+		"redis://127.0.0.1:6379?addr=12%23" + s + ":6379",
+		"redis://127.0.0.1:6379?addr=12/" + s + ":6379",
+		"redis://127.0.0.1:6379?addr=12?" + s + ":6379",
+		"redis://127.0.0.1:6379?addr=12+" + s + ":6379",
 		// the password
 		"redis://:" + s + "%@127.0.0.1:6379",
 		"redis://:%zz" + s + "@127.0.0.1:6379",
@@ -517,6 +544,23 @@ func TestDialSilentServer(t *testing.T) {
 	assert.Less(t, time.Since(start), dialSoon)
 }
 
+// A caller of Dial who has less time than a decision has says nothing about the server.
+func TestDialWithLittleTime(t *testing.T) {
+	t.Parallel()
+	px := newFaultProxy(t, testserver.Redis(t).Addr())
+	px.delay.Store(int64(20 * time.Millisecond))
+	gone, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(5*time.Millisecond, cancel)
+	late, cancelLate := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancelLate()
+	for _, ctx := range []context.Context{gone, late} {
+		b, err := redis.Dial(ctx, "redis://"+px.addr, redis.WithTimeout(dialBudget))
+		require.NoError(t, err)
+		dialDecides(t, b)
+		require.NoError(t, b.Close())
+	}
+}
+
 // With WithPing, Dial fails if Redis does not answer before the context ends.
 func TestDialPing(t *testing.T) {
 	t.Parallel()
@@ -580,6 +624,36 @@ func TestClose(t *testing.T) {
 		dialUnavailable(t, b.Refund(t.Context(), "k", charge, 1, limit))
 		dialUnavailable(t, b.Reset(t.Context(), "k"))
 		require.NoError(t, b.Close())
+	}
+}
+
+// While the client is being closed, which takes a second if the server hangs, nobody waits for that.
+func TestCloseOfAServerThatHangs(t *testing.T) {
+	server := testserver.Redis(t)
+	b := dialBackend(t, server.URL(), redis.WithPing())
+	server.Pause()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = b.Close()
+	}()
+	defer func() {
+		server.Resume()
+		<-closed
+	}()
+	var err error
+	dialEventually(t, func() bool {
+		short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		_, err = b.Take(short, "k", 1, dialLimit(1))
+		return errors.Is(err, rueidis.ErrClosing)
+	})
+	dialUnavailable(t, err)
+	b.Breakers()
+	select {
+	case <-closed:
+		t.Error("they waited for Close")
+	default:
 	}
 }
 

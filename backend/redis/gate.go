@@ -3,9 +3,11 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -17,18 +19,33 @@ import (
 // command stays in the ring when its caller gave up; it counts until the server answers.
 const maxInFlight = 512
 
-// end tells what err says about the server. Whatever the server itself answers shows that it is there. A call that its
-// own caller gave up, or gave less than our time, says nothing; ours is false then.
-func end(err error, ours bool) gate.End {
+// end tells what err, of a call under ctx, says about the server. Whatever the server itself answers shows that it is there.
+// A call that its own caller gave up, or gave less than our time, says nothing; ours is false then.
+func end(ctx context.Context, err error, ours bool) gate.End {
 	switch {
 	case !unreachable(err):
 		return gate.Answered
-	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
+	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen), othersEnd(ctx, err):
 		return gate.Unknown
-	case gaveUp(err) && !ours:
-		return gate.Abandoned
+	case !gaveUp(err) || !over(ctx): // such as the dialer's time-out
+		return gate.Failed
+	case ours:
+		return gate.Late
 	}
-	return gate.Failed
+	return gate.Abandoned
+}
+
+// othersEnd reports whether err is the end of another call's context. rueidis connects, and reads a key through its cache,
+// once for all who ask at the same time: all get what ended that for the first.
+func othersEnd(ctx context.Context, err error) bool {
+	var dial *net.OpError // has the same error in its chain
+	return gaveUp(err) && !over(ctx) && !errors.As(err, &dial)
+}
+
+// over reports whether ctx has ended, be it that its timer has not run yet: a connection may have the deadline too.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // leave ends a call that entered g. If the gate wants to know whether the server answers, it is asked for a key: that takes
@@ -40,8 +57,54 @@ func (l *link) leave(g *gate.Gate, client rueidis.Client, key string, as gate.En
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 		defer cancel()
-		g.Asked(end(client.Do(ctx, client.B().Get().Key(key).Build()).Error(), true))
+		g.Asked(end(ctx, client.Do(ctx, client.B().Get().Key(key).Build()).Error(), true))
 	}()
+}
+
+// getCached is a GET through the client's cache, and returns what is left of the time that a call has. found says whether
+// the value was in the cache. A read that the server has to answer needs a slot of the gate, as every call, but which reads
+// do is not known before. Those for which found was true the last time, as known says, are made without one, so that they do
+// not wait for calls of the server. Few of them miss: a value is dropped when its key changes, or when the connection is lost,
+// and then a new one has to be made first.
+func (l *link) getCached(ctx context.Context, client rueidis.Client, get rueidis.Cacheable, ttl time.Duration, known bool) (value string, found bool, rest context.Context, err error) {
+	g, key := l.gates.Load().of(get.Slot()), get.Commands()[1]
+	ctx, ours := g.Limit(ctx)
+	if known && !g.Open() {
+		value, found, err = readCached(ctx, client, g, get, ttl)
+		if !found {
+			as := end(ctx, err, ours)
+			if as == gate.Late {
+				as = gate.Failed // it had its time
+			}
+			g.Record(as)
+		}
+		return value, found, ctx, err
+	}
+	if err := g.EnterCached(ctx); err != nil {
+		return "", false, ctx, err
+	}
+	entered, as := time.Now(), gate.Unknown // if the client panics
+	defer func() { l.leave(g, client, key, as) }()
+	value, found, err = readCached(ctx, client, g, get, ttl)
+	if found {
+		as = gate.Unmade
+	} else if as = end(ctx, err, ours); as == gate.Late {
+		// The gate knows of no silence while there are only such calls.
+		if as = gate.Unknown; time.Since(entered) >= l.timeout*8/10 {
+			as = gate.Failed
+		}
+	}
+	return value, found, ctx, err
+}
+
+func readCached(ctx context.Context, client rueidis.Client, g *gate.Gate, get rueidis.Cacheable, ttl time.Duration) (value string, found bool, err error) {
+	key := get.Commands()[1]
+	res := client.DoCache(ctx, get, ttl)
+	if err := res.NonRedisError(); err != nil && othersEnd(ctx, err) {
+		res = client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), ttl) // this call has time left
+	}
+	value, err = res.ToString()
+	return value, res.IsCacheHit(), g.Cause(ctx, err)
 }
 
 // gates are those of all servers: one, or one for each shard of a Cluster, so that one that is down does not stop the
@@ -115,7 +178,7 @@ func (l *link) divideBy(ranges []rueidis.RedisMessage) {
 		}
 		host, _ := master[0].ToString()
 		port, _ := master[1].AsInt64()
-		name := fmt.Sprint(host, ":", port)
+		name := net.JoinHostPort(host, strconv.FormatInt(port, 10))
 		i, known := index[name]
 		if !known {
 			if len(gs.all) == 256 {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -166,6 +167,78 @@ func TestShortDeadlinesOpenTheBreaker(t *testing.T) {
 			}, 10*time.Second, 10*time.Millisecond)
 		})
 	}
+}
+
+// Nor does a caller whose time is too short to connect, which it does for others too: that is not the server's failure.
+func TestAnothersShortTimeToConnect(t *testing.T) {
+	s := testserver.Redis(t)
+	px := newFaultProxy(t, s.Addr())
+	b := gateBackend(t, "redis://"+px.addr, redis.WithTimeout(10*time.Second))
+	_, err := b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+	px.delay.Store(int64(60 * time.Millisecond))
+	px.closeAll()
+	require.Eventually(t, func() bool { return s.Info("clients", "connected_clients") == "1" }, soon, time.Millisecond)
+	var wg sync.WaitGroup
+	short, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	for i := range 9 {
+		wg.Go(func() {
+			ctx := context.Background()
+			if i == 0 {
+				ctx = short
+			}
+			_, _ = b.Take(ctx, "k", 1, gateLimit)
+		})
+		if i == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	wg.Wait()
+	require.False(t, b.Breakers()[px.addr])
+	_, err = b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+}
+
+// A client that panics, as one that is wrapped may, takes no slot of the bound with it.
+func TestAClientThatPanics(t *testing.T) {
+	client := &panickingClient{Client: newClient(t, testserver.Redis(t).Addr(), true)}
+	b := redis.New(client, redis.WithTimeout(time.Second))
+	limit, tiers := hourly(1, backend.FixedWindow), b.Tiers()
+	decide(t, b, "denied", 1, limit)
+	decide(t, b, "denied", 1, limit)
+	require.Equal(t, 1, redis.DenialsLen(b))
+	client.on.Store(true)
+	for name, call := range map[string]func(){
+		"take":    func() { _, _ = b.Take(t.Context(), "k", 1, limit) },
+		"refusal": func() { _, _ = b.Take(t.Context(), "denied", 1, limit) },
+		"reset":   func() { _ = b.Reset(t.Context(), "k") },
+		"tier":    func() { _, _ = tiers.Lookup(t.Context(), "c") },
+	} {
+		require.PanicsWithValue(t, "of the client", call, name)
+		assert.Zero(t, redis.Calls(b), name)
+	}
+	client.on.Store(false)
+	decide(t, b, "k", 1, limit)
+}
+
+type panickingClient struct {
+	rueidis.Client
+	on atomic.Bool
+}
+
+func (c *panickingClient) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	if c.on.Load() {
+		panic("of the client")
+	}
+	return c.Client.Do(ctx, cmd)
+}
+
+func (c *panickingClient) DoCache(ctx context.Context, cmd rueidis.Cacheable, ttl time.Duration) rueidis.RedisResult {
+	if c.on.Load() {
+		panic("of the client")
+	}
+	return c.Client.DoCache(ctx, cmd, ttl)
 }
 
 // Nobody is charged twice, and a charge whose caller gave up counts at most once.

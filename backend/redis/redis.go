@@ -40,6 +40,10 @@ var _ backend.Backend = (*Backend)(nil)
 // that only Dial can honour. It asks the server for its settings, for at most the time of [WithTimeout], to say in the
 // log if they do not suit a limiter.
 //
+// Make one Backend for each client, and take its Tiers from it: the number of calls under way is bounded for each Backend,
+// and what several of them ask of one client may together be more than it takes. Then callers wait for seconds if the server
+// hangs, whatever [WithTimeout] says.
+//
 // A client that is made for this should have AlwaysPipelining set and short time-outs: Dial's documentation says which.
 func New(client rueidis.Client, opts ...Option) *Backend {
 	b, err := newBackend(opts)
@@ -73,7 +77,7 @@ func newBackend(opts []Option) (*Backend, error) {
 	b.link = newLink(b.config)
 	b.newPlan = func(limits []backend.Limit) (*plan, error) { return newPlan(limits, b.batching) }
 	if b.denyCache {
-		b.denials = newDenials()
+		b.denials = newDenials(b.link)
 	}
 	return b, nil
 }

@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
-	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // Tiers are tier records that live in Redis: which limits a customer has. They are read through client-side caching, so
@@ -31,6 +32,7 @@ type Tiers struct {
 	link   *link
 	seed   maphash.Seed
 	recent [256]atomic.Pointer[record] // by their text: customers share few different tiers
+	cached [256]atomic.Uint64          // hashes of ids whose records were in the client's cache when they were read last
 }
 
 // record is a tier and what it was read from.
@@ -42,7 +44,8 @@ type record struct {
 // tierTTL bounds how long a tier is kept in the process without Redis being asked. Changes are pushed earlier.
 const tierTTL = time.Minute
 
-// NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching. It panics if an option
+// NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching; if a Backend has it already,
+// use [Backend.Tiers], which share the bound of what is under way with it. It panics if an option
 // is not valid; those that count are [WithPrefix] and [WithTimeout]. It asks a Cluster for its shards, for at most the time
 // of WithTimeout: one that is down does not stop the look-ups of the others.
 func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
@@ -84,20 +87,15 @@ func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
 		return backend.Tier{}, unavailable("tier lookup", err)
 	}
 	t.link.findShardsLater(client)
-	key := t.key(tierKind, id)
-	get := client.B().Get().Key(key).Cache().ToStaticTTL()
-	g := t.link.gates.Load().of(get.Slot())
-	ctx, ours := g.Limit(ctx)
-	if err := g.EnterCached(ctx); err != nil {
-		return backend.Tier{}, unavailable("tier lookup", err)
-	}
-	res := client.DoCache(ctx, get, tierTTL)
-	text, err := res.ToString()
-	err = g.Cause(ctx, err)
-	if res.IsCacheHit() {
-		g.Leave(gate.Unmade)
-	} else { // what another look-up waited for may have ended with that, and not with ctx
-		t.link.leave(g, client, key, end(err, ours && ctx.Err() != nil))
+	hash := maphash.String(t.seed, id) | 1 // never 0
+	cached := &t.cached[hash>>1%uint64(len(t.cached))]
+	known := cached.Load() == hash
+	get := client.B().Get().Key(t.key(tierKind, id)).Cache().ToStaticTTL()
+	text, found, _, err := t.link.getCached(ctx, client, get, tierTTL, known)
+	if found && !known {
+		cached.Store(hash)
+	} else if !found && known {
+		cached.Store(0)
 	}
 	if rueidis.IsRedisNil(err) {
 		return backend.Tier{}, nil
@@ -116,8 +114,8 @@ func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
 	return tier, nil
 }
 
-// Set makes tier that of id, on every instance. It returns an error if a limit or its name is not valid, or if Redis
-// failed: then the record may have been set nonetheless.
+// Set makes tier that of id, on every instance. It returns an error if a limit or a name is not valid, if two limits have one
+// name, or if Redis failed: then the record may have been set nonetheless.
 func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
 	text, err := formatTier(tier)
 	if err != nil {
@@ -162,13 +160,19 @@ type limitRecord struct {
 }
 
 func formatTier(tier backend.Tier) (string, error) {
+	if !utf8.ValidString(tier.Name) {
+		return "", fmt.Errorf("ginlimit: redis: tier set: the tier's name is %q; use UTF-8, because a record is JSON", tier.Name)
+	}
 	r := tierRecord{Name: tier.Name, Limits: []limitRecord{}}
-	for _, l := range tier.Limits {
+	for i, l := range tier.Limits {
 		if err := l.Validate(); err != nil {
 			return "", err
 		}
 		if strings.ContainsFunc(l.Name, func(r rune) bool { return r < ' ' || r > '~' }) {
 			return "", fmt.Errorf("ginlimit: redis: tier set: a limit's name is %q; use printable ASCII, because it goes into header fields", l.Name)
+		}
+		if l.Name != "" && slices.ContainsFunc(tier.Limits[:i], func(o backend.Limit) bool { return o.Name == l.Name }) {
+			return "", fmt.Errorf("ginlimit: redis: tier set: two limits are named %q; give each a name of its own", l.Name)
 		}
 		lr := limitRecord{Name: l.Name, Unlimited: l.IsUnlimited()}
 		if !lr.Unlimited {

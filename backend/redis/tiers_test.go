@@ -128,6 +128,16 @@ func TestTiersRefuseWhatIsNotValid(t *testing.T) {
 		require.ErrorContains(t, err, "ginlimit: ")
 		assert.NotErrorIs(t, err, backend.ErrUnavailable)
 	}
+	one := backend.Limit{Count: 1, Period: time.Second}
+	for problem, tier := range map[string]backend.Tier{
+		"use UTF-8":                 {Name: "a\xff", Limits: []backend.Limit{one}},
+		`two limits are named "a";`: {Name: "pro", Limits: []backend.Limit{one.Named("a"), one, one, one.Named("a")}},
+	} {
+		err := redis.NewTiers(client).Set(context.Background(), "c", tier)
+		require.ErrorContains(t, err, problem)
+		assert.ErrorContains(t, err, "ginlimit: ")
+		assert.NotErrorIs(t, err, backend.ErrUnavailable)
+	}
 	for _, opt := range []redis.Option{redis.WithPing(), redis.WithDenyCache(true), redis.WithPrefix("{"),
 		redis.WithClientOption(func(*rueidis.ClientOption) {})} {
 		assert.Panics(t, func() { redis.NewTiers(client, opt) })
@@ -171,6 +181,30 @@ func TestCachedTiersLeaveTheProbes(t *testing.T) {
 		_, err := b.Take(t.Context(), "k", 1, gateLimit)
 		return err == nil
 	}, 10*time.Second, 5*time.Millisecond)
+}
+
+// When the server answers again, the breaker closes though all that is looked up is in the client's cache.
+func TestCachedTiersCloseTheBreaker(t *testing.T) {
+	server := testserver.Redis(t)
+	tiers := redis.NewTiers(newClient(t, server.Addr(), true))
+	require.NoError(t, tiers.Set(t.Context(), "c", tierExamples[1]))
+	lookUp(t, tiers, "c", tierExamples[1])
+	server.Pause()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			_, err := tiers.Lookup(t.Context(), fmt.Sprint("other", i))
+			assert.ErrorIs(t, err, backend.ErrUnavailable)
+		})
+	}
+	wg.Wait()
+	_, err := tiers.Lookup(t.Context(), "c")
+	require.ErrorIs(t, err, redis.ErrBreakerOpen)
+	server.Resume()
+	require.Eventually(t, func() bool {
+		_, _ = tiers.Lookup(t.Context(), "c")
+		return !redis.Open(tiers)
+	}, 10*time.Second, 10*time.Millisecond)
 }
 
 // Look-ups of many ids do not fill the connection to a server that hangs.

@@ -24,13 +24,15 @@ type End uint8
 const (
 	// Answered says that the server answered, be it with an error.
 	Answered End = iota
-	// Failed says that the server did not answer in the time that calls have, or could not be reached.
+	// Failed says that the server could not be reached.
 	Failed
+	// Late says that the server did not answer in the time that calls have. That is a failure if nothing else was heard of it.
+	Late
 	// Unknown says nothing about the server: the caller gave up earlier.
 	Unknown
 	// Abandoned is Unknown of a call that is still on its way: the server has to answer it, though nobody waits for that.
 	Abandoned
-	// Unmade says that there was no need to call the server: whoever was let through to probe it did not.
+	// Unmade says that there was no need to call the server: if the caller was let through to probe it, it did not.
 	Unmade
 )
 
@@ -111,12 +113,31 @@ func (g *Gate) newDeadline(now time.Time) *deadline {
 	return d
 }
 
-// watch opens the breaker if calls wait and nothing was heard for so long that they can expect nothing.
+// watch opens the breaker if calls wait that can expect nothing.
 func (g *Gate) watch() {
-	since := g.silent.Load()
-	if since != 0 && g.now()-time.Duration(since) >= g.timeout*9/10 && len(g.slots)+int(g.waiting.Load()-g.left.Load()) >= maxFailures {
+	if g.hangs() && len(g.slots)+int(g.waiting.Load()-g.left.Load()) >= maxFailures {
 		g.open()
 	}
+}
+
+// hangs reports whether nothing was heard for nearly the time that a call has, while calls waited: watch comes after nine
+// tenths of it, and a call up to a tenth after its deadline was made.
+func (g *Gate) hangs() bool {
+	since := g.silent.Load()
+	return since != 0 && g.now()-time.Duration(since) >= g.timeout*8/10
+}
+
+// judge returns what end says about the server. Calls share their deadlines, so that those that are under way at one end
+// all at once, however little time was left for the last of them when they got a slot: while the server answers others, that
+// says nothing about it.
+func (g *Gate) judge(end End) End {
+	switch {
+	case end != Late:
+		return end
+	case g.hangs():
+		return Failed
+	}
+	return Unknown
 }
 
 // Enter returns nil if the caller may go through; then it has to call Leave. It waits for its turn until ctx ends.
@@ -125,13 +146,7 @@ func (g *Gate) Enter(ctx context.Context) error {
 		return err
 	}
 	if g.silent.Load() == 0 {
-		var since time.Duration
-		if d, ours := ctx.(*deadline); ours {
-			since = d.made.Sub(g.made) + 1 // cheaper than the clock, and not far from it
-		} else {
-			since = g.now()
-		}
-		g.silent.CompareAndSwap(0, int64(since))
+		g.silent.CompareAndSwap(0, int64(g.now())) // not when ctx was made: the caller may have waited for its turn since
 	}
 	return nil
 }
@@ -176,18 +191,20 @@ func (g *Gate) pass() error {
 // Wait counts n more, or fewer, who wait for what others ask: they can expect nothing either if the server is silent.
 func (g *Gate) Wait(n int32) { g.waiting.Add(n) }
 
-// Leave ends a call that entered. It reports true if so many were abandoned that nobody would learn whether the server
-// answers: then the caller has to find out, by a call of its own that has all the time of one, and to say so by Asked.
+// Leave ends a call that entered. It reports true if nobody would learn whether the server answers, because so many calls
+// were abandoned, or because those who are let through to probe it need not call it: then the caller has to find out, by a
+// call of its own that has all the time of one, and to say so by Asked.
 func (g *Gate) Leave(end End) (ask bool) {
 	if end == Abandoned {
 		return g.abandon()
 	}
+	end = g.judge(end) // with the slot still taken, or else the silence might be over
 	<-g.slots
 	if end != Answered && len(g.slots) == int(g.left.Load()) {
 		g.silent.Store(0) // nobody waits any more
 	}
 	g.Record(end)
-	return false
+	return end == Unmade && g.until.Load() != 0 && g.asking.CompareAndSwap(false, true)
 }
 
 // abandon leaves the slot to the call, which the server still has, until any answer comes: answers come in the order of
@@ -214,7 +231,7 @@ func (g *Gate) free() {
 // Asked ends the call that Leave asked for.
 func (g *Gate) Asked(end End) {
 	g.asking.Store(false) // first: who abandons a call and does not ask relies on the slots being freed here
-	if end == Failed && g.left.Load() > 0 {
+	if (end == Failed || end == Late) && g.left.Load() > 0 {
 		g.open() // nothing was heard meanwhile
 	}
 	g.Record(end)
@@ -223,7 +240,7 @@ func (g *Gate) Asked(end End) {
 
 // Record counts how a call ended that did not enter.
 func (g *Gate) Record(end End) {
-	switch end {
+	switch g.judge(end) {
 	case Answered:
 		if g.silent.Load() != 0 {
 			g.silent.Store(0)
@@ -274,7 +291,7 @@ func (g *Gate) Open() bool { return g.until.Load() != 0 }
 
 // Cause returns what ended a call under a context of Limit that failed with err: ErrOpen if the breaker did.
 func (g *Gate) Cause(ctx context.Context, err error) error {
-	if _, ours := ctx.(*deadline); ours && errors.Is(err, context.Canceled) {
+	if _, ours := ctx.(*deadline); ours && errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return ErrOpen
 	}
 	return err

@@ -31,7 +31,7 @@ func call(ctx context.Context, g *gate.Gate, answer time.Duration) (time.Duratio
 	case <-ctx.Done():
 		end = gate.Unknown
 		if err = g.Cause(ctx, ctx.Err()); ours && !errors.Is(err, gate.ErrOpen) {
-			end = gate.Failed
+			end = gate.Late
 		}
 	}
 	g.Leave(end)
@@ -161,6 +161,26 @@ func TestASlowServerIsNotASilentOne(t *testing.T) {
 	})
 }
 
+// Nor is one that answers all the time while more ask than it can answer: neither because they have waited for a slot, nor
+// because the last who got one had little time left, and all end at once.
+func TestABusyServerIsNotASilentOne(t *testing.T) {
+	for slots, answer := range map[int]time.Duration{4: 5 * time.Millisecond, 16: 30 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			g := gate.New(slots, timeout, func(bool) { t.Error("the breaker opened") })
+			var wg sync.WaitGroup
+			for range 200 {
+				wg.Go(func() {
+					_, err := call(t.Context(), g, answer)
+					assert.NotErrorIs(t, err, gate.ErrOpen)
+				})
+			}
+			wg.Wait()
+			_, err := call(t.Context(), g, answer)
+			require.NoError(t, err)
+		})
+	}
+}
+
 // What was silent while nobody waited is no silence.
 func TestNobodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -203,6 +223,31 @@ func TestACacheHitIsNoProbe(t *testing.T) {
 		_, err := call(t.Context(), g, time.Millisecond)
 		require.NoError(t, err)
 		require.False(t, g.Open())
+	})
+}
+
+// If nobody comes who needs the server, whoever was let through to probe it has to ask.
+func TestCacheHitsEndWithAQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate.New(8, timeout, nil)
+		for range 5 {
+			call(t.Context(), g, never)
+		}
+		hit := func() bool {
+			require.NoError(t, g.EnterCached(t.Context()))
+			return g.Leave(gate.Unmade)
+		}
+		for range 3 {
+			time.Sleep(200 * time.Millisecond)
+			require.True(t, hit())
+			require.False(t, hit(), "one at a time")
+			g.Asked(gate.Late)
+			require.True(t, g.Open())
+		}
+		require.True(t, hit())
+		g.Asked(gate.Answered)
+		require.False(t, g.Open())
+		require.False(t, hit())
 	})
 }
 
@@ -319,6 +364,19 @@ func TestLimitOfALimit(t *testing.T) {
 	again, ours := g.Limit(first)
 	assert.True(t, ours)
 	assert.Equal(t, first, again)
+}
+
+// Another call's cancellation, which ended what a call shared with it, is not the breaker.
+func TestCauseOfAnothersCancellation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gate.New(8, timeout, nil)
+		ctx, _ := g.Limit(t.Context())
+		require.ErrorIs(t, g.Cause(ctx, context.Canceled), context.Canceled)
+		for range 5 {
+			g.Record(gate.Failed)
+		}
+		require.ErrorIs(t, g.Cause(ctx, context.Canceled), gate.ErrOpen)
+	})
 }
 
 func TestLimitSharesItsContexts(t *testing.T) {
