@@ -157,10 +157,14 @@ func (v *values) changed(c *gin.Context) bool {
 
 // same reports whether a value is what it was. One that cannot be compared is taken for unchanged.
 func same(a, b any) bool {
-	if va, vb := reflect.ValueOf(a), reflect.ValueOf(b); va.IsValid() && vb.IsValid() && !(va.Comparable() && vb.Comparable()) {
-		return va.Type() == vb.Type()
+	if a == nil || b == nil {
+		return a == b
 	}
-	return a == b
+	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
+	if va.Comparable() && vb.Comparable() {
+		return a == b
+	}
+	return va.Type() == vb.Type()
 }
 
 // checkOrder looks whether the handlers set something that changes the caller's key or tier, such as the user: then

@@ -52,15 +52,11 @@ func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 		var unit backend.Result
 		at, frac, ok := r.TakeUnit(before.Time, before.Frac, k.now, &unit)
 		if !ok {
-			unit, at, frac = res, before.Time, before.Frac
 			if res.Remaining > 0 {
 				t.Fatalf("Take(%d, %v): got %+v, but TakeUnit leaves that to others", cost, l, res)
 			}
-		} else if after := k.slots[0].State.Counters; after.Time != at || after.Frac != frac {
-			t.Fatalf("Take(%d, %v): got %+v, but %d and %d by TakeUnit", cost, l, after, at, frac)
-		}
-		if unit != res {
-			t.Fatalf("Take(%d, %v): got %+v, but %+v by TakeUnit", cost, l, res, unit)
+		} else if after := k.slots[0].State.Counters; unit != res || after.Time != at || after.Frac != frac {
+			t.Fatalf("Take(%d, %v): got %+v and %+v, but %+v, %d and %d by TakeUnit", cost, l, res, after, unit, at, frac)
 		}
 	}
 	check(t, cost, l, res)

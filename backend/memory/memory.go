@@ -261,7 +261,7 @@ func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int
 		return res, decided
 	}
 	if !found {
-		if at, found = b.insert(sh, h, at, now); !found {
+		if at, found = b.insert(sh, h, now); !found {
 			if sh.overflow == nil {
 				sh.overflow = make(map[overflowKey][]backend.Slot)
 				shared = sh.overflowKey(h, rules, now)
@@ -443,11 +443,11 @@ func (sh *shard) keep(e *entry, slots []backend.Slot) {
 	e.rule = inSlots
 }
 
-// insert makes an entry for a new key that belongs at an index, and returns its index. The entry is empty:
+// insert makes an entry for a new key, and returns its index. The entry is empty:
 // keep has to follow. It returns false if there is no room and every key that was looked at is live.
-func (b *Backend) insert(sh *shard, h hash, at int, now int64) (int, bool) {
+func (b *Backend) insert(sh *shard, h hash, now int64) (int, bool) {
 	b.sweep(sh, now, sweepAlways)
-	at, _ = sh.table.find(h) // entries may have moved, also into a smaller table
+	at, _ := sh.table.find(h) // entries may have moved, also into a smaller table
 	if !b.reserve() {
 		if !b.makeRoom(sh, now) || !b.reserve() {
 			return 0, false
