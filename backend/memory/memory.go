@@ -80,6 +80,7 @@ type shard struct {
 	free     []uint32                       // unused indices of slots
 	overflow map[overflowKey][]backend.Slot // shared by keys for which there was no room
 	settled  int64                          // when the first bucket recovers, or earlier
+	sample   hash                           // of the key that was sampled last
 	stagger  float64                        // 1 to growth, so that not all shards grow at once
 	_        [64]byte                       // no two locks in one cache line
 }
@@ -100,7 +101,7 @@ type overflowKey struct {
 const (
 	maxShards       = 128
 	keysPerShard    = 1024 // at least, so that a small cap is not split into uneven parts
-	rememberEvery   = 64   // takes of a shard after which its key's hash is remembered
+	rememberEvery   = 64   // takes of a shard after which its key is sampled
 	overflowBuckets = 16   // in a shard, for each set of limits
 	maxOverflow     = 512  // in a shard, after which all sets of limits share
 	overflowCharges = 8    // in a bucket's log
@@ -163,7 +164,7 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	}
 	now = sh.clock(now)
 	if sh.takes++; sh.takes%rememberEvery == 0 {
-		b.remember(key, h)
+		b.remember(sh, key, h)
 	}
 	at, found := sh.table.find(h)
 	if found && len(limits) == 1 {
@@ -348,10 +349,15 @@ func (b *Backend) hash(key string) hash {
 	return hash{maphash.String(b.seeds[0], key), maphash.String(b.seeds[1], key)}
 }
 
-// remember makes key the one whose hash is known. If one key is much hotter than all others it soon is it.
-func (b *Backend) remember(key string, h hash) {
+// remember makes key the one whose hash is known, if it is sampled twice in a row. If one key is much hotter than all
+// others it soon is it.
+func (b *Backend) remember(sh *shard, key string, h hash) {
+	if sh.sample != h {
+		sh.sample = h
+		return
+	}
 	if last := b.last.Load(); len(key) <= 64 && (last == nil || last.key != key) {
-		b.last.Store(&hashed{key, h, b.shard(h)})
+		b.last.Store(&hashed{key, h, sh})
 	}
 }
 
