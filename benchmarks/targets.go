@@ -108,7 +108,7 @@ func (r *Results) targets() string {
 		if math.IsNaN(v) {
 			continue
 		}
-		sign, met := "≤", v <= t.bound+0.02 // the few allocations that others made meanwhile
+		sign, met := "≤", v <= t.bound || t.bound == 0 && v < 0.02 // the few allocations that others made meanwhile
 		if t.least {
 			sign, met = "≥", v >= t.bound
 		}

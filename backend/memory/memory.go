@@ -5,7 +5,6 @@ import (
 	"context"
 	"hash/maphash"
 	"math"
-	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -42,7 +41,6 @@ type Backend struct {
 	epoch   int64 // start, in µs since 1970
 	maxKeys int64
 	keys    atomic.Int64 // entries in all shards; at most maxKeys
-	shift   uint8        // of hash.pick to a shard
 	shards  []shard
 
 	last   atomic.Pointer[hashed]    // a hot key
@@ -128,7 +126,6 @@ func New(opts ...Option) *Backend {
 	for n < maxShards && int64(n)*2*keysPerShard <= b.maxKeys {
 		n *= 2
 	}
-	b.shift = uint8(17 - bits.Len(uint(n)))
 	b.shards = make([]shard, n)
 	for i := range b.shards {
 		b.shards[i].stagger = math.Pow(growth, float64(i)/float64(n))
@@ -145,7 +142,7 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		return res, backend.CheckTake(cost, limits)
 	}
 	// To read the clock takes as long as all else that is done under the lock. For that of a hot key many may wait, and its
-	// entry is in the cache; the entry of another key is fetched meanwhile.
+	// entry is in the cache; the entry of another key is fetched meanwhile, and while the second half of its hash is made.
 	var h hash
 	var sh *shard
 	var now int64
@@ -154,12 +151,13 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if hot {
 		h, sh, now = last.hash, last.shard, b.now()
 	} else {
-		h = b.hash(key)
+		h.tag = maphash.String(b.seeds[0], key)
 		sh = b.shard(h)
 	}
 	sh.mu.Lock()
 	if !hot {
 		sh.table.look(h)
+		h.rest = maphash.String(b.seeds[1], key)
 		now = b.now()
 	}
 	now = sh.clock(now)
@@ -335,7 +333,7 @@ func (b *Backend) Reset(_ context.Context, key string) error {
 		sh.stir()
 	}
 	for k := range sh.overflow {
-		if k.bucket == h.pick()%overflowBuckets {
+		if k.bucket == h.bucket() {
 			delete(sh.overflow, k)
 		}
 	}
@@ -361,7 +359,7 @@ func (b *Backend) remember(sh *shard, key string, h hash) {
 	}
 }
 
-func (b *Backend) shard(h hash) *shard { return &b.shards[h.pick()>>b.shift] }
+func (b *Backend) shard(h hash) *shard { return &b.shards[h.tag&uint64(len(b.shards)-1)] }
 
 // rule returns the rule of an entry, nil if its state is in slots.
 func (b *Backend) rule(id uint16) *backend.Rule {
@@ -593,7 +591,7 @@ func (sh *shard) compact() {
 
 // overflowKey returns the bucket of h under rules.
 func (sh *shard) overflowKey(h hash, rules []*backend.Rule, now int64) overflowKey {
-	k := overflowKey{bucket: h.pick() % overflowBuckets}
+	k := overflowKey{bucket: h.bucket()}
 	for _, r := range rules {
 		l := r.Limit()
 		for _, n := range [...]uint64{uint64(l.Count), uint64(l.Period), uint64(l.Burst), uint64(l.Algorithm)} {

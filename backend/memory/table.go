@@ -23,11 +23,11 @@ type entry struct {
 // above 32 bits.
 const inSlots = math.MaxUint16
 
-// hash is the 128-bit hash of a key: the first half is its tag; of the second the low 40 bits are in
-// tag2 and tag3, and the high ones pick its shard and its overflow bucket.
+// hash is the 128-bit hash of a key: the first half is its tag, of which the low bits pick its shard and the high ones its
+// home there; of the second half the low 40 bits are in tag2 and tag3, and the high ones pick its overflow bucket.
 type hash struct{ tag, rest uint64 }
 
-func (h hash) pick() uint16 { return uint16(h.rest >> 48) }
+func (h hash) bucket() uint16 { return uint16(h.rest>>48) % overflowBuckets }
 
 func (e *entry) is(h hash) bool {
 	return e.tag == h.tag && e.tag2 == uint32(h.rest) && e.tag3 == uint8(h.rest>>32)

@@ -627,10 +627,12 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// While the client is being closed, which takes a second if the server hangs, nobody waits for that.
+// While the client is being closed, which takes as long as its time-outs if the server hangs, nobody waits for that.
 func TestCloseOfAServerThatHangs(t *testing.T) {
 	server := testserver.Redis(t)
-	b := dialBackend(t, server.URL(), redis.WithPing())
+	b := dialBackend(t, server.URL(), redis.WithPing(), redis.WithClientOption(func(o *rueidis.ClientOption) {
+		o.ConnWriteTimeout = time.Minute // until the server goes on
+	}))
 	server.Pause()
 	closed := make(chan struct{})
 	go func() {
