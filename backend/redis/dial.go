@@ -97,8 +97,8 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 	}
 	option.Dialer.KeepAlive = 250 * time.Millisecond
 	// One connection for each server: its batches are the largest, and it carries more than a server can decide. On two
-	// cores it decided as much with 64 goroutines as two connections, and 14 and 25 % more than four and eight; with 512, 9
-	// to 18 % less than more of them, which is within the noise: benchmarks/cmd/bench -only connections. Many cores may differ.
+	// cores it decided 13 % more with 64 goroutines than two connections, and 26 to 30 % more than four and eight; with 512, 6
+	// to 21 %: benchmarks/cmd/bench -only connections. Many cores may differ.
 	option.PipelineMultiplex = -1
 	option.ReadBufferEachConn, option.WriteBufferEachConn = 32<<10, 32<<10
 	option.CacheSizeEachConn = 16 << 20
