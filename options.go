@@ -117,7 +117,7 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 }
 
 // WithMaxWait holds a request that is refused until it fits, at most so long and no longer than its context
-// lives; 0, the default, refuses at once, and so does a request that would not fit before its context's deadline. With burst 1 that is the leaky bucket: requests go on at an even rate.
+// lives; 0, the default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
 // Requests with one key go on in the order in which they came. At most 1,024 requests of one limiter are held,
 // 128 of one key, and, where all limits are token buckets, none for which those before it leave no time: others
 // are refused at once. Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a

@@ -35,13 +35,9 @@ type line struct {
 // takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait says, unless the
 // client is gone.
 func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decision) {
-	most := l.maxWait
-	if end, ok := ctx.Deadline(); ok {
-		most = min(most, time.Until(end))
-	}
 	if !l.wait.has(d.Key, d.Limits) || d.Cost == 0 || neverFits(d) {
 		l.take(ctx, d, l.timed)
-		if d.Err != nil || d.Allowed || d.Cost == 0 || d.RetryAfter < 0 || d.RetryAfter > most {
+		if d.Err != nil || d.Allowed || d.Cost == 0 || d.RetryAfter < 0 || d.RetryAfter > l.maxWait {
 			return
 		}
 	} else if l.look(ctx, d); d.Err != nil {
@@ -49,7 +45,7 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 	}
 	ln := l.wait.join(d, func(units int64) bool {
 		d.RetryAfter = max(d.RetryAfter, eta(d, units))
-		return d.RetryAfter <= most
+		return d.RetryAfter <= l.maxWait
 	})
 	if ln == nil {
 		return
@@ -57,7 +53,7 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 	defer l.wait.leave(d.Key, d.Cost, ln)
 	start, spent := time.Now(), d.Elapsed
 	defer func() { d.Waited = time.Since(start) - (d.Elapsed - spent) }()
-	end := time.NewTimer(most)
+	end := time.NewTimer(l.maxWait)
 	defer end.Stop()
 	select {
 	case <-ln.turn:
@@ -70,7 +66,7 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 	}
 	for {
 		l.take(ctx, d, l.timed)
-		if left := most - time.Since(start); d.Err != nil || d.Allowed || d.RetryAfter < 0 || d.RetryAfter > left {
+		if left := l.maxWait - time.Since(start); d.Err != nil || d.Allowed || d.RetryAfter < 0 || d.RetryAfter > left {
 			return
 		}
 		fits := time.NewTimer(min(d.RetryAfter, askAgain))

@@ -422,22 +422,3 @@ func TestUpgradeWhileOthersWait(t *testing.T) {
 		assert.Equal(t, []string{"a 200 0s", "c 200 500ms"}, q.wait()[:2])
 	})
 }
-
-// TestNobodyWaitsForNothing: a request whose deadline comes before it fits takes no place in the line.
-func TestNobodyWaitsForNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(ginlimit.PerMinute(1), ginlimit.Global(), ginlimit.WithMaxWait(5*time.Minute))
-		within := func(d time.Duration) func(*http.Request) {
-			return func(q *http.Request) {
-				ctx, cancel := context.WithTimeout(q.Context(), d)
-				t.Cleanup(cancel)
-				*q = *q.WithContext(ctx)
-			}
-		}
-		q.send("a")
-		q.send("b", within(10*time.Second))
-		q.send("c", within(70*time.Second))
-		q.send("d", within(110*time.Second)) // c comes first
-		assert.Equal(t, []string{"a 200 0s", "b 429 0s", "d 429 0s", "c 200 1m0s"}, q.wait())
-	})
-}

@@ -17,6 +17,9 @@ import (
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
+// dialTimeout is how long connecting may take, unless the URL says otherwise.
+const dialTimeout = 250 * time.Millisecond
+
 // Dial returns a Backend that is connected to the server, the Cluster or, with master_set, the Sentinels at rawURL:
 //
 //	redis://user:password@host:6379/0                     a server, or a Cluster, which is recognised
@@ -90,7 +93,7 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 	option.AlwaysPipelining = true
 	option.DisableRetry = true // of reads, which would take up the time that a decision has
 	if option.Dialer.Timeout == 0 {
-		option.Dialer.Timeout = 250 * time.Millisecond
+		option.Dialer.Timeout = dialTimeout
 	}
 	if option.ConnWriteTimeout == 0 {
 		option.ConnWriteTimeout = 500 * time.Millisecond
@@ -228,10 +231,10 @@ func (l *link) do(ctx context.Context, client rueidis.Client, cmd rueidis.Comple
 	if err := g.Enter(ctx); err != nil {
 		return err
 	}
-	as := gate.Unknown // if the client panics
+	entered, as := time.Now(), gate.Unknown // if the client panics
 	defer func() { l.leave(g, client, key, as) }()
 	err := g.Cause(ctx, client.Do(ctx, cmd).Error())
-	as = end(ctx, err, ours)
+	as = l.end(ctx, err, ours, entered)
 	return err
 }
 
@@ -245,14 +248,14 @@ func (l *link) eval(ctx context.Context, client rueidis.Client, c call, keys ...
 	if err = g.Enter(ctx); err != nil {
 		return res, g, err
 	}
-	as := gate.Unknown // if the client panics
+	entered, as := time.Now(), gate.Unknown // if the client panics
 	defer func() { l.leave(g, client, keys[0], as) }()
 	res = client.Do(ctx, cmd)
 	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
 		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(int64(len(keys))).Key(keys...).Arg(c.args...).Build())
 	}
 	err = g.Cause(ctx, res.Error())
-	as = end(ctx, err, ours)
+	as = l.end(ctx, err, ours, entered)
 	return res, g, err
 }
 

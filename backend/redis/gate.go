@@ -19,13 +19,13 @@ import (
 // command stays in the ring when its caller gave up; it counts until the server answers.
 const maxInFlight = 512
 
-// end tells what err, of a call under ctx, says about the server. Whatever the server itself answers shows that it is there.
-// A call that its own caller gave up, or gave less than our time, says nothing; ours is false then.
-func end(ctx context.Context, err error, ours bool) gate.End {
+// end tells what err, of a call under ctx that entered a gate, says about the server. Whatever the server itself answers
+// shows that it is there. A call that its own caller gave up, or gave less than our time, says nothing; ours is false then.
+func (l *link) end(ctx context.Context, err error, ours bool, entered time.Time) gate.End {
 	switch {
 	case !unreachable(err):
 		return gate.Answered
-	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen), othersEnd(ctx, err):
+	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen), l.othersEnd(ctx, err, entered):
 		return gate.Unknown
 	case !gaveUp(err) || !over(ctx): // such as the dialer's time-out
 		return gate.Failed
@@ -36,10 +36,18 @@ func end(ctx context.Context, err error, ours bool) gate.End {
 }
 
 // othersEnd reports whether err is the end of another call's context. rueidis connects, and reads a key through its cache,
-// once for all who ask at the same time: all get what ended that for the first.
-func othersEnd(ctx context.Context, err error) bool {
+// once for all who ask at the same time: all get what ended that for the first. After the time that it takes at most to
+// connect the same error may say that a server takes connections and then is silent.
+func (l *link) othersEnd(ctx context.Context, err error, entered time.Time) bool {
 	var dial *net.OpError // has the same error in its chain
-	return gaveUp(err) && !over(ctx) && !errors.As(err, &dial)
+	if !gaveUp(err) || over(ctx) || errors.As(err, &dial) {
+		return false
+	}
+	connecting := dialTimeout
+	if l.option != nil {
+		connecting = l.option.Dialer.Timeout
+	}
+	return time.Since(entered) < connecting
 }
 
 // over reports whether ctx has ended, be it that its timer has not run yet: a connection may have the deadline too.
@@ -57,7 +65,8 @@ func (l *link) leave(g *gate.Gate, client rueidis.Client, key string, as gate.En
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 		defer cancel()
-		g.Asked(end(ctx, client.Do(ctx, client.B().Get().Key(key).Build()).Error(), true))
+		asked := time.Now()
+		g.Asked(l.end(ctx, client.Do(ctx, client.B().Get().Key(key).Build()).Error(), true, asked))
 	}()
 }
 
@@ -70,9 +79,10 @@ func (l *link) getCached(ctx context.Context, client rueidis.Client, get rueidis
 	g, key := l.gates.Load().of(get.Slot()), get.Commands()[1]
 	ctx, ours := g.Limit(ctx)
 	if known && !g.Open() {
-		value, found, err = readCached(ctx, client, g, get, ttl)
+		entered := time.Now()
+		value, found, err = l.readCached(ctx, client, g, get, ttl, entered)
 		if !found {
-			as := end(ctx, err, ours)
+			as := l.end(ctx, err, ours, entered)
 			if as == gate.Late {
 				as = gate.Failed // it had its time
 			}
@@ -85,10 +95,10 @@ func (l *link) getCached(ctx context.Context, client rueidis.Client, get rueidis
 	}
 	entered, as := time.Now(), gate.Unknown // if the client panics
 	defer func() { l.leave(g, client, key, as) }()
-	value, found, err = readCached(ctx, client, g, get, ttl)
+	value, found, err = l.readCached(ctx, client, g, get, ttl, entered)
 	if found {
 		as = gate.Unmade
-	} else if as = end(ctx, err, ours); as == gate.Late {
+	} else if as = l.end(ctx, err, ours, entered); as == gate.Late {
 		// The gate knows of no silence while there are only such calls.
 		if as = gate.Unknown; time.Since(entered) >= l.timeout*8/10 {
 			as = gate.Failed
@@ -97,10 +107,10 @@ func (l *link) getCached(ctx context.Context, client rueidis.Client, get rueidis
 	return value, found, ctx, err
 }
 
-func readCached(ctx context.Context, client rueidis.Client, g *gate.Gate, get rueidis.Cacheable, ttl time.Duration) (value string, found bool, err error) {
+func (l *link) readCached(ctx context.Context, client rueidis.Client, g *gate.Gate, get rueidis.Cacheable, ttl time.Duration, entered time.Time) (value string, found bool, err error) {
 	key := get.Commands()[1]
 	res := client.DoCache(ctx, get, ttl)
-	if err := res.NonRedisError(); err != nil && othersEnd(ctx, err) {
+	if err := res.NonRedisError(); err != nil && l.othersEnd(ctx, err, entered) {
 		res = client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), ttl) // this call has time left
 	}
 	value, err = res.ToString()

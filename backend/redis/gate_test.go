@@ -200,6 +200,24 @@ func TestAnothersShortTimeToConnect(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A server that takes connections and answers nothing opens the breaker, also where a decision has more time than connecting:
+// then no context ends, but the connections.
+func TestAServerThatHangsWithTimeToSpare(t *testing.T) {
+	t.Parallel()
+	s := testserver.Redis(t)
+	b := gateBackend(t, s.URL(), redis.WithTimeout(5*time.Second))
+	_, err := b.Take(t.Context(), "k", 1, gateLimit)
+	require.NoError(t, err)
+	s.Pause()
+	defer s.Resume()
+	calls := 0
+	for ; calls < 20 && !b.Breakers()[s.Addr()]; calls++ {
+		_, err := b.Take(t.Context(), "k", 1, gateLimit)
+		require.ErrorIs(t, err, backend.ErrUnavailable)
+	}
+	assert.Less(t, calls, 10)
+}
+
 // A client that panics, as one that is wrapped may, takes no slot of the bound with it.
 func TestAClientThatPanics(t *testing.T) {
 	client := &panickingClient{Client: newClient(t, testserver.Redis(t).Addr(), true)}
