@@ -269,6 +269,7 @@ func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int
 				slots[i].State.Log = fold(slots[i].State.Log)
 			}
 			sh.overflow[shared] = slices.Clone(slots)
+			sh.settled = min(sh.settled, expiryOf(slots))
 			return res, decided
 		}
 	}
@@ -537,11 +538,7 @@ func (sh *shard) stir() { sh.hand, sh.soonest, sh.quiet = 0, math.MaxInt64, 0 }
 // expiry returns the instant from which forgetting e changes no decision.
 func (b *Backend) expiry(sh *shard, e *entry) int64 {
 	if e.rule == inSlots {
-		last := int64(math.MinInt64)
-		for _, s := range sh.slots[e.a] {
-			last = max(last, expiryOf(&s))
-		}
-		return last
+		return expiryOf(sh.slots[e.a])
 	}
 	r := b.rule(e.rule)
 	var st backend.State
@@ -615,22 +612,21 @@ func (sh *shard) dropRecovered(now int64) {
 	}
 	sh.settled = math.MaxInt64
 	for k, slots := range sh.overflow {
-		last := int64(math.MinInt64)
-		for _, s := range slots {
-			last = max(last, expiryOf(&s))
-		}
-		if last <= now {
+		if expiry := expiryOf(slots); expiry <= now {
 			delete(sh.overflow, k)
 		} else {
-			sh.settled = min(sh.settled, last)
+			sh.settled = min(sh.settled, expiry)
 		}
 	}
 }
 
-// expiryOf returns the instant from which s carries no information any more.
-func expiryOf(s *backend.Slot) int64 {
-	if s.Rule == nil {
-		return math.MinInt64
+// expiryOf returns the instant from which no slot carries information any more.
+func expiryOf(slots []backend.Slot) int64 {
+	last := int64(math.MinInt64)
+	for i := range slots {
+		if s := &slots[i]; s.Rule != nil {
+			last = max(last, s.Rule.Expiry(&s.State))
+		}
 	}
-	return s.Rule.Expiry(&s.State)
+	return last
 }

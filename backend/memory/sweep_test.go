@@ -166,7 +166,25 @@ func TestManyListsOfLimits(t *testing.T) {
 				charge(t, b, fmt.Sprint(i, "-", k), backend.Limit{Count: int64(10 + i), Period: time.Second})
 			}
 		}
+		// Some of those that stay make room by a Reset for others that are over sooner.
+		stays := func(i int) backend.Limit { return backend.Limit{Count: int64(10 + i), Period: 24 * time.Hour} }
 		time.Sleep(time.Hour)
+		for i := range 40 {
+			for k := range 200 {
+				charge(t, b, fmt.Sprint("stays", i, "-", k), stays(i))
+			}
+		}
+		for k := range 200 {
+			if err := b.Reset(ctx, fmt.Sprint("reset", k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 40 {
+			for k := range 200 {
+				charge(t, b, fmt.Sprint("goes", i, "-", k), backend.Limit{Count: int64(10 + i), Period: time.Second})
+			}
+		}
+		time.Sleep(time.Minute)
 		large := backend.Limit{Count: 5000, Period: time.Hour}
 		if res, err := b.Take(ctx, "caller", 5000, large); err != nil || !res.Allowed {
 			t.Fatal(res, err)
