@@ -1,9 +1,8 @@
 // Package backend is where limits are decided and remembered. It knows nothing of Gin or of HTTP: a
 // [Backend] is asked to take a cost from a key under some [Limit] values and answers with a [Result].
 //
-// Applications need [Limit] and its modifiers, [Fallback] and [Lease], and [Backend] if they ask one themselves. [Rule],
-// [State] and what works on them are for authors of backends: the four algorithms, as pure integer functions of (state, now,
-// limit, cost), one file each. A store wraps them with whatever keeps the state: package memory keeps it in the process.
+// Applications need [Limit] and its modifiers, [Fallback] and [Lease], and [Backend] if they ask one themselves. Package
+// algorithm is for authors of backends: how limits are counted, whatever keeps the state.
 package backend
 
 import (
@@ -11,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"strings"
 	"time"
 )
@@ -191,7 +191,10 @@ func (l Limit) Validate() error {
 		return fmt.Errorf("ginlimit: limit %v: a burst with count 0 would never be refilled", l)
 	}
 	if l.Algorithm == TokenBucket && l.Count > 0 {
-		if refill, ok := mulDiv(l.Capacity(), l.Period.Microseconds(), l.Count); !ok || refill >= MaxRefill.Microseconds() {
+		// Capacity × Period has more than 64 bits.
+		hi, lo := bits.Mul64(uint64(l.Capacity()), uint64(l.Period.Microseconds()))
+		most, least := bits.Mul64(uint64(MaxRefill.Microseconds()), uint64(l.Count))
+		if hi > most || hi == most && lo >= least {
 			return fmt.Errorf("ginlimit: limit %v: an empty bucket takes more than 100 years to fill; lower the burst", l)
 		}
 	}

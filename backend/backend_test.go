@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
 var algorithms = []backend.Algorithm{backend.TokenBucket, backend.SlidingWindow, backend.SlidingLog, backend.FixedWindow}
@@ -17,7 +18,7 @@ func per(n int64, p time.Duration) backend.Limit { return backend.Limit{Count: n
 
 // key is the state of one limit, and a clock.
 type key struct {
-	slots [1]backend.Slot
+	slots [1]algorithm.Slot
 	now   int64 // µs
 }
 
@@ -27,13 +28,13 @@ func newKey() *key { return &key{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC
 // agree, and leave nothing of another algorithm behind.
 func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 	t.Helper()
-	rule, err := backend.NewRule(l)
+	rule, err := algorithm.NewRule(l)
 	if err != nil {
 		t.Fatalf("NewRule(%v): got error %v, want none", l, err)
 	}
 	before, old := k.slots[0].State.Counters, k.slots[0].Rule
-	res, _, _ := backend.Take(k.slots[:], []*backend.Rule{rule}, k.now, cost)
-	rules := []*backend.Rule{rule}
+	res, _, _ := algorithm.Take(k.slots[:], []*algorithm.Rule{rule}, k.now, cost)
+	rules := []*algorithm.Rule{rule}
 	if old != nil && old.Decides(&l) {
 		rules = append(rules, old) // in a store that keeps its rules
 	}
@@ -128,7 +129,7 @@ func TestValidate(t *testing.T) {
 		case test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), "ginlimit: limit ") || !strings.Contains(err.Error(), test.want)):
 			t.Errorf("Validate of %v: got error %v, want one that begins with %q and says %q", test.limit, err, "ginlimit: limit ", test.want)
 		}
-		if _, again := backend.NewRule(test.limit); fmt.Sprint(again) != fmt.Sprint(err) {
+		if _, again := algorithm.NewRule(test.limit); fmt.Sprint(again) != fmt.Sprint(err) {
 			t.Errorf("NewRule(%v): got error %v, want that of Validate, %v", test.limit, again, err)
 		}
 	}
@@ -193,7 +194,7 @@ func TestLimitIsAValue(t *testing.T) {
 }
 
 func TestDecides(t *testing.T) {
-	rule, err := backend.NewRule(per(5, time.Second).WithBurst(3).Named("a"))
+	rule, err := algorithm.NewRule(per(5, time.Second).WithBurst(3).Named("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func TestCorners(t *testing.T) {
 				for _, cost := range []int64{0, 1, limit.Capacity(), limit.Capacity() / 3, math.MaxInt64} {
 					res := k.take(t, cost, limit)
 					if i%3 == 2 && res.Allowed {
-						backend.Refund(k.slots[:], []backend.Limit{limit}, k.now, k.now, cost)
+						algorithm.Refund(k.slots[:], []backend.Limit{limit}, k.now, k.now, cost)
 						check(t, 0, limit, k.take(t, 0, limit))
 					}
 				}
@@ -306,7 +307,7 @@ func TestClockGoesBack(t *testing.T) {
 }
 
 func TestExpired(t *testing.T) {
-	var empty backend.Slot
+	var empty algorithm.Slot
 	if !empty.Expired(0) {
 		t.Error("the zero Slot is not expired, want it to carry nothing")
 	}
@@ -323,8 +324,8 @@ func TestExpired(t *testing.T) {
 }
 
 func TestTakeSaysWhatToWrite(t *testing.T) {
-	rule := func(l backend.Limit) *backend.Rule {
-		r, err := backend.NewRule(l)
+	rule := func(l backend.Limit) *algorithm.Rule {
+		r, err := algorithm.NewRule(l)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -332,21 +333,21 @@ func TestTakeSaysWhatToWrite(t *testing.T) {
 	}
 	for _, a := range algorithms {
 		five, two, free := rule(per(5, time.Second).WithAlgorithm(a)), rule(per(2, time.Second).WithAlgorithm(a)), rule(backend.Unlimited())
-		slots := make([]backend.Slot, 2)
+		slots := make([]algorithm.Slot, 2)
 		for i, step := range []struct {
-			rule *backend.Rule
+			rule *algorithm.Rule
 			cost int64
 			want bool
 		}{
 			{five, 0, false}, {five, 9, false}, {five, 4, true}, {five, 2, false}, {five, 0, false},
 			{two, 0, false}, {two, 1, true}, {two, 1, false}, {free, 1, false},
 		} {
-			if _, _, write := backend.Take(slots, []*backend.Rule{step.rule, free}, 1000, step.cost); write != step.want {
+			if _, _, write := algorithm.Take(slots, []*algorithm.Rule{step.rule, free}, 1000, step.cost); write != step.want {
 				t.Errorf("%v, step %d: Take(%d, %v) says write %v, want %v", a, i, step.cost, step.rule.Limit(), write, step.want)
 			}
 		}
 		limits, one := []backend.Limit{five.Limit(), five.Limit()}, int64(1)
-		if backend.Refund(slots, limits, 1000, 1000, 0) || backend.Refund(slots[1:], limits, 1000, 1000, one) || !backend.Refund(slots, limits, 1000, 1000, one) {
+		if algorithm.Refund(slots, limits, 1000, 1000, 0) || algorithm.Refund(slots[1:], limits, 1000, 1000, one) || !algorithm.Refund(slots, limits, 1000, 1000, one) {
 			t.Errorf("%v: Refund says that it wrote when it had something to give back, and only then; it did not", a)
 		}
 	}
@@ -444,7 +445,7 @@ func works(t *testing.T, limit backend.Limit, r *rand.Rand) {
 		case 1:
 			k.now -= r.Int64N(1000)
 		case 2:
-			backend.Refund(k.slots[:], []backend.Limit{limit}, k.now, charged, cost)
+			algorithm.Refund(k.slots[:], []backend.Limit{limit}, k.now, charged, cost)
 		case 3:
 			k.now++
 		}

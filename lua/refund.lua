@@ -1,4 +1,4 @@
--- Refund: the twin of backend.Refund. It works under the rules that the slots were last written under.
+-- Refund: the twin of algorithm.Refund. It works under the rules that the slots were last written under.
 --
 -- KEYS[1]  the key's state
 -- ARGV     the instant of the charge in microseconds, and a letter for each limit: its algorithm, or "-" if nothing was

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/backend/backendtest"
 )
 
@@ -14,7 +15,7 @@ import (
 type store struct {
 	mu       sync.Mutex
 	now      int64 // µs
-	keys     map[string][]backend.Slot
+	keys     map[string][]algorithm.Slot
 	counters bool // decides by TakeUnit or TakeCounters a limit that is alone, and several by TakeQuick, where it can; keeps its rules
 }
 
@@ -22,12 +23,12 @@ var _ backend.Backend = (*store)(nil)
 
 // Take drops a key that has expired before it looks at it: a store that does so must not decide otherwise.
 func (s *store) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
-	if err := backend.CheckTake(cost, limits); err != nil {
+	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
-	rules := make([]*backend.Rule, len(limits))
+	rules := make([]*algorithm.Rule, len(limits))
 	for i, limit := range limits {
-		rule, err := backend.NewRule(limit)
+		rule, err := algorithm.NewRule(limit)
 		if err != nil {
 			return backend.Result{}, err
 		}
@@ -37,7 +38,7 @@ func (s *store) Take(_ context.Context, key string, cost int64, limits ...backen
 	defer s.mu.Unlock()
 	slots := s.slots(key)
 	for len(slots) < len(limits) {
-		slots = append(slots, backend.Slot{})
+		slots = append(slots, algorithm.Slot{})
 	}
 	for i := range rules {
 		if old := slots[i].Rule; s.counters && old != nil && old.Decides(&limits[i]) {
@@ -52,23 +53,23 @@ func (s *store) Take(_ context.Context, key string, cost int64, limits ...backen
 	return res, nil
 }
 
-func (s *store) decide(slots []backend.Slot, rules []*backend.Rule, cost int64) (res backend.Result, decided int, write bool) {
+func (s *store) decide(slots []algorithm.Slot, rules []*algorithm.Rule, cost int64) (res backend.Result, decided int, write bool) {
 	rule := rules[0]
 	if !s.counters || rule.Limit().Algorithm == backend.SlidingLog {
-		return backend.Take(slots, rules, s.now, cost)
+		return algorithm.Take(slots, rules, s.now, cost)
 	}
 	if len(rules) > 1 {
-		if len(slots) != len(rules) || len(slots) > backend.MaxQuick {
-			return backend.Take(slots, rules, s.now, cost)
+		if len(slots) != len(rules) || len(slots) > algorithm.MaxQuick {
+			return algorithm.Take(slots, rules, s.now, cost)
 		}
 		for i, r := range rules {
 			limit := r.Limit()
 			if slots[i].Rule == nil || !slots[i].Rule.Decides(&limit) || r.Algorithm() == backend.SlidingLog {
-				return backend.Take(slots, rules, s.now, cost)
+				return algorithm.Take(slots, rules, s.now, cost)
 			}
 		}
-		before := append([]backend.Slot{}, slots...)
-		decided = backend.TakeQuick(slots, s.now, cost, &res)
+		before := append([]algorithm.Slot{}, slots...)
+		decided = algorithm.TakeQuick(slots, s.now, cost, &res)
 		for i := range slots {
 			write = write || slots[i].State.Counters != before[i].State.Counters
 		}
@@ -87,13 +88,13 @@ func (s *store) decide(slots []backend.Slot, rules []*backend.Rule, cost int64) 
 }
 
 // slots returns a copy of what is known of key, so that a Take that must not write cannot.
-func (s *store) slots(key string) []backend.Slot {
+func (s *store) slots(key string) []algorithm.Slot {
 	slots := s.keys[key]
 	if s.expiry(key) <= s.now {
 		delete(s.keys, key)
 		return nil
 	}
-	return append([]backend.Slot{}, slots...)
+	return append([]algorithm.Slot{}, slots...)
 }
 
 // expiry returns the instant at which the last slot of key expires.
@@ -111,7 +112,7 @@ func (s *store) Refund(_ context.Context, key string, charge backend.Result, cos
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if charge.Allowed {
-		backend.Refund(s.keys[key], limits, s.now, charge.At.UnixMicro(), cost)
+		algorithm.Refund(s.keys[key], limits, s.now, charge.At.UnixMicro(), cost)
 	}
 	return nil
 }
@@ -137,7 +138,7 @@ func run(t *testing.T, counters bool) {
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
-			s := &store{now: now, keys: map[string][]backend.Slot{}, counters: counters}
+			s := &store{now: now, keys: map[string][]algorithm.Slot{}, counters: counters}
 			return s, s.advance
 		},
 		Backward: true,

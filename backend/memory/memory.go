@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
 // DefaultMaxKeys is how many keys a Backend holds unless [WithMaxKeys] says otherwise.
@@ -45,7 +46,7 @@ type Backend struct {
 
 	last   atomic.Pointer[hashed]    // a hot key
 	recent [16]atomic.Pointer[known] // by the limit's numbers: saves the look-up in ids
-	rules  atomic.Pointer[[]*backend.Rule]
+	rules  atomic.Pointer[[]*algorithm.Rule]
 	mu     sync.Mutex // guards ids, and appending to rules
 	ids    map[backend.Limit]*known
 }
@@ -54,7 +55,7 @@ var _ backend.Backend = (*Backend)(nil)
 
 // known is a limit that came by before.
 type known struct {
-	rule *backend.Rule
+	rule *algorithm.Rule
 	id   uint16 // index of Backend.rules; 0 if its state never fits into an entry
 }
 
@@ -71,16 +72,16 @@ type shard struct {
 	takes    uint32
 	latest   int64 // when somebody last took something
 	table    table
-	hand     int                            // where sweeping goes on
-	soonest  int64                          // when the first of the entries recovers that hand passed since it was at 0
-	quiet    int64                          // when the first of all entries recovers, or earlier
-	slots    [][]backend.Slot               // states that do not fit into an entry
-	free     []uint32                       // unused indices of slots
-	overflow map[overflowKey][]backend.Slot // shared by keys for which there was no room
-	settled  int64                          // when the first bucket recovers, or earlier
-	sample   hash                           // of the key that was sampled last
-	stagger  float64                        // 1 to growth, so that not all shards grow at once
-	_        [64]byte                       // no two locks in one cache line
+	hand     int                              // where sweeping goes on
+	soonest  int64                            // when the first of the entries recovers that hand passed since it was at 0
+	quiet    int64                            // when the first of all entries recovers, or earlier
+	slots    [][]algorithm.Slot               // states that do not fit into an entry
+	free     []uint32                         // unused indices of slots
+	overflow map[overflowKey][]algorithm.Slot // shared by keys for which there was no room
+	settled  int64                            // when the first bucket recovers, or earlier
+	sample   hash                             // of the key that was sampled last
+	stagger  float64                          // 1 to growth, so that not all shards grow at once
+	_        [64]byte                         // no two locks in one cache line
 }
 
 // clock returns now, which a caller may have read before it had the lock, or the later instant of one that came first.
@@ -121,7 +122,7 @@ func New(opts ...Option) *Backend {
 		opt(b)
 	}
 	b.epoch = b.start.UnixMicro()
-	b.rules.Store(&[]*backend.Rule{nil})
+	b.rules.Store(&[]*algorithm.Rule{nil})
 	n := 1
 	for n < maxShards && int64(n)*2*keysPerShard <= b.maxKeys {
 		n *= 2
@@ -139,7 +140,7 @@ func (b *Backend) Len() int { return int(b.keys.Load()) }
 // Take implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
 	if cost < 0 || len(limits) == 0 {
-		return res, backend.CheckTake(cost, limits)
+		return res, algorithm.CheckTake(cost, limits)
 	}
 	// To read the clock takes as long as all else that is done under the lock. For that of a hot key many may wait, and its
 	// entry is in the cache; the entry of another key is fetched meanwhile, and while the second half of its hash is made.
@@ -192,8 +193,8 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 }
 
 // takeCounters decides for an entry that was written under rule.
-func (b *Backend) takeCounters(e *entry, rule *backend.Rule, now, cost int64, res *backend.Result) {
-	var c backend.Counters
+func (b *Backend) takeCounters(e *entry, rule *algorithm.Rule, now, cost int64, res *backend.Result) {
+	var c algorithm.Counters
 	e.get(&c, rule)
 	if rule.TakeCounters(&c, rule, now, cost, res) {
 		e.put(&c, e.rule) // it fits: no count is above the limit's
@@ -201,8 +202,8 @@ func (b *Backend) takeCounters(e *entry, rule *backend.Rule, now, cost int64, re
 }
 
 // quick reports whether slots were written under limits, and suit TakeQuick.
-func quick(slots []backend.Slot, limits []backend.Limit) bool {
-	if len(slots) != len(limits) || len(slots) > backend.MaxQuick {
+func quick(slots []algorithm.Slot, limits []backend.Limit) bool {
+	if len(slots) != len(limits) || len(slots) > algorithm.MaxQuick {
 		return false
 	}
 	for i := range slots {
@@ -218,12 +219,12 @@ func quick(slots []backend.Slot, limits []backend.Limit) bool {
 func (b *Backend) takeAll(res *backend.Result, sh *shard, h hash, at int, found bool, now, cost int64, limits []backend.Limit) error {
 	if found {
 		if e := &sh.table.entries[at]; e.rule == inSlots && quick(sh.slots[e.a], limits) {
-			decided := backend.TakeQuick(sh.slots[e.a], now, cost, res)
+			decided := algorithm.TakeQuick(sh.slots[e.a], now, cost, res)
 			res.Limit = limits[decided]
 			return nil
 		}
 	}
-	var few [4]*backend.Rule
+	var few [4]*algorithm.Rule
 	rules := few[:0]
 	for i := range limits {
 		k, err := b.known(&limits[i])
@@ -239,8 +240,8 @@ func (b *Backend) takeAll(res *backend.Result, sh *shard, h hash, at int, found 
 }
 
 // takeSlots decides for a key that is new, or has several limits or a log. The shard is locked.
-func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int64, rules []*backend.Rule) (backend.Result, int) {
-	var few [4]backend.Slot
+func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int64, rules []*algorithm.Rule) (backend.Result, int) {
+	var few [4]algorithm.Slot
 	slots := few[:0]
 	var shared overflowKey
 	if found {
@@ -253,16 +254,16 @@ func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int
 		}
 	}
 	for len(slots) < len(rules) {
-		slots = append(slots, backend.Slot{})
+		slots = append(slots, algorithm.Slot{})
 	}
-	res, decided, write := backend.Take(slots, rules, now, cost)
+	res, decided, write := algorithm.Take(slots, rules, now, cost)
 	if !write {
 		return res, decided
 	}
 	if !found {
 		if at, found = b.insert(sh, h, now); !found {
 			if sh.overflow == nil {
-				sh.overflow = make(map[overflowKey][]backend.Slot)
+				sh.overflow = make(map[overflowKey][]algorithm.Slot)
 				shared = sh.overflowKey(h, rules, now)
 			}
 			for i := range slots {
@@ -281,7 +282,7 @@ func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int
 
 // fold merges charges of a bucket's log until there are few, because each key that comes from the bucket inherits them. A
 // charge moves to the instant of the next: nothing is forgotten too soon.
-func fold(log []backend.Charge) []backend.Charge {
+func fold(log []algorithm.Charge) []algorithm.Charge {
 	for len(log) > overflowCharges {
 		nearest := 0
 		for i := 1; i < len(log)-1; i++ {
@@ -297,7 +298,7 @@ func fold(log []backend.Charge) []backend.Charge {
 
 // Refund implements [backend.Backend]. It fails only if the cost is negative or there is no limit.
 func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
-	if err := backend.CheckTake(cost, limits); err != nil {
+	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return err
 	}
 	if !charge.Allowed {
@@ -313,9 +314,9 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	}
 	now := b.now()
 	e := &sh.table.entries[at]
-	var few [4]backend.Slot
+	var few [4]algorithm.Slot
 	slots := b.slotsOf(sh, e, few[:0])
-	if backend.Refund(slots, limits, now, charge.At.UnixMicro(), cost) {
+	if algorithm.Refund(slots, limits, now, charge.At.UnixMicro(), cost) {
 		b.keep(sh, e, slots)
 		b.due(sh, e)
 	}
@@ -363,7 +364,7 @@ func (b *Backend) remember(sh *shard, key string, h hash) {
 func (b *Backend) shard(h hash) *shard { return &b.shards[h.tag&uint64(len(b.shards)-1)] }
 
 // rule returns the rule of an entry, nil if its state is in slots.
-func (b *Backend) rule(id uint16) *backend.Rule {
+func (b *Backend) rule(id uint16) *algorithm.Rule {
 	if rules := *b.rules.Load(); int(id) < len(rules) {
 		return rules[id]
 	}
@@ -391,7 +392,7 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 	if k := b.ids[l]; k != nil {
 		return k, nil
 	}
-	r, err := backend.NewRule(l)
+	r, err := algorithm.NewRule(l)
 	if err != nil {
 		return nil, err
 	}
@@ -410,17 +411,17 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 }
 
 // slotsOf appends e's slots to the empty buffer, or returns them where they are.
-func (b *Backend) slotsOf(sh *shard, e *entry, buffer []backend.Slot) []backend.Slot {
+func (b *Backend) slotsOf(sh *shard, e *entry, buffer []algorithm.Slot) []algorithm.Slot {
 	if e.rule == inSlots {
 		return sh.slots[e.a]
 	}
-	s := backend.Slot{Rule: b.rule(e.rule)}
+	s := algorithm.Slot{Rule: b.rule(e.rule)}
 	e.get(&s.State.Counters, s.Rule)
 	return append(buffer, s)
 }
 
 // keep writes slots to e: into it if they fit, else beside it.
-func (b *Backend) keep(sh *shard, e *entry, slots []backend.Slot) {
+func (b *Backend) keep(sh *shard, e *entry, slots []algorithm.Slot) {
 	if e.rule != inSlots && len(slots) == 1 && slots[0].Rule != nil {
 		limit := slots[0].Rule.Limit()
 		if k, err := b.known(&limit); err == nil && e.put(&slots[0].State.Counters, k.id) {
@@ -431,7 +432,7 @@ func (b *Backend) keep(sh *shard, e *entry, slots []backend.Slot) {
 }
 
 // keep writes slots beside e. It makes a copy unless they are there already.
-func (sh *shard) keep(e *entry, slots []backend.Slot) {
+func (sh *shard) keep(e *entry, slots []algorithm.Slot) {
 	if e.rule == inSlots {
 		if own := sh.slots[e.a]; len(own) < len(slots) {
 			sh.slots[e.a] = slices.Clone(slots)
@@ -541,7 +542,7 @@ func (b *Backend) expiry(sh *shard, e *entry) int64 {
 		return expiryOf(sh.slots[e.a])
 	}
 	r := b.rule(e.rule)
-	var st backend.State
+	var st algorithm.State
 	e.get(&st.Counters, r)
 	return r.Expiry(&st)
 }
@@ -576,7 +577,7 @@ func (b *Backend) resize(sh *shard, now int64, more int) {
 
 // compact gives back the memory of slots that are not used.
 func (sh *shard) compact() {
-	used := make([][]backend.Slot, 0, len(sh.slots)-len(sh.free))
+	used := make([][]algorithm.Slot, 0, len(sh.slots)-len(sh.free))
 	for i := range sh.table.entries {
 		if e := &sh.table.entries[i]; e.rule == inSlots {
 			used = append(used, sh.slots[e.a])
@@ -587,7 +588,7 @@ func (sh *shard) compact() {
 }
 
 // overflowKey returns the bucket of h under rules.
-func (sh *shard) overflowKey(h hash, rules []*backend.Rule, now int64) overflowKey {
+func (sh *shard) overflowKey(h hash, rules []*algorithm.Rule, now int64) overflowKey {
 	k := overflowKey{bucket: h.bucket()}
 	for _, r := range rules {
 		l := r.Limit()
@@ -621,7 +622,7 @@ func (sh *shard) dropRecovered(now int64) {
 }
 
 // expiryOf returns the instant from which no slot carries information any more.
-func expiryOf(slots []backend.Slot) int64 {
+func expiryOf(slots []algorithm.Slot) int64 {
 	last := int64(math.MinInt64)
 	for i := range slots {
 		if s := &slots[i]; s.Rule != nil {

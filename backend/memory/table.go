@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
 // entry is one key, in 32 bytes and without a pointer, so that the garbage collector never looks at a
@@ -34,7 +35,7 @@ func (e *entry) is(h hash) bool {
 }
 
 // put packs c, written under the rule of an id, into e and reports whether it fits. Id 0 never does.
-func (e *entry) put(c *backend.Counters, id uint16) bool {
+func (e *entry) put(c *algorithm.Counters, id uint16) bool {
 	first := c.Frac | c.Used // only one of them is used
 	if id == 0 || first > math.MaxUint32 || c.Prev > math.MaxUint32 {
 		return false
@@ -44,7 +45,7 @@ func (e *entry) put(c *backend.Counters, id uint16) bool {
 }
 
 // get unpacks e, which was written under r, into a zero c.
-func (e *entry) get(c *backend.Counters, r *backend.Rule) {
+func (e *entry) get(c *algorithm.Counters, r *algorithm.Rule) {
 	c.Time = e.time
 	if r.Algorithm() == backend.TokenBucket {
 		c.Frac = int64(e.a)

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
 // inline is the number of limits for which a decision needs no memory of its own.
@@ -19,7 +20,7 @@ type answer struct {
 	charged bool
 	tried   bool  // not charged, by a statement that knows only what is common
 	now     int64 // the database's clock, µs
-	slots   []backend.Slot
+	slots   []algorithm.Slot
 }
 
 // readReply reads what a statement of statements.take, or the function, answers with. What cannot be read was not
@@ -66,7 +67,7 @@ func (a *answer) readState(n []int64, p *plan) error {
 // readSlots reads slots as functions.sql has them: seven numbers, and a log.
 func (a *answer) readSlots(n []int64, p *plan) error {
 	for i := range p.rules {
-		var slot backend.Slot
+		var slot algorithm.Slot
 		if len(n) >= 7 {
 			var log []int64
 			width := 7
@@ -90,37 +91,37 @@ func (a *answer) readSlots(n []int64, p *plan) error {
 
 // oldSlot returns the slot of a limit that was written under a rule, maybe another one. It is empty if it says nothing
 // to this limit.
-func oldSlot(p *plan, i int, rule, state, log []int64) (backend.Slot, error) {
+func oldSlot(p *plan, i int, rule, state, log []int64) (algorithm.Slot, error) {
 	l := &p.limits[i]
 	if rule[0] != kindOf(l) || stateless(l) {
-		return backend.Slot{}, nil
+		return algorithm.Slot{}, nil
 	}
 	r := p.rules[i]
 	if rule[1] != l.Count || rule[2] != l.Period.Microseconds() || rule[3] != l.Burst {
 		if rule[2] > backend.MaxPeriod.Microseconds() {
-			return backend.Slot{}, ErrForeign
+			return algorithm.Slot{}, ErrForeign
 		}
 		old := backend.Limit{Count: rule[1], Period: time.Duration(rule[2]) * time.Microsecond, Burst: rule[3], Algorithm: l.Algorithm}
 		var err error
-		if r, err = backend.NewRule(old); err != nil || stateless(&old) {
-			return backend.Slot{}, ErrForeign
+		if r, err = algorithm.NewRule(old); err != nil || stateless(&old) {
+			return algorithm.Slot{}, ErrForeign
 		}
 	}
 	if !sound(r, state) {
-		return backend.Slot{}, ErrForeign
+		return algorithm.Slot{}, ErrForeign
 	}
 	slot := slotOf(r, state)
 	if l.Algorithm == backend.SlidingLog {
 		var ok bool
 		if slot.State.Log, ok = readLog(log, state[1]); !ok {
-			return backend.Slot{}, ErrForeign
+			return algorithm.Slot{}, ErrForeign
 		}
 	}
 	return slot, nil
 }
 
-func slotOf(r *backend.Rule, n []int64) backend.Slot {
-	slot := backend.Slot{Rule: r}
+func slotOf(r *algorithm.Rule, n []int64) algorithm.Slot {
+	slot := algorithm.Slot{Rule: r}
 	c := &slot.State.Counters
 	c.Time = n[0]
 	if r.Algorithm() == backend.TokenBucket {
@@ -136,14 +137,14 @@ func slotOf(r *backend.Rule, n []int64) backend.Slot {
 
 // readLog reads the charges of a log. A reply has the oldest and the last: what is missing of used counts as charged
 // with the last, which is right until the oldest are out of the window.
-func readLog(n []int64, used int64) (charges []backend.Charge, ok bool) {
-	charges = make([]backend.Charge, 0, len(n)/2)
+func readLog(n []int64, used int64) (charges []algorithm.Charge, ok bool) {
+	charges = make([]algorithm.Charge, 0, len(n)/2)
 	for ; len(n) >= 2; n = n[2:] {
 		last := len(charges) - 1
 		if n[1] < 1 || n[1] > used || last >= 0 && n[0] <= charges[last].At {
 			return nil, false
 		}
-		charges = append(charges, backend.Charge{At: n[0], Units: n[1]})
+		charges = append(charges, algorithm.Charge{At: n[0], Units: n[1]})
 		used -= n[1]
 	}
 	if len(charges) > 0 {
@@ -161,7 +162,7 @@ func (a *answer) readRow(rows pgx.Rows, p *plan) error {
 		return err
 	}
 	if values[0] == nil {
-		a.slots = make([]backend.Slot, len(p.rules))
+		a.slots = make([]algorithm.Slot, len(p.rules))
 		return nil
 	}
 	var few [64]int64
@@ -181,7 +182,7 @@ func (a *answer) readOld(text string, state []int64, p *plan) error {
 	if fields[0] != layout || len(fields)%4 != 1 || len(state) < 1+3*(len(fields)/4) {
 		return ErrForeign
 	}
-	a.slots = make([]backend.Slot, len(p.rules))
+	a.slots = make([]algorithm.Slot, len(p.rules))
 	for i := range min(len(p.rules), len(fields)/4) {
 		var rule [4]int64
 		for j := range rule {
@@ -200,7 +201,7 @@ func (a *answer) readOld(text string, state []int64, p *plan) error {
 }
 
 // sound reports whether three numbers can be a slot's state under a rule: what the algorithms rely on.
-func sound(r *backend.Rule, n []int64) bool {
+func sound(r *algorithm.Rule, n []int64) bool {
 	const latest = 9_000_000_000_000_000 // µs, in the year 2255
 	if n[0] < 0 || n[0] > latest || n[1] < 0 || n[1] > backend.MaxCount || n[2] < 0 || n[2] > backend.MaxCount {
 		return false

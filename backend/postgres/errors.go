@@ -10,7 +10,7 @@ import (
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// What kept PostgreSQL from deciding, for errors.Is and, in a word, for [backend.Kind]. Each stands beside
+// What kept PostgreSQL from deciding, for errors.Is and, in a word, for [backend.ErrorKind]. Each stands beside
 // [backend.ErrUnavailable] in the chain of an error. A server that did not answer in time is context.DeadlineExceeded;
 // one that cannot be reached is a *pgconn.ConnectError.
 var (

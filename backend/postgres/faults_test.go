@@ -235,7 +235,7 @@ func TestSmallPoolExhaustion(t *testing.T) {
 					}
 					assert.ErrorIs(t, err, postgres.ErrPoolExhausted)
 					assert.ErrorIs(t, err, context.DeadlineExceeded)
-					assert.Equal(t, "pool_exhausted", backend.Kind(err))
+					assert.Equal(t, "pool_exhausted", backend.ErrorKind(err))
 				}()
 			}
 			wg.Wait()
@@ -323,7 +323,7 @@ func TestKindsOfErrors(t *testing.T) {
 			}
 			if errors.Is(c.kind, postgres.ErrNotMigrated) {
 				require.Contains(t, errs[0].Error(), "call postgres.Migrate")
-				require.Equal(t, "not_migrated", backend.Kind(errs[0]))
+				require.Equal(t, "not_migrated", backend.ErrorKind(errs[0]))
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/internal/plans"
 )
 
@@ -16,7 +17,7 @@ const layout = "1"
 // plan is a list of limits with everything worked out that a call under them needs.
 type plan struct {
 	limits []backend.Limit
-	rules  []*backend.Rule
+	rules  []*algorithm.Rule
 	text   string // the rules, as a row names them
 	shape  string // which statement decides at once, see statements.take; "" if only the function can
 	logs   bool   // a row can be long
@@ -57,7 +58,7 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 	var shape []byte
 	for i := range limits {
 		l := &limits[i]
-		r, err := backend.NewRule(*l)
+		r, err := algorithm.NewRule(*l)
 		if err != nil {
 			return nil, err
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/internal/gate"
 	"github.com/ginlimit/ginlimit/internal/plans"
 	"github.com/ginlimit/ginlimit/internal/storekey"
@@ -92,7 +93,7 @@ func stateKey(key string) string {
 // Take implements [backend.Backend]. It is one statement. A key that was refused a moment ago is only read, which locks
 // and writes nothing; should it have room by now, a second statement charges it.
 func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
-	if err := backend.CheckTake(cost, limits); err != nil {
+	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
 	p, err := b.plans.Of(limits, (*plan).is, newPlan)
@@ -150,13 +151,13 @@ func (c *call) take() (res backend.Result, decided int, err error) {
 
 // look decides by what the row says, without a lock.
 func (c *call) look() (res backend.Result, decided int, write bool, err error) {
-	var few [inline]backend.Slot
+	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}
 	err = c.query(c.ctx, c.ours, c.sql.look, []any{c.key, c.now()}, func(rows pgx.Rows) error { return a.readRow(rows, c.plan) })
 	if err != nil {
 		return res, 0, false, err
 	}
-	res, decided, write = backend.Take(a.slots, c.plan.rules, a.now, c.cost)
+	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
 	return res, decided, write, nil
 }
 
@@ -179,18 +180,18 @@ func (c *call) quickArgs() []any {
 // charge decides where the row is locked. It is sure unless the statement had no room for what the Go has room for, or
 // what has to be written: then it has changed nothing.
 func (c *call) charge(text string, args []any) (res backend.Result, decided int, sure bool, err error) {
-	var few [inline]backend.Slot
+	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}
 	err = c.query(c.ctx, c.ours, text, args, func(rows pgx.Rows) error { return a.readReply(rows, c.plan) })
 	if err != nil {
 		return res, 0, false, err
 	}
 	if a.charged {
-		res, decided = backend.Admitted(a.slots, c.plan.rules, a.now)
+		res, decided = algorithm.Admitted(a.slots, c.plan.rules, a.now)
 		return res, decided, true, nil
 	}
 	var write bool
-	res, decided, write = backend.Take(a.slots, c.plan.rules, a.now, c.cost)
+	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
 	return res, decided, c.cost == 0 || !res.Allowed && (!a.tried || !write), nil
 }
 

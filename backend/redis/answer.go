@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
 // inline is the number of limits for which a decision needs no memory of its own.
@@ -15,7 +16,7 @@ type answer struct {
 	charged bool
 	now     int64  // the server's clock, µs
 	written string // the instant of the last write, as it stands in the value: it changes with every write
-	slots   []backend.Slot
+	slots   []algorithm.Slot
 }
 
 // decode reads a reply into a, whose slots are empty.
@@ -38,7 +39,7 @@ func (a *answer) decode(reply string, p *plan) error {
 		a.now = written
 	}
 	for i, text := range p.texts {
-		var slot backend.Slot
+		var slot algorithm.Slot
 		if slot, slots, ok = readSlot(slots, text, p.rules[i], written); !ok {
 			return badReply(reply)
 		}
@@ -80,7 +81,7 @@ func number(s string) (n int64, rest string, ok bool) {
 
 // readSlot reads a slot, as rule.lua describes it, that was written under rule; for a limit that keeps no state it skips
 // whatever is there.
-func readSlot(s, text string, rule *backend.Rule, base int64) (slot backend.Slot, rest string, ok bool) {
+func readSlot(s, text string, rule *algorithm.Rule, base int64) (slot algorithm.Slot, rest string, ok bool) {
 	if !strings.HasPrefix(s, " ") {
 		return slot, "", false
 	}
@@ -134,8 +135,8 @@ func readSlot(s, text string, rule *backend.Rule, base int64) (slot backend.Slot
 // readLog reads the charges of a log, as sliding_log.lua writes them. A reply has the oldest and the last: what is
 // missing of used counts as charged with the last, which is right until the oldest are out of the window.
 // None is later than the last, whatever the value says.
-func readLog(log string, used, latest int64) []backend.Charge {
-	charges := make([]backend.Charge, 0, len(log)/8)
+func readLog(log string, used, latest int64) []algorithm.Charge {
+	charges := make([]algorithm.Charge, 0, len(log)/8)
 	for ; len(log) >= 8; log = log[8:] {
 		var at int64
 		for _, b := range []byte(log[:7]) {
@@ -152,7 +153,7 @@ func readLog(log string, used, latest int64) []backend.Charge {
 		if last := len(charges) - 1; last >= 0 && charges[last].At == at {
 			charges[last].Units += units
 		} else {
-			charges = append(charges, backend.Charge{At: at, Units: units})
+			charges = append(charges, algorithm.Charge{At: at, Units: units})
 		}
 		used -= units
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
@@ -41,7 +42,7 @@ type denial struct {
 	wait     time.Duration // of the server, from the decision on
 	name     string        // of the key in Redis
 	written  string
-	slots    []backend.Slot
+	slots    []algorithm.Slot
 	now      int64      // the server's clock at the decision, µs
 	sent     time.Time  // before the decision: the process's clock
 	received time.Time  // after it
@@ -111,9 +112,9 @@ func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key 
 		d.forgetThis(key, den)
 		return res, ctx, nil
 	}
-	var few [inline]backend.Slot
+	var few [inline]algorithm.Slot
 	slots := append(few[:0], den.slots...)
-	res, decided, _ := backend.Take(slots, p.rules, den.now+now.Sub(den.received).Microseconds(), cost)
+	res, decided, _ := algorithm.Take(slots, p.rules, den.now+now.Sub(den.received).Microseconds(), cost)
 	if res.Allowed {
 		return res, ctx, nil // not possible: it is earlier than the end of the wait
 	}

@@ -446,7 +446,7 @@ func TestDialBeforeServer(t *testing.T) {
 	for range 10 {
 		_, err := b.Take(t.Context(), "k", 1, dialLimit(1))
 		dialUnavailable(t, err)
-		assert.Contains(t, []string{"breaker_open", "unreachable"}, backend.Kind(err))
+		assert.Contains(t, []string{"breaker_open", "unreachable"}, backend.ErrorKind(err))
 		dialUnavailable(t, b.Reset(t.Context(), "k"))
 	}
 	assert.Less(t, time.Since(start), dialSoon)
@@ -475,7 +475,7 @@ func TestDialWrongPassword(t *testing.T) {
 		_, err := b.Take(t.Context(), "k", 1, dialLimit(1))
 		dialUnavailable(t, err)
 		require.ErrorIs(t, err, redis.ErrDenied)
-		require.Equal(t, "denied", backend.Kind(err))
+		require.Equal(t, "denied", backend.ErrorKind(err))
 		time.Sleep(5 * time.Millisecond)
 	}
 	assert.Equal(t, 1, strings.Count(log.String(), "Redis cannot be reached"), "%v", &log)

@@ -11,7 +11,7 @@ import (
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// What kept Redis from deciding, for errors.Is and, in a word, for [backend.Kind]. Each stands beside [backend.ErrUnavailable] in the chain of an error. A
+// What kept Redis from deciding, for errors.Is and, in a word, for [backend.ErrorKind]. Each stands beside [backend.ErrUnavailable] in the chain of an error. A
 // server that did not answer in time is context.DeadlineExceeded; one that cannot be reached is a net.Error or io.EOF.
 var (
 	ErrOutOfMemory = gate.NewReason("out_of_memory", "the server is out of memory")

@@ -375,7 +375,7 @@ func TestKindsOfErrors(t *testing.T) {
 		_, err := b.Take(t.Context(), key, 1, gateLimit)
 		require.ErrorIs(t, err, backend.ErrUnavailable)
 		require.ErrorIs(t, err, want)
-		require.Equal(t, kind, backend.Kind(err))
+		require.Equal(t, kind, backend.ErrorKind(err))
 		require.True(t, strings.HasPrefix(err.Error(), "ginlimit: redis: take: "), "%v", err)
 	}
 	do := func(args ...string) {

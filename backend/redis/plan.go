@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/internal/plans"
 	"github.com/ginlimit/ginlimit/lua"
 )
@@ -83,7 +84,7 @@ func ownScript(args []string) bool {
 // plan is a list of limits with everything worked out that a call under them needs.
 type plan struct {
 	limits  []backend.Limit
-	rules   []*backend.Rule
+	rules   []*algorithm.Rule
 	texts   []string // the rules, as slots name them
 	pattern string   // of a value under these limits, for quick.lua.tmpl; "" if no cost can be quick
 	script  *script
@@ -117,7 +118,7 @@ func newPlan(limits []backend.Limit, batching int) (*plan, error) {
 	var quick []lua.QuickLimit
 	pattern := "^(%d+) (%d+)"
 	for _, l := range limits {
-		r, err := backend.NewRule(l)
+		r, err := algorithm.NewRule(l)
 		if err != nil {
 			return nil, err
 		}

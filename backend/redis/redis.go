@@ -17,6 +17,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/internal/plans"
 )
 
@@ -92,7 +93,7 @@ func (b *Backend) Close() error {
 // Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered; with [WithBatching] it may
 // share one.
 func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
-	if err := backend.CheckTake(cost, limits); err != nil {
+	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
 	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
@@ -125,20 +126,20 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	if !b.checks.done.Load() {
 		b.checkLater(client, name)
 	}
-	a := answer{slots: make([]backend.Slot, 0, inline)}
+	a := answer{slots: make([]algorithm.Slot, 0, inline)}
 	if err := a.decode(reply, p); err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}
 	var res backend.Result
 	var decided int
 	if a.charged {
-		res, decided = backend.Admitted(a.slots, p.rules, a.now)
+		res, decided = algorithm.Admitted(a.slots, p.rules, a.now)
 		if b.denials != nil {
 			b.denials.forget(key)
 		}
 	} else {
-		slots := append(make([]backend.Slot, 0, inline), a.slots...)
-		if res, decided, _ = backend.Take(slots, p.rules, a.now, cost); cost > 0 && res.Allowed {
+		slots := append(make([]algorithm.Slot, 0, inline), a.slots...)
+		if res, decided, _ = algorithm.Take(slots, p.rules, a.now, cost); cost > 0 && res.Allowed {
 			return backend.Result{}, unavailable("take", fmt.Errorf("the script refused what it has room for: %q", reply))
 		}
 		if b.denials != nil && !res.Allowed && b.clock == nil {

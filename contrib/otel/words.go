@@ -50,7 +50,7 @@ const (
 
 // errorType returns the value of error.type.
 func errorType(err error) string {
-	if kind := backend.Kind(err); kind != "other" {
+	if kind := backend.ErrorKind(err); kind != "other" {
 		return kind
 	}
 	return other

@@ -53,7 +53,7 @@ func TestAllocs(t *testing.T) {
 		c.Observe(ctx, d)
 		budget := 0.0
 		if d.Err != nil && d.Key != "" {
-			budget = testing.AllocsPerRun(1000, func() { _ = backend.Kind(d.Err) })
+			budget = testing.AllocsPerRun(1000, func() { _ = backend.ErrorKind(d.Err) })
 		}
 		if got := testing.AllocsPerRun(1000, func() { c.Observe(ctx, d) }); got > budget {
 			t.Errorf("%s: %v allocations, want %v", name, got, budget)

@@ -160,7 +160,7 @@ func (c *Collector) kind(d *ginlimit.Decision) string {
 	if d.Key == "" {
 		return "key" // the backend was not asked
 	}
-	kind := cut(backend.Kind(d.Err))
+	kind := cut(backend.ErrorKind(d.Err))
 	if known, ok := c.kinds.all()[kind]; ok {
 		return known
 	}

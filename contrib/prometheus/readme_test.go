@@ -37,7 +37,7 @@ func TestReadme(t *testing.T) {
 		redis.ErrOutOfMemory, redis.ErrReadOnly, redis.ErrLoading, redis.ErrBusy, redis.ErrClusterDown, redis.ErrMasterDown,
 		redis.ErrDenied, redis.ErrForeign, redis.ErrScript, redis.ErrBreakerOpen,
 	} {
-		kinds = append(kinds, backend.Kind(err))
+		kinds = append(kinds, backend.ErrorKind(err))
 	}
 	for _, kind := range kinds {
 		if !strings.Contains(readme, "`"+kind+"`") {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
 // Cache remembers the plans, of type P, of recent lists of limits, each in one of a few places. An application has some
@@ -47,7 +48,7 @@ func (c *Cache[P]) Of(limits []backend.Limit, is func(*P, []backend.Limit) bool,
 }
 
 // Decide reports whether rules are those of limits, whatever their names.
-func Decide(rules []*backend.Rule, limits []backend.Limit) bool {
+func Decide(rules []*algorithm.Rule, limits []backend.Limit) bool {
 	if len(rules) != len(limits) {
 		return false
 	}

@@ -22,7 +22,7 @@ import (
 // fake clock: each is let through, or refused, at the very instant that the picture has.
 func TestDrawnIsDecided(t *testing.T) {
 	for _, tr := range traffics {
-		for _, a := range algorithms {
+		for _, a := range limiters {
 			t.Run(tr.file+"/"+a.name, func(t *testing.T) {
 				want, err := play(a, tr.requests())
 				if err != nil {
@@ -53,7 +53,7 @@ func same(t *testing.T, what string, got, want []time.Duration) {
 }
 
 // send sends requests to the code that users run.
-func send(t *testing.T, a algorithm, requests []time.Duration) outcome {
+func send(t *testing.T, a limiter, requests []time.Duration) outcome {
 	var o outcome
 	var mu sync.Mutex
 	start := time.Now()

@@ -17,7 +17,7 @@ import (
 
 // panel is what one algorithm did with the requests.
 type panel struct {
-	algorithm
+	limiter
 	outcome
 }
 

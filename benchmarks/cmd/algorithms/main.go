@@ -3,7 +3,7 @@
 //
 //	go run ./cmd/algorithms
 //
-// Nothing is waited for: the decisions are those of backend.Take, which the memory backend decides by, at the times that
+// Nothing is waited for: the decisions are those of algorithm.Take, which the memory backend decides by, at the times that
 // the requests have. The test beside this program sends the same requests to that backend, and to a limiter with
 // WithMaxWait for the leaky bucket, under the fake clock of testing/synctest, and holds each answer to the one drawn.
 package main
@@ -48,7 +48,7 @@ func run(dir string) error {
 // panelsOf plays t to each algorithm.
 func panelsOf(t traffic) ([]panel, error) {
 	var panels []panel
-	for _, a := range algorithms {
+	for _, a := range limiters {
 		o, err := play(a, t.requests())
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
 // The limit of every panel: count requests in a period.
@@ -45,14 +46,14 @@ func evenly(requests []time.Duration, from, to, every time.Duration) []time.Dura
 	return requests
 }
 
-// algorithm is a limit that decides, and how long a request may be held by it.
-type algorithm struct {
+// limiter is a limit that decides, and how long a request may be held by it.
+type limiter struct {
 	name  string
 	limit backend.Limit
 	wait  time.Duration // WithMaxWait
 }
 
-var algorithms = []algorithm{
+var limiters = []limiter{
 	{"token bucket", backend.Limit{Count: count, Period: period}, 0},
 	{"sliding window", backend.Limit{Count: count, Period: period, Algorithm: backend.SlidingWindow}, 0},
 	{"sliding log", backend.Limit{Count: count, Period: period, Algorithm: backend.SlidingLog}, 0},
@@ -67,12 +68,12 @@ type outcome struct {
 }
 
 // play sends requests, in the order of time, to a limit.
-func play(a algorithm, requests []time.Duration) (outcome, error) {
-	rule, err := backend.NewRule(a.limit)
+func play(a limiter, requests []time.Duration) (outcome, error) {
+	rule, err := algorithm.NewRule(a.limit)
 	if err != nil {
 		return outcome{}, err
 	}
-	p := player{algorithm: a, rules: []*backend.Rule{rule}, slots: make([]backend.Slot, 1), outcome: outcome{offered: requests}}
+	p := player{limiter: a, rules: []*algorithm.Rule{rule}, slots: make([]algorithm.Slot, 1), outcome: outcome{offered: requests}}
 	for _, at := range requests {
 		p.release(at)
 		p.request(at)
@@ -82,16 +83,16 @@ func play(a algorithm, requests []time.Duration) (outcome, error) {
 }
 
 type player struct {
-	algorithm
-	rules []*backend.Rule
-	slots []backend.Slot
+	limiter
+	rules []*algorithm.Rule
+	slots []algorithm.Slot
 	line  []time.Duration // requests that are held, by when they came; the first of them charges at due
 	due   time.Duration
 	outcome
 }
 
 func (p *player) take(at time.Duration, cost int64) backend.Result {
-	res, _, _ := backend.Take(p.slots, p.rules, at.Microseconds(), cost)
+	res, _, _ := algorithm.Take(p.slots, p.rules, at.Microseconds(), cost)
 	return res
 }
 

@@ -1,4 +1,4 @@
-package backend
+package algorithm
 
 // FixedWindow: Used units since Time, the key's first hit; the window is over one Period later. A window all
 // of whose charges were refunded still runs: a refund never moves a window.

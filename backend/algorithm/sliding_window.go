@@ -1,4 +1,4 @@
-package backend
+package algorithm
 
 // SlidingWindow: Used units in the current window, which began at Time, and Prev in the one before. With e µs
 // of the current window gone, the sliding window still covers (Period-e)/Period of the one before:

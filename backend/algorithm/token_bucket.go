@@ -1,6 +1,10 @@
-package backend
+package algorithm
 
-import "time"
+import (
+	"time"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
 
 // TokenBucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the state is one instant, the
 // theoretical arrival time, at which the bucket will be full again: Time µs and Frac/Count of a µs. What lies
@@ -10,7 +14,7 @@ import "time"
 // TakeUnit is [Rule.TakeCounters] for a cost of one and a token bucket that was written under r: the state comes and goes by
 // value, and if the unit does not fit, none does. It is what a hot key asks for. It leaves to TakeCounters, and then reports
 // false, a state of another algorithm and one that the clock or a smaller burst put above the capacity.
-func (r *Rule) TakeUnit(at, frac, now int64, res *Result) (_, _ int64, ok bool) {
+func (r *Rule) TakeUnit(at, frac, now int64, res *backend.Result) (_, _ int64, ok bool) {
 	debt := span{at - now, frac}
 	if debt.us < 0 {
 		debt = span{}
@@ -34,10 +38,10 @@ func (r *Rule) TakeUnit(at, frac, now int64, res *Result) (_, _ int64, ok bool) 
 }
 
 // tokenBucketTake is TakeCounters: the steps below in one.
-func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+func tokenBucketTake(r *Rule, c *Counters, old *Rule, now, cost int64, res *backend.Result) (write bool) {
 	debt, changed := tokenBucketDebt(r, c, old, now)
 	after := r.full
-	wait := int64(Never)
+	wait := int64(backend.Never)
 	if cost <= r.capacity {
 		after = r.add(debt, r.cost(max(cost, 1)))
 		wait = max(0, r.sub(after, r.full).ceil())
@@ -78,7 +82,7 @@ func tokenBucketDebt(r *Rule, c *Counters, old *Rule, now int64) (debt span, cha
 // tokenBucketCarry returns the debt under r for the units that debt stands for under old, rounded up to
 // 1/Period of a unit, with Period in µs. It has changed also if only the burst did: a refund asks for that.
 func tokenBucketCarry(r *Rule, debt span, old *Rule) (_ span, changed bool) {
-	if old == nil || old.limit.Algorithm != TokenBucket {
+	if old == nil || old.limit.Algorithm != backend.TokenBucket {
 		return span{}, false
 	}
 	if debt == (span{}) || old.Decides(&r.limit) {

@@ -1,17 +1,22 @@
-package backend
+// Package algorithm is for authors of backends: the four algorithms that limits are counted by, as pure integer functions
+// of (state, now, limit, cost), one file each. A store wraps them with whatever keeps the state, as package memory does, or
+// computes the same elsewhere, as package lua does. Applications need package backend alone.
+package algorithm
 
 import (
 	"fmt"
 	"math"
 	"math/bits"
 	"time"
+
+	"github.com/ginlimit/ginlimit/backend"
 )
 
-// Rule is a valid [Limit] with everything worked out that decisions under it need. It is what a store calls
+// Rule is a valid [backend.Limit] with everything worked out that decisions under it need. It is what a store calls
 // the algorithms through; it is immutable. Times in this file and in the algorithms' are whole microseconds:
 // an instant since any epoch the store likes, as long as it stays with it.
 type Rule struct {
-	limit     Limit
+	limit     backend.Limit
 	period    int64 // of the limit, in µs
 	capacity  int64
 	stateless bool // it decides without looking: it blocks everything, or nothing
@@ -20,13 +25,13 @@ type Rule struct {
 }
 
 // NewRule returns the Rule of l, or the error of l.Validate.
-func NewRule(l Limit) (*Rule, error) {
+func NewRule(l backend.Limit) (*Rule, error) {
 	if err := l.Validate(); err != nil {
 		return nil, err
 	}
 	r := &Rule{limit: l, period: l.Period.Microseconds(), capacity: l.Capacity()}
 	r.stateless = l.Count == 0 || l.IsUnlimited()
-	if l.Algorithm == TokenBucket && !r.stateless {
+	if l.Algorithm == backend.TokenBucket && !r.stateless {
 		r.unit = r.spanOf(1)
 		r.full = r.spanOf(r.capacity)
 	}
@@ -34,13 +39,13 @@ func NewRule(l Limit) (*Rule, error) {
 }
 
 // Limit returns the limit that r was made of.
-func (r *Rule) Limit() Limit { return r.limit }
+func (r *Rule) Limit() backend.Limit { return r.limit }
 
 // Algorithm returns that of the limit.
-func (r *Rule) Algorithm() Algorithm { return r.limit.Algorithm }
+func (r *Rule) Algorithm() backend.Algorithm { return r.limit.Algorithm }
 
 // Decides reports whether r decides as l would: their numbers are the same, whatever their names.
-func (r *Rule) Decides(l *Limit) bool {
+func (r *Rule) Decides(l *backend.Limit) bool {
 	return r.limit.Count == l.Count && r.limit.Period == l.Period &&
 		r.limit.Burst == l.Burst && r.limit.Algorithm == l.Algorithm
 }
@@ -82,7 +87,7 @@ func (s *Slot) Expired(now int64) bool {
 // charges all of them or none. It returns the Result of the rule that decided, and its index, because Limit is
 // the caller's to fill in, and whether slots changed and have to be written. They change when the cost was
 // charged, or when a limit changed and its state was carried over.
-func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int, write bool) {
+func Take(slots []Slot, rules []*Rule, now, cost int64) (res backend.Result, decided int, write bool) {
 	type loaded struct {
 		State
 		changed bool
@@ -121,7 +126,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64) (res Result, decided int
 
 // Admitted returns what [Take] returns for a cost that a store has charged by the same steps elsewhere: slots are as
 // that left them at now, each written under the rule of its place, or empty if that keeps no state.
-func Admitted(slots []Slot, rules []*Rule, now int64) (res Result, decided int) {
+func Admitted(slots []Slot, rules []*Rule, now int64) (res backend.Result, decided int) {
 	least := int64(math.MaxInt64)
 	for i, r := range rules {
 		if left := r.remaining(&slots[i].State, now); left < least {
@@ -135,15 +140,15 @@ func Admitted(slots []Slot, rules []*Rule, now int64) (res Result, decided int) 
 
 // TakeCounters is [Take] for r alone, which must not be a SlidingLog, with the state in c, written under old.
 // It fills res in, all but Limit and Source, and reports whether c changed.
-func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+func (r *Rule) TakeCounters(c *Counters, old *Rule, now, cost int64, res *backend.Result) (write bool) {
 	res.At = time.UnixMicro(now)
-	if r.limit.Algorithm == TokenBucket && !r.stateless {
+	if r.limit.Algorithm == backend.TokenBucket && !r.stateless {
 		return tokenBucketTake(r, c, old, now, cost, res)
 	}
 	return r.takeCounters(c, old, now, cost, res)
 }
 
-func (r *Rule) takeCounters(c *Counters, old *Rule, now, cost int64, res *Result) (write bool) {
+func (r *Rule) takeCounters(c *Counters, old *Rule, now, cost int64, res *backend.Result) (write bool) {
 	st := *c
 	changed := r.loadCounters(&st, old, now)
 	wait := r.waitCounters(&st, now, max(cost, 1))
@@ -164,7 +169,7 @@ const MaxQuick = 8
 
 // TakeQuick is [Take] for one to [MaxQuick] slots that were written under the rules that they have now, none of which is a
 // SlidingLog. It fills res in, all but Limit and Source, and changes slots where Take would.
-func TakeQuick(slots []Slot, now, cost int64, res *Result) (decided int) {
+func TakeQuick(slots []Slot, now, cost int64, res *backend.Result) (decided int) {
 	var loaded [MaxQuick]Counters
 	asked := max(cost, 1)
 	var longest int64
@@ -203,7 +208,7 @@ func TakeQuick(slots []Slot, now, cost int64, res *Result) (decided int) {
 
 // Refund gives back cost, charged at an instant under limits, to slots, and reports whether any changed. It works
 // under the rules that the slots were last written under, so that it is right also if a limit changed in between.
-func Refund(slots []Slot, limits []Limit, now, charged, cost int64) (write bool) {
+func Refund(slots []Slot, limits []backend.Limit, now, charged, cost int64) (write bool) {
 	for i := range min(len(slots), len(limits)) {
 		s, l := &slots[i], &limits[i]
 		if s.Rule == nil || s.Rule.limit.Algorithm != l.Algorithm || l.Count == 0 || l.IsUnlimited() || cost <= 0 {
@@ -226,7 +231,7 @@ func (r *Rule) load(s *Slot, now int64) (st State, changed bool) {
 	switch {
 	case s.Rule == nil || s.Rule.limit.Algorithm != r.limit.Algorithm || r.stateless:
 		st.Time = now
-	case r.limit.Algorithm == SlidingLog:
+	case r.limit.Algorithm == backend.SlidingLog:
 		st = s.State
 		changed = slidingLogLoad(r, &st, s.Rule, now)
 	default:
@@ -241,9 +246,9 @@ func (r *Rule) loadCounters(c *Counters, old *Rule, now int64) (changed bool) {
 	case r.stateless || old == nil || r != old && old.limit.Algorithm != r.limit.Algorithm:
 		*c = Counters{Time: now}
 		return false
-	case r.limit.Algorithm == TokenBucket:
+	case r.limit.Algorithm == backend.TokenBucket:
 		return tokenBucketLoad(r, c, old, now)
-	case r.limit.Algorithm == SlidingWindow:
+	case r.limit.Algorithm == backend.SlidingWindow:
 		return slidingWindowLoad(r, c, old, now)
 	default:
 		return fixedWindowLoad(r, c, old, now)
@@ -252,7 +257,7 @@ func (r *Rule) loadCounters(c *Counters, old *Rule, now int64) (changed bool) {
 
 // wait returns the µs until cost > 0 fits: 0 if it does now, negative if it never will.
 func (r *Rule) wait(st *State, now, cost int64) int64 {
-	if r.limit.Algorithm == SlidingLog && cost <= r.capacity && !r.stateless {
+	if r.limit.Algorithm == backend.SlidingLog && cost <= r.capacity && !r.stateless {
 		return slidingLogWait(r, st, now, cost)
 	}
 	return r.waitCounters(&st.Counters, now, cost)
@@ -261,12 +266,12 @@ func (r *Rule) wait(st *State, now, cost int64) int64 {
 func (r *Rule) waitCounters(c *Counters, now, cost int64) int64 {
 	switch {
 	case cost > r.capacity:
-		return int64(Never)
+		return int64(backend.Never)
 	case r.stateless:
 		return 0
-	case r.limit.Algorithm == TokenBucket:
+	case r.limit.Algorithm == backend.TokenBucket:
 		return tokenBucketWait(r, c, now, cost)
-	case r.limit.Algorithm == SlidingWindow:
+	case r.limit.Algorithm == backend.SlidingWindow:
 		return slidingWindowWait(r, c, now, cost)
 	default:
 		return fixedWindowWait(r, c, now, cost)
@@ -275,7 +280,7 @@ func (r *Rule) waitCounters(c *Counters, now, cost int64) int64 {
 
 // charge adds cost, which must fit, to a loaded state.
 func (r *Rule) charge(st *State, now, cost int64) {
-	if r.limit.Algorithm == SlidingLog {
+	if r.limit.Algorithm == backend.SlidingLog {
 		slidingLogCharge(r, st, now, cost)
 	} else {
 		r.chargeCounters(&st.Counters, now, cost)
@@ -283,7 +288,7 @@ func (r *Rule) charge(st *State, now, cost int64) {
 }
 
 func (r *Rule) chargeCounters(c *Counters, now, cost int64) {
-	if r.limit.Algorithm == TokenBucket {
+	if r.limit.Algorithm == backend.TokenBucket {
 		tokenBucketCharge(r, c, now, cost)
 	} else {
 		c.Used += cost
@@ -293,11 +298,11 @@ func (r *Rule) chargeCounters(c *Counters, now, cost int64) {
 // refund takes cost, charged at an instant, off a loaded state, and reports whether there was anything.
 func (r *Rule) refund(st *State, now, charged, cost int64) bool {
 	switch r.limit.Algorithm {
-	case SlidingLog:
+	case backend.SlidingLog:
 		return slidingLogRefund(st, charged, cost)
-	case SlidingWindow:
+	case backend.SlidingWindow:
 		return slidingWindowRefund(r, &st.Counters, charged, cost)
-	case FixedWindow:
+	case backend.FixedWindow:
 		return fixedWindowRefund(r, &st.Counters, charged, cost)
 	default:
 		return tokenBucketRefund(r, &st.Counters, now, charged, cost)
@@ -311,9 +316,9 @@ func (r *Rule) remainingCounters(c *Counters, now int64) int64 {
 	switch {
 	case r.stateless:
 		return r.capacity
-	case r.limit.Algorithm == TokenBucket:
+	case r.limit.Algorithm == backend.TokenBucket:
 		return tokenBucketRemaining(r, c, now)
-	case r.limit.Algorithm == SlidingWindow:
+	case r.limit.Algorithm == backend.SlidingWindow:
 		return slidingWindowRemaining(r, c, now)
 	default:
 		return r.limit.Count - c.Used
@@ -322,7 +327,7 @@ func (r *Rule) remainingCounters(c *Counters, now int64) int64 {
 
 // reset returns the instant from which the whole capacity remains, now or earlier if it does.
 func (r *Rule) reset(st *State) int64 {
-	if r.limit.Algorithm == SlidingLog {
+	if r.limit.Algorithm == backend.SlidingLog {
 		return slidingLogReset(r, st)
 	}
 	return r.resetCounters(&st.Counters)
@@ -330,9 +335,9 @@ func (r *Rule) reset(st *State) int64 {
 
 func (r *Rule) resetCounters(c *Counters) int64 {
 	switch r.limit.Algorithm {
-	case TokenBucket:
+	case backend.TokenBucket:
 		return tokenBucketReset(c)
-	case SlidingWindow:
+	case backend.SlidingWindow:
 		return slidingWindowReset(r, c)
 	default:
 		return fixedWindowReset(r, c)
@@ -344,22 +349,22 @@ func (r *Rule) resetCounters(c *Counters) int64 {
 // charges were all refunded still runs.
 func (r *Rule) Expiry(st *State) int64 {
 	switch r.limit.Algorithm {
-	case SlidingWindow, FixedWindow:
+	case backend.SlidingWindow, backend.FixedWindow:
 		return max(st.Time+r.period, r.reset(st))
 	default:
 		return r.reset(st)
 	}
 }
 
-func (r *Rule) fill(res *Result, st *State, now, wait int64) {
-	if r.limit.Algorithm != SlidingLog || r.stateless {
+func (r *Rule) fill(res *backend.Result, st *State, now, wait int64) {
+	if r.limit.Algorithm != backend.SlidingLog || r.stateless {
 		r.fillCounters(res, &st.Counters, now, wait)
 		return
 	}
 	fill(res, wait, r.remaining(st, now), slidingLogReset(r, st)-now)
 }
 
-func (r *Rule) fillCounters(res *Result, c *Counters, now, wait int64) {
+func (r *Rule) fillCounters(res *backend.Result, c *Counters, now, wait int64) {
 	reset := now
 	if !r.stateless {
 		reset = r.resetCounters(c)
@@ -368,10 +373,10 @@ func (r *Rule) fillCounters(res *Result, c *Counters, now, wait int64) {
 }
 
 // fill puts figures into res. The waits are in µs from now.
-func fill(res *Result, wait, remaining, reset int64) {
+func fill(res *backend.Result, wait, remaining, reset int64) {
 	res.Allowed = wait == 0
 	res.Remaining = remaining
-	res.RetryAfter = Never
+	res.RetryAfter = backend.Never
 	if wait >= 0 {
 		res.RetryAfter = time.Duration(wait) * time.Microsecond
 	}
@@ -380,7 +385,7 @@ func fill(res *Result, wait, remaining, reset int64) {
 
 // CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative cost, or no
 // limit. Limits are checked by [NewRule].
-func CheckTake(cost int64, limits []Limit) error {
+func CheckTake(cost int64, limits []backend.Limit) error {
 	if cost < 0 {
 		return fmt.Errorf("ginlimit: cost %d is negative; use Refund to give units back", cost)
 	}

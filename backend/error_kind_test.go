@@ -15,7 +15,7 @@ type kindError string
 func (e kindError) Error() string { return "failed" }
 func (e kindError) Kind() string  { return string(e) }
 
-func TestKind(t *testing.T) {
+func TestErrorKind(t *testing.T) {
 	for want, err := range map[string]error{
 		"":            nil,
 		"broken":      fmt.Errorf("x: %w", errors.Join(backend.ErrUnavailable, kindError("broken"), context.Canceled)),
@@ -25,16 +25,16 @@ func TestKind(t *testing.T) {
 		"unavailable": fmt.Errorf("x: %w", errors.Join(backend.ErrUnavailable, kindError(""))),
 		"other":       errors.New("unavailable"),
 	} {
-		if got := backend.Kind(err); got != want {
-			t.Errorf("Kind(%v) = %q, want %q", err, got, want)
+		if got := backend.ErrorKind(err); got != want {
+			t.Errorf("ErrorKind(%v) = %q, want %q", err, got, want)
 		}
 	}
 }
 
-func ExampleKind() {
+func ExampleErrorKind() {
 	err := fmt.Errorf("ginlimit: redis: take: %w", errors.Join(backend.ErrUnavailable, context.DeadlineExceeded))
-	fmt.Println(backend.Kind(err))
-	fmt.Println(backend.Kind(errors.New("a mistake of the caller")))
+	fmt.Println(backend.ErrorKind(err))
+	fmt.Println(backend.ErrorKind(errors.New("a mistake of the caller")))
 	// Output:
 	// timeout
 	// other
