@@ -6,24 +6,25 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/puddle/v2"
 
-	"github.com/ginlimit/ginlimit/backend"
-	"github.com/ginlimit/ginlimit/internal/gate"
+	"github.com/ginlimit/ginlimit/internal/storeerr"
 )
 
 // What kept PostgreSQL from deciding, for errors.Is and, in a word, for [backend.ErrorKind]. Each stands beside
 // [backend.ErrUnavailable] in the chain of an error. A server that did not answer in time is context.DeadlineExceeded;
 // one that cannot be reached is a *pgconn.ConnectError.
 var (
-	ErrNotMigrated        = gate.NewReason("not_migrated", "the table or a function of this version is missing; call postgres.Migrate when the application starts, with the same schema and table")
-	ErrReadOnly           = gate.NewReason("read_only", "the server or the session is read-only, such as a standby; connect to the primary")
-	ErrTooManyConnections = gate.NewReason("too_many_connections", "the server has no connection left; lower pool_max_conns or raise max_connections")
-	ErrPoolExhausted      = gate.NewReason("pool_exhausted", "the pool had no connection free in time; raise pool_max_conns, or give limits a pool of their own")
-	ErrStarting           = gate.NewReason("starting", "the server is starting or stopping")
-	ErrDenied             = gate.NewReason("denied", "the server denies access; check user, password and rights")
-	ErrTimeout            = gate.NewReason("server_timeout", "the server gave up by its statement_timeout or lock_timeout")
-	ErrOutOfSpace         = gate.NewReason("out_of_space", "the server is out of memory or disk")
-	ErrForeign            = gate.NewReason("foreign_value", "the row holds a state that is not ours")
-	ErrBreakerOpen        = gate.ErrOpen
+	ErrBreakerOpen        = storeerr.ErrBreakerOpen
+	ErrBusy               = storeerr.ErrBusy // its statement_timeout or lock_timeout is over
+	ErrDenied             = storeerr.ErrDenied
+	ErrDisk               = storeerr.ErrDisk
+	ErrForeign            = storeerr.ErrForeign
+	ErrOutOfMemory        = storeerr.ErrOutOfMemory
+	ErrReadOnly           = storeerr.ErrReadOnly
+	ErrStarting           = storeerr.ErrStarting
+	ErrTooManyConnections = storeerr.ErrTooManyConnections
+
+	ErrNotMigrated   = storeerr.New("not_migrated", "the table or a function of this version is missing", "call postgres.Migrate when the application starts, with the same schema and table")
+	ErrPoolExhausted = storeerr.New("pool_exhausted", "the pool had no connection free in time", "give limits a pool of their own, or raise pool_max_conns")
 )
 
 // kinds tells the answers of a server apart, by SQLSTATE.
@@ -33,8 +34,8 @@ var kinds = map[string]error{
 	"53300": ErrTooManyConnections,
 	"57P01": ErrStarting, "57P02": ErrStarting, "57P03": ErrStarting,
 	"28000": ErrDenied, "28P01": ErrDenied, "42501": ErrDenied,
-	"55P03": ErrTimeout, "57014": ErrTimeout,
-	"53000": ErrOutOfSpace, "53100": ErrOutOfSpace, "53200": ErrOutOfSpace,
+	"55P03": ErrBusy, "57014": ErrBusy,
+	"53000": ErrOutOfMemory, "53200": ErrOutOfMemory, "53100": ErrDisk, "58030": ErrDisk,
 	"22003": ErrForeign, "22012": ErrForeign, "2202E": ErrForeign, "22P02": ErrForeign, "22004": ErrForeign,
 }
 
@@ -48,32 +49,10 @@ func serialization(err error) bool {
 
 func poolClosed(err error) bool { return errors.Is(err, puddle.ErrClosedPool) }
 
-// storeError is an error of the store: [backend.ErrUnavailable], what kind it is, and its cause.
-type storeError struct {
-	op          string
-	kind, cause error
-}
-
 func unavailable(op string, cause error) error {
-	e := &storeError{op: op, cause: cause}
-	var answer *pgconn.PgError
-	if errors.As(cause, &answer) {
-		e.kind = kindOfCode(answer.Code)
+	var reason error
+	if answer := (*pgconn.PgError)(nil); errors.As(cause, &answer) {
+		reason = kindOfCode(answer.Code)
 	}
-	return e
-}
-
-func (e *storeError) Error() string {
-	text := "ginlimit: postgres: " + e.op + ": "
-	if e.kind != nil {
-		text += e.kind.Error() + ": "
-	}
-	return text + e.cause.Error()
-}
-
-func (e *storeError) Unwrap() []error {
-	if e.kind == nil {
-		return []error{backend.ErrUnavailable, e.cause}
-	}
-	return []error{backend.ErrUnavailable, e.kind, e.cause}
+	return storeerr.Unavailable("postgres: "+op, reason, cause)
 }

@@ -248,7 +248,7 @@ func (b *Backend) Reset(ctx context.Context, key string) error {
 func (b *Backend) query(ctx context.Context, ours bool, text string, args []any, read func(pgx.Rows) error) error {
 	if err := b.gate.Enter(ctx); err != nil {
 		if gaveUp(err) && allAcquired(b.pool.Stat()) {
-			return errors.Join(ErrPoolExhausted, err)
+			return fmt.Errorf("%w: %w", ErrPoolExhausted, err)
 		}
 		return err
 	}
@@ -271,7 +271,7 @@ func (b *Backend) send(ctx context.Context, isolate bool, text string, args []an
 	conn, err := b.pool.Acquire(ctx)
 	if err != nil {
 		if gaveUp(err) && b.pool.Stat().ConstructingConns() == 0 {
-			return errors.Join(ErrPoolExhausted, err)
+			return fmt.Errorf("%w: %w", ErrPoolExhausted, err)
 		}
 		return err
 	}

@@ -13,10 +13,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ginlimit/ginlimit/internal/storeerr"
 )
 
 // ErrOpen is the error of calls that are not made, or not waited for, because the server does not answer.
-var ErrOpen = NewReason("breaker_open", "the server did not answer of late; calls fail at once until it does")
+var ErrOpen = storeerr.ErrBreakerOpen
 
 // End tells how a call ended.
 type End uint8
