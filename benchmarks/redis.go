@@ -23,7 +23,6 @@ import (
 
 const (
 	redisKeys  = 10_000 // that decisions are spread over
-	batching   = own + ", WithBatching(64)"
 	twoLimits  = own + ", 2 limits"
 	oddRate    = own + ", a rate that does not divide"
 	caseLocal  = "a refusal that is known"
@@ -45,7 +44,7 @@ func goroutines(n int) string {
 func apart(n int) string { return goroutines(n) + ", cores of their own" }
 
 // alsoApart are the limiters that are measured like that too.
-var alsoApart = []string{own, batching, redisRate, ululeName, floorEvalsha}
+var alsoApart = []string{own, redisRate, ululeName, floorEvalsha}
 
 // remote is a Limiter on Redis that was made.
 type remote struct {
@@ -72,11 +71,7 @@ func (b *bench) redis() error {
 		d := dial(addr, redis.WithPrefix("od"))
 		return takeBackend(d, limitsOf(oddQuota, backend.TokenBucket, 1)), func() { d.Close() }
 	}}
-	batched := Limiter{batching, func(addr string, q Quota) (Take, func()) {
-		d := dial(addr, redis.WithPrefix("ba"), redis.WithBatching(64))
-		return takeBackend(d, limitsOf(q, backend.TokenBucket, 1)), func() { d.Close() }
-	}}
-	candidates := append(append(inRedis(), batched, ginLimitRedis(twoLimits, backend.TokenBucket, 2), odd), redisFloors()...)
+	candidates := append(append(inRedis(), ginLimitRedis(twoLimits, backend.TokenBucket, 2), odd), redisFloors()...)
 	keys := manyKeys()[:min(redisKeys, b.Keys)]
 	remotes := b.connect(redisQuota, candidates)
 	for _, r := range remotes { // the first decision about a key is another one than the next

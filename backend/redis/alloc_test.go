@@ -40,7 +40,7 @@ func TestAllocations(t *testing.T) {
 		refuse(t, b, name, 1, limits...)
 		assert.Zero(t, measure(backend.SourceDenyCache, false, name, limits...), "refused locally: %s", name)
 	}
-	for _, b = range []*redis.Backend{b, newInstance(t, s.Addr(), prefix(), redis.WithBatching(16)), newTruth(t, s.Addr(), prefix())} {
+	for _, b = range []*redis.Backend{b, newTruth(t, s.Addr(), prefix())} {
 		for _, a := range everyAlgorithm {
 			limit := hourly(1_000_000, a)
 			assert.LessOrEqual(t, measure(backend.SourceStore, true, "room"+a.String(), limit), 4.0, "admitted: %v", limit)

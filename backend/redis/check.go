@@ -39,10 +39,6 @@ func (b *Backend) checkLater(client rueidis.Client, name string) {
 func (b *Backend) look(ctx context.Context, client rueidis.Client, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	if b.batching > 0 && !b.checks.unbatched && client.Mode() == rueidis.ClientModeCluster {
-		b.log().Warn("ginlimit: redis.WithBatching does nothing in a Cluster, where a script cannot have keys of two slots; leave it out")
-		b.checks.unbatched = true
-	}
 	b.link.findShards(ctx, client)
 	cached := b.checkCaching(ctx, client, name)
 	return b.checkEviction(ctx, client) && cached && b.link.shards.done.Load()
@@ -77,10 +73,9 @@ func (t *task) end(done bool) {
 // checks is what a Backend has looked at. Its task guards the rest.
 type checks struct {
 	task
-	warned    bool            // of an eviction policy
-	asked     map[string]bool // the servers that said theirs
-	caching   bool            // it is known whether there is client-side caching
-	unbatched bool            // it was said that a Cluster has no batches
+	warned  bool            // of an eviction policy
+	asked   map[string]bool // the servers that said theirs
+	caching bool            // it is known whether there is client-side caching
 }
 
 // askEach puts a question to each of several servers at once, and yields their answers as they come until ctx ends.

@@ -46,9 +46,7 @@ func clusterConformance(t *testing.T, c *testserver.Cluster) {
 	require.Equal(t, rueidis.ClientModeCluster, client.Mode())
 	backendtest.Run(t, backendtest.Harness{
 		New: func(t *testing.T) (backend.Backend, func(time.Duration)) {
-			var log dialLog
-			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(dialBudget), redis.WithBatching(32), log.option())
-			assert.Equal(t, 1, strings.Count(log.String(), "redis.WithBatching does nothing in a Cluster"))
+			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(dialBudget))
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
 			return b, clock.advance

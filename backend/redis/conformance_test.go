@@ -69,20 +69,13 @@ func TestConformanceMiniredis(t *testing.T) {
 // The scripts get their clock from the test.
 func TestConformanceServer(t *testing.T) {
 	server := testserver.Redis(t)
-	conformance(t, newClient(t, server.Addr(), true), 0)
+	conformance(t, newClient(t, server.Addr(), true))
 }
 
-// The callers of the suite that come at once share scripts.
-func TestConformanceServerBatching(t *testing.T) {
-	server := testserver.Redis(t)
-	conformance(t, newClient(t, server.Addr(), true), 2, redis.WithBatching(32))
-}
-
-func conformance(t *testing.T, client rueidis.Client, rounds int, opts ...redis.Option) {
+func conformance(t *testing.T, client rueidis.Client) {
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
-			opts := append([]redis.Option{redis.WithPrefix(prefix()), redis.WithTimeout(10 * time.Second)}, opts...)
-			b := redis.New(client, opts...)
+			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(10*time.Second))
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
 			return b, clock.advance
@@ -91,7 +84,6 @@ func conformance(t *testing.T, client rueidis.Client, rounds int, opts ...redis.
 		TTL: func(t *testing.T, b backend.Backend, key string) time.Duration {
 			return kept(t, client, redis.StateKey(b.(*redis.Backend), key), redis.Now(b.(*redis.Backend)))
 		},
-		Rounds:  rounds,
 		Callers: 2000,
 	})
 }

@@ -387,9 +387,6 @@ func TestOptions(t *testing.T) {
 		{"no logger", redis.WithLogger(nil), "redis.WithLogger(nil): leave"},
 		{"no client option", redis.WithClientOption(nil), "redis.WithClientOption(nil): pass"},
 		{"no deny cache", redis.WithDenyCache(false), ""},
-		{"batch of one", redis.WithBatching(1), "redis.WithBatching(1): use 2 to 128"},
-		{"batch too large", redis.WithBatching(129), "redis.WithBatching(129): use 2 to 128"},
-		{"largest batch", redis.WithBatching(128), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, err := redis.Dial(t.Context(), server.URL(), c.opt)

@@ -9,8 +9,6 @@ import (
 	"log"
 	"log/slog"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -69,31 +67,6 @@ func ExampleWithDenyCache() {
 	// Output:
 	// true store <nil>
 	// false store <nil>
-}
-
-// A gateway that decides about hundreds of requests at a time: those that come together share an EVALSHA.
-func ExampleWithBatching() {
-	server, _ := miniredis.Run() // an application has a real one
-	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0",
-		redis.WithBatching(64), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer b.Close()
-
-	var allowed atomic.Int64
-	var requests sync.WaitGroup
-	for range 1000 {
-		requests.Go(func() {
-			res, err := b.Take(context.Background(), "customer-42", 1, backend.Limit{Count: 100, Period: time.Hour})
-			if err == nil && res.Allowed {
-				allowed.Add(1)
-			}
-		})
-	}
-	requests.Wait()
-	fmt.Println(allowed.Load())
-	// Output: 100
 }
 
 // An application that would rather not start than start without Redis.

@@ -33,14 +33,8 @@ func gateBackend(t *testing.T, url string, opts ...redis.Option) *redis.Backend 
 // nothing. What was decided on meanwhile is an error that a failure policy may let pass. When the server goes on, the
 // same Backend does.
 func TestAServerThatHangs(t *testing.T) {
-	for name, opts := range map[string][]redis.Option{"alone": nil, "batching": {redis.WithBatching(16)}} {
-		t.Run(name, func(t *testing.T) { aServerThatHangs(t, opts...) })
-	}
-}
-
-func aServerThatHangs(t *testing.T, opts ...redis.Option) {
 	server := testserver.Redis(t)
-	b := gateBackend(t, server.URL(), opts...)
+	b := gateBackend(t, server.URL())
 	_, err := b.Take(t.Context(), "k", 1, gateLimit)
 	require.NoError(t, err)
 	server.Pause()

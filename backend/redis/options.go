@@ -20,7 +20,6 @@ type config struct {
 	prefix    string
 	timeout   time.Duration
 	denyCache bool
-	batching  int // decisions in a script at most; 0 if each has its own
 	ping      bool
 	logger    *slog.Logger
 	client    []func(*rueidis.ClientOption)
@@ -80,28 +79,6 @@ func WithTimeout(d time.Duration) Option {
 func WithDenyCache(on bool) Option {
 	return func(c *config) error {
 		c.denyCache, c.notTiers = on, "redis.WithDenyCache"
-		return nil
-	}
-}
-
-// WithBatching lets decisions that are asked for at the same time share an EVALSHA, up to n of them, 2 to 128. A process
-// in which many requests are decided at once gets more decisions out of Redis, each for less of its CPU: the benchmarks
-// say how much. The default is that each decision has its own. Nobody waits for others to come: while four scripts with
-// eight decisions are under way, who comes next waits until one has ended or n wait, for a round trip at most, and goes
-// with all who wait by then. All are decided one by one, by the time at which the script began; each is as exact as alone,
-// and none takes longer than the time of [WithTimeout]. Redis does nothing else while a script decides, which takes 4 to
-// 10 µs for each, and up to 25 with eight limits.
-//
-// Only decisions with a cost of one are put together, under the same limits: up to eight, none of them a SlidingLog,
-// unlimited, zero, or so large that Lua cannot calculate with it exactly. A key that was last used under other limits is then asked
-// for again, alone. A caller whose context has a deadline before the time of [WithTimeout] goes alone. So does everybody in
-// a Cluster, where a script is for one slot; one log line says so. Do not use it behind a proxy that spreads keys over several servers.
-func WithBatching(n int) Option {
-	return func(c *config) error {
-		if n < 2 || n > 128 {
-			return fmt.Errorf("ginlimit: redis.WithBatching(%d): use 2 to 128 decisions, or leave the option out", n)
-		}
-		c.batching, c.notTiers = n, "redis.WithBatching"
 		return nil
 	}
 }

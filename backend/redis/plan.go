@@ -53,10 +53,6 @@ func quickScript(limits []lua.QuickLimit, args []string) *script {
 	return takeScript(fmt.Sprint(limits, args), func() string { return lua.QuickTake(limits, args) })
 }
 
-func batchScript(limits []lua.QuickLimit, args []string) *script {
-	return takeScript(fmt.Sprint("batch ", limits, args), func() string { return lua.Batch(limits, args) })
-}
-
 // maxOwn is the number of lists of limits that get scripts of their own, with their numbers as constants. That saves Redis
 // a sixth of its work (BenchmarkOwn), but Redis forgets no script: a process that has a list for each customer must not leave
 // it a script for each.
@@ -90,8 +86,7 @@ type plan struct {
 	script  *script
 	quick   *script // with quick.lua.tmpl; nil if no cost can be quick
 	one     call
-	batcher *batcher // of costs of one; nil if each goes alone
-	logs    bool     // a reply holds as much of a log as the cost asks for
+	logs    bool // a reply holds as much of a log as the cost asks for
 }
 
 // call is a script and its arguments.
@@ -111,8 +106,8 @@ const (
 	maxQuick     = 8
 )
 
-// newPlan returns the plan of limits; batching is the number of decisions in a script at most, 0 if each has its own.
-func newPlan(limits []backend.Limit, batching int) (*plan, error) {
+// newPlan returns the plan of limits.
+func newPlan(limits []backend.Limit) (*plan, error) {
 	p := &plan{limits: slices.Clone(limits)}
 	var algorithms []backend.Algorithm
 	var quick []lua.QuickLimit
@@ -154,13 +149,8 @@ func newPlan(limits []backend.Limit, batching int) (*plan, error) {
 	}
 	p.one = p.newCall(1)
 	if p.quick != nil && p.one.script == p.quick {
-		var constants []string
 		if first := p.one.args; ownScript(first[1:]) {
-			constants = first[1:]
-			p.one = call{script: quickScript(quick, constants)}
-		}
-		if batching > 0 {
-			p.batcher = newBatcher(batching, func() *script { return batchScript(quick, constants) })
+			p.one = call{script: quickScript(quick, first[1:])}
 		}
 	}
 	return p, nil

@@ -52,7 +52,7 @@ func TestQuickDecides(t *testing.T) {
 		slices.Repeat([]backend.Limit{parts}, 8), slices.Repeat([]backend.Limit{sliding, fixed}, 4),
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
-			p, err := newPlan(limits, 0)
+			p, err := newPlan(limits)
 			require.NoError(t, err)
 			r := rand.New(rand.NewPCG(uint64(i), 7))
 			require.Empty(t, p.one.args, "not a script of its own")
@@ -89,7 +89,7 @@ func TestQuickDecides(t *testing.T) {
 		})
 	}
 
-	p, err := newPlan([]backend.Limit{parts}, 0)
+	p, err := newPlan([]backend.Limit{parts})
 	require.NoError(t, err)
 	c, given := p.call(1, fmt.Sprintf(" 1767225600 0 %d", testExtra)), p.newCall(1)
 	given.args[0] = c.args[0]
@@ -131,7 +131,7 @@ func TestOwnScripts(t *testing.T) {
 			require.True(t, res.Allowed)
 			require.Equal(t, 3+i-1-used, res.Remaining)
 		}
-		p, err := newPlan(limits, 0)
+		p, err := newPlan(limits)
 		require.NoError(t, err)
 		require.Equal(t, i < maxOwn/2, len(p.call(1, "").args) == 0, "list %d", i) // of two each
 		res, err := b.Take(ctx, fmt.Sprint(i), 1, limits[0].WithBurst(2))          // which no quick script decides for this value
@@ -150,7 +150,7 @@ func BenchmarkOwn(b *testing.B) {
 	require.NoError(b, err)
 	b.Cleanup(client.Close)
 	freeOwn()
-	p, err := newPlan([]backend.Limit{{Count: 1_000_000, Period: time.Hour}}, 0)
+	p, err := newPlan([]backend.Limit{{Count: 1_000_000, Period: time.Hour}})
 	require.NoError(b, err)
 	ctx := context.Background()
 	var micros, calls [2]float64
@@ -208,14 +208,13 @@ func TestNotQuick(t *testing.T) {
 		"a product":          {1, []backend.Limit{{Count: 1_000_000_000, Period: time.Hour, Algorithm: backend.SlidingWindow}}},
 		"many":               {1, slices.Repeat([]backend.Limit{bucket}, 9)},
 	} {
-		p, err := newPlan(c.limits, 0)
+		p, err := newPlan(c.limits)
 		require.NoError(t, err)
 		got := p.call(c.cost, "")
 		require.NotContains(t, got.script.text, marker, name)
 		require.Len(t, got.args, 1+len(c.limits), name)
-		require.Nil(t, p.batcher)
 	}
-	p, err := newPlan([]backend.Limit{bucket}, 0)
+	p, err := newPlan([]backend.Limit{bucket})
 	require.NoError(t, err)
 	require.Contains(t, p.call(1, "").script.text, marker)
 }

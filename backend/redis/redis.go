@@ -1,6 +1,6 @@
 // Package redis is the backend that many processes share: state lives in Redis, Valkey, a Redis Cluster or a set-up
 // with Sentinel, and is reached through rueidis. One decision is one round trip, one EVALSHA of a script that charges
-// all limits of a key or none, by the server's clock; with [WithBatching], decisions that come together share it.
+// all limits of a key or none, by the server's clock.
 // Refusals are remembered in the process until their wait is over; client-side caching drops them within milliseconds if
 // the key changes anywhere.
 //
@@ -27,7 +27,6 @@ type Backend struct {
 	config
 	link    *link
 	plans   plans.Cache[plan]
-	newPlan func([]backend.Limit) (*plan, error)
 	denials *denials // nil if refusals are not remembered
 	checks  checks
 
@@ -76,7 +75,6 @@ func newBackend(opts []Option) (*Backend, error) {
 		return nil, err
 	}
 	b.link = newLink(b.config)
-	b.newPlan = func(limits []backend.Limit) (*plan, error) { return newPlan(limits, b.batching) }
 	if b.denyCache {
 		b.denials = newDenials(b.link)
 	}
@@ -90,13 +88,12 @@ func (b *Backend) Close() error {
 	return nil
 }
 
-// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered; with [WithBatching] it may
-// share one.
+// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered.
 func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
-	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
+	p, err := b.plans.Of(limits, (*plan).is, newPlan)
 	if err != nil {
 		return backend.Result{}, err
 	}
@@ -119,7 +116,11 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	}
 	sent := time.Now()
 	name := b.stateKey(key)
-	reply, g, err := b.ask(ctx, client, p, cost, name)
+	said, g, err := b.link.eval(ctx, client, p.call(cost, b.now()), name)
+	var reply string
+	if err == nil {
+		reply, err = said.ToString()
+	}
 	if err != nil {
 		return backend.Result{}, unavailable("take", err)
 	}

@@ -74,11 +74,7 @@ func TestSoak(t *testing.T) {
 	}
 	goroutines, heap := settled()
 	for i := range s.instances {
-		opts := []redis.Option{redis.WithPing()}
-		if i%2 == 1 {
-			opts = append(opts, redis.WithBatching(8))
-		}
-		b, err := redis.Dial(t.Context(), s.server.URL(), opts...)
+		b, err := redis.Dial(t.Context(), s.server.URL(), redis.WithPing())
 		require.NoError(t, err)
 		s.instances[i], s.leases[i] = b, backend.Lease(b, 50)
 		s.fallbacks[i] = backend.Fallback(b, memory.New(), backend.WithShare(soakInstances))
