@@ -27,7 +27,7 @@ const (
 	lineHeight = 190
 )
 
-// The colours are told apart also by who sees no red or green. The ground is white whatever the page's is.
+// The colours are told apart also by who sees no red or green. PortableSVG turns them for a dark page.
 var (
 	ink        = color.Gray{0x24}
 	faint      = color.Gray{0xe4}
@@ -339,7 +339,7 @@ func drawPlots(file, title string, entries []legend, plots []*plot.Plot, columns
 		}
 		all.FillPolygon(e.color, []vg.Point{{X: x, Y: y - half}, {X: x + 12, Y: y - half}, {X: x + 12, Y: y + half}, {X: x, Y: y + half}})
 		all.FillText(style, vg.Point{X: x + 16, Y: y}, e.says)
-		x += 16 + style.Width(e.says) + 14
+		x += 16 + 1.2*style.Width(e.says) + 10
 	}
 	grid := make([][]*plot.Plot, rows)
 	for i := range grid {
@@ -350,7 +350,7 @@ func drawPlots(file, title string, entries []legend, plots []*plot.Plot, columns
 			}
 		}
 	}
-	tiles := draw.Tiles{Rows: rows, Cols: columns, PadTop: chartHead, PadLeft: 8, PadRight: 12, PadBottom: 8, PadX: 12, PadY: 12}
+	tiles := draw.Tiles{Rows: rows, Cols: columns, PadTop: chartHead, PadLeft: 22, PadRight: 12, PadBottom: 8, PadX: 24, PadY: 12}
 	for i, row := range plot.Align(grid, tiles, all) {
 		for j, c := range row {
 			if grid[i][j] != nil {
@@ -362,10 +362,7 @@ func drawPlots(file, title string, entries []legend, plots []*plot.Plot, columns
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return fmt.Errorf("ginlimit: %s: %w", file, err)
 	}
-	// Not everybody has the font; the others are as wide.
-	const family = "font-family:Liberation Sans"
-	portable := bytes.ReplaceAll(svg.Bytes(), []byte(family+";"), []byte(family+",Arial,Helvetica,sans-serif;"))
-	return os.WriteFile(file, portable, 0o644)
+	return os.WriteFile(file, PortableSVG(svg.Bytes()), 0o644)
 }
 
 const bold = 2 // golang.org/x/image/font.WeightBold

@@ -13,6 +13,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/ginlimit/ginlimit/benchmarks"
 )
 
 // panel is what one algorithm did with the requests.
@@ -32,7 +34,7 @@ const (
 	margin = 8
 )
 
-// The colours are told apart also by who sees no red or green. The ground is white whatever the page's is.
+// The colours are told apart also by who sees no red or green. benchmarks.PortableSVG turns them for a dark page.
 var (
 	white        = color.White
 	ink          = color.Gray{0x24}
@@ -69,8 +71,7 @@ func drawSVG(t traffic, panels []panel) ([]byte, error) {
 	if _, err := c.WriteTo(&svg); err != nil {
 		return nil, err
 	}
-	// Not everybody has the font; the others are as wide.
-	return bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), nil
+	return benchmarks.PortableSVG(svg.Bytes()), nil
 }
 
 // plot draws the requests let through, the refused ones on top of them, and those offered as a line.
@@ -168,7 +169,7 @@ func drawHead(c draw.Canvas, t traffic) {
 			c.FillPolygon(entry.color, []vg.Point{{X: x, Y: y - 4}, {X: x + 14, Y: y - 4}, {X: x + 14, Y: y + 4}, {X: x, Y: y + 4}})
 		}
 		c.FillText(style, vg.Point{X: x + 18, Y: y}, entry.says)
-		x += 18 + style.Width(entry.says) + 16
+		x += 18 + 1.2*style.Width(entry.says) + 10
 	}
 	style.XAlign = text.XRight
 	c.FillText(style, vg.Point{X: c.Max.X - 2*margin, Y: y}, fmt.Sprintf("limit: %d requests in %d s", count, period/second))
