@@ -46,7 +46,7 @@ lint:
 	else echo "govulncheck is left out: its database cannot be reached"; fi
 
 bench: servers
-	cd benchmarks && go run ./cmd/bench && go run ./cmd/report -readme ../README.md
+	cd benchmarks && go run ./cmd/bench && go run ./cmd/report -page ../docs/benchmarks.md
 
 pictures:
 	cd benchmarks && go run ./cmd/algorithms

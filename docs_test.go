@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // documented are the packages that users import, by their directory, and the functions of each that need no example:
@@ -115,36 +116,81 @@ func docOf(t *testing.T, dir string) *doc.Package {
 	return d
 }
 
-// TestDocsLink follows each link of the README, and of docs/, within the repository, and finds each test and example
+// pages returns every page that users read.
+func pages(t *testing.T) []string {
+	t.Helper()
+	all := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "_example/README.md", "benchmarks/README.md"}
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md", "contrib/*/README.md", "backend/*/README.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatal(pattern, err)
+		}
+		all = append(all, found...)
+	}
+	return all
+}
+
+var (
+	fenced   = regexp.MustCompile("(?s)```.*?```")
+	linked   = regexp.MustCompile(`(?m)\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]: (\S+)`)
+	headings = regexp.MustCompile(`(?m)^#+ (.+)$`)
+)
+
+// TestDocsLink follows each link of the pages within the repository, also to a heading, and finds each test and example
 // that they name.
 func TestDocsLink(t *testing.T) {
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tests := testNames(t)
-	links := regexp.MustCompile(`(?m)\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]: (\S+)`)
-	named := regexp.MustCompile("[`\"]((?:Test|Example|Fuzz|Benchmark)\\w*)[`\"]")
-	for _, page := range append(pages, "README.md", "CONTRIBUTING.md") {
-		text, err := os.ReadFile(page)
+	anchors := map[string]map[string]bool{}
+	texts := map[string]string{}
+	for _, page := range pages(t) {
+		data, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range links.FindAllStringSubmatch(string(text), -1) {
-			target, _, _ := strings.Cut(m[1]+m[2], "#")
-			if target == "" || strings.Contains(target, ":") {
-				continue // within the page, or elsewhere
+		texts[page] = fenced.ReplaceAllString(string(data), "")
+		anchors[page] = map[string]bool{}
+		for _, m := range headings.FindAllStringSubmatch(texts[page], -1) {
+			anchors[page][anchorOf(m[1])] = true
+		}
+	}
+	tests := testNames(t)
+	named := regexp.MustCompile("[`\"]((?:Test|Example|Fuzz|Benchmark)[A-Z]\\w*)[`\"]")
+	for page, text := range texts {
+		for _, m := range linked.FindAllStringSubmatch(text, -1) {
+			target, anchor, _ := strings.Cut(m[1]+m[2], "#")
+			if strings.Contains(target, ":") {
+				continue // elsewhere
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), target)); err != nil {
+			file := page
+			if target != "" {
+				file = filepath.Join(filepath.Dir(page), target)
+			}
+			if _, err := os.Stat(file); err != nil {
 				t.Errorf("%s: a link leads nowhere: %v", page, err)
 			}
+			if anchor != "" && strings.HasSuffix(file, ".md") && !anchors[file][anchor] {
+				t.Errorf("%s: %s has no heading %q", page, file, anchor)
+			}
 		}
-		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
 			if !tests[m[1]] {
 				t.Errorf("%s names %s, and there is none", page, m[1])
 			}
 		}
 	}
+}
+
+// anchorOf returns the anchor that GitHub gives a heading.
+func anchorOf(heading string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(heading) {
+		switch {
+		case r == ' ':
+			b.WriteByte('-')
+		case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // testNames returns the names of all tests and examples of all modules.

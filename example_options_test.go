@@ -94,7 +94,6 @@ func ExampleWithName() {
 	// Output: 200 RateLimit-Policy: "all";q=600;w=60, "search";q=30;w=60
 }
 
-// A backend that cannot decide: nobody answers where its Redis should be. Reading goes on, the log-in does not.
 // A limit that an operator changes while the application runs: the next request counts under the new one.
 func ExampleWithTier_runtime() {
 	var limit atomic.Pointer[ginlimit.Limit]
@@ -127,6 +126,7 @@ func ExampleWithTier_runtime() {
 	// 200 RateLimit-Policy: "default";q=20;w=60 X-RateLimit-Remaining: 18
 }
 
+// A backend that cannot decide: nobody answers where its Redis should be. Reading goes on, the log-in does not.
 func ExampleWithFailurePolicy() {
 	nobody, err := redis.Dial(context.Background(), "redis://127.0.0.1:1")
 	if err != nil {

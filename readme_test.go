@@ -1,6 +1,7 @@
 package ginlimit_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestReadmeCompiles finds every Go block of the README and of docs/, line by line, in an example that is compiled and run.
+// TestReadmeCompiles finds every Go block of the pages, line by line, in an example that is compiled.
 func TestReadmeCompiles(t *testing.T) {
 	var files, sources []string
 	for _, pattern := range []string{"_example/*/*.go", "example*_test.go", "backend/example*_test.go", "backend/*/example*_test.go",
@@ -27,12 +28,8 @@ func TestReadmeCompiles(t *testing.T) {
 		}
 		sources = append(sources, trimLines(string(source)))
 	}
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	blocks := 0
-	for _, page := range append(pages, "README.md") {
+	for _, page := range pages(t) {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -50,21 +47,78 @@ func TestReadmeCompiles(t *testing.T) {
 	}
 }
 
-// TestReadmeListsDiagnostics holds the README's table of diagnostics to those that the code knows.
-func TestReadmeListsDiagnostics(t *testing.T) {
+// TestReadmeIsShort holds the README to what fits on a few screens: whatever else there is to say belongs into docs/.
+func TestReadmeIsShort(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"diagnostics.go", "backend/redis/check.go"} {
-		code, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	if lines := strings.Count(string(readme), "\n"); lines > 230 || len(readme) > 12_000 {
+		t.Errorf("the README has %d lines and %d bytes: 230 and 12,000 are the most", lines, len(readme))
+	}
+	docs, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range docs {
+		if !strings.Contains(string(readme), "]("+page) {
+			t.Errorf("the README does not link to %s", page)
 		}
-		for _, c := range regexp.MustCompile(`GINLIMIT\d{3}`).FindAllString(string(code), -1) {
-			if !strings.Contains(string(readme), "| `"+c+"` |") {
-				t.Errorf("%s is not in the README's table", c)
+	}
+}
+
+// TestReadmeListsOptions holds the README's table of options to those that there are.
+func TestReadmeListsOptions(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := 0
+	for _, ty := range docOf(t, ".").Types {
+		for _, f := range ty.Funcs {
+			if ty.Name != "Option" {
+				continue
 			}
+			options++
+			if !strings.Contains(string(readme), "| `"+f.Name+"` |") {
+				t.Errorf("%s is not in the README's table", f.Name)
+			}
+		}
+	}
+	if options == 0 {
+		t.Error("no option was found")
+	}
+}
+
+// TestDocsListDiagnostics holds the table of docs/diagnostics.md to the codes that stand in the code, and the codes to it.
+func TestDocsListDiagnostics(t *testing.T) {
+	page, err := os.ReadFile("docs/diagnostics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inCode := map[string]bool{}
+	code := regexp.MustCompile(`GINLIMIT\d{3}`)
+	err = filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, c := range code.FindAllString(string(source), -1) {
+			inCode[c] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range inCode {
+		if !strings.Contains(string(page), "| `"+c+"` |") {
+			t.Errorf("%s is not in the table of docs/diagnostics.md", c)
+		}
+	}
+	for _, c := range code.FindAllString(string(page), -1) {
+		if !inCode[c] {
+			t.Errorf("docs/diagnostics.md has %s, and the code has not", c)
 		}
 	}
 }

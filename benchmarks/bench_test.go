@@ -182,21 +182,21 @@ func TestReport(t *testing.T) {
 		}
 	}
 
-	readme := filepath.Join(dir, "R.md")
-	if err := os.WriteFile(readme, []byte("before\n"+readmeBegin+"\nold\n"+readmeEnd+"\nafter\n"), 0o644); err != nil {
+	page := filepath.Join(dir, "page.md")
+	if err := os.WriteFile(page, []byte("before\n"+pageBegin+"\nold\n"+pageEnd+"\nafter\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := loaded.UpdateReadme(readme, "docs/benchmarks"); err != nil {
+		if err := loaded.UpdatePage(page, "docs/benchmarks"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, _ := os.ReadFile(readme)
-	if s := string(got); !strings.HasPrefix(s, "before\n"+readmeBegin) || !strings.HasSuffix(s, readmeEnd+"\nafter\n") ||
+	got, _ := os.ReadFile(page)
+	if s := string(got); !strings.HasPrefix(s, "before\n"+pageBegin) || !strings.HasSuffix(s, pageEnd+"\nafter\n") ||
 		strings.Contains(s, "old") || strings.Count(s, "docs/benchmarks/overview.svg") != 1 {
 		t.Error(s)
 	}
-	if err := loaded.UpdateReadme(file, "."); err == nil {
+	if err := loaded.UpdatePage(file, "."); err == nil {
 		t.Error("a file without marks was changed")
 	}
 }

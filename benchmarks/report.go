@@ -29,7 +29,7 @@ func ns(of, title string) column { return column{"memory", of, "ns", title, "ns"
 
 func perSecond(of, title string) column { return column{"redis", of, "decisions/s", title, "/s", true} }
 
-// sheets are what README.md shows, by section.
+// sheets are what docs/benchmarks/README.md shows, by section.
 func (r *Results) sheets(section string) []sheet {
 	keys := number(float64(r.Keys)) + " keys"
 	cores := "two cores"
@@ -433,25 +433,25 @@ func (r *Results) who() string {
 	return b.String()
 }
 
-// Begin and end of what cmd/report keeps up to date in the README of the project.
+// Begin and end of what cmd/report keeps up to date in docs/benchmarks.md.
 const (
-	readmeBegin = "<!-- benchmarks:begin -->"
-	readmeEnd   = "<!-- benchmarks:end -->"
+	pageBegin = "<!-- benchmarks:begin -->"
+	pageEnd   = "<!-- benchmarks:end -->"
 )
 
-// UpdateReadme writes the short table between the marks of the file, if it has them. Dir is where the pictures are, seen
+// UpdatePage writes the short table between the marks of the file, if it has them. Dir is where the pictures are, seen
 // from there.
-func (r *Results) UpdateReadme(file, dir string) error {
+func (r *Results) UpdatePage(file, dir string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	head, rest, ok := strings.Cut(string(data), readmeBegin)
-	_, tail, closed := strings.Cut(rest, readmeEnd)
+	head, rest, ok := strings.Cut(string(data), pageBegin)
+	_, tail, closed := strings.Cut(rest, pageEnd)
 	if !ok || !closed {
-		return fmt.Errorf("ginlimit: %s has no %s and %s", file, readmeBegin, readmeEnd)
+		return fmt.Errorf("ginlimit: %s has no %s and %s", file, pageBegin, pageEnd)
 	}
-	text := head + readmeBegin + "\n" + r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ", three times as many for one hot key in memory and for many goroutines on Redis.\n\n" + r.shortTable(dir) + readmeEnd + tail
+	text := head + pageBegin + "\n" + r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ", three times as many for one hot key in memory and for many goroutines on Redis.\n\n" + r.shortTable(dir) + pageEnd + tail
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
@@ -460,13 +460,16 @@ func (r *Results) highlights() []column {
 	keys := number(float64(r.Keys)) + " keys"
 	return []column{
 		ns(on(caseHot, 1), "a decision in memory, one hot key"),
-		ns(on(caseUniform, 1), "the same on "+keys+" at random"),
+		ns(on(caseHot, 2), "the same, asked by two cores"),
+		ns(on(caseUniform, 1), "a decision in memory, "+keys+" at random"),
 		{"heap", "", "bytes/key", "heap for a key", "B", false},
 		{"middleware", "200", "added ns", "what the middleware adds to a request", "ns", false},
 		{"redis", goroutines(64), "decisions/s", "decisions in Redis, 64 goroutines", "/s", true},
 		{"redis", goroutines(64), "server µs", "CPU of Redis for a decision", "µs", false},
 		{"redis", caseDenied, "decisions/s", "refusals of one hot key on Redis", "/s", true},
+		{"local", caseMemory, "bytes/key", "memory of Redis for a caller", "B", false},
 		{"http", "memory, all allowed", "requests/s", "HTTP requests, in memory", "/s", true},
+		{"http", "memory, 90 % denied", "requests/s", "the same, 90 % of them refused", "/s", true},
 		{"http", "redis, all allowed", "requests/s", "HTTP requests, on Redis", "/s", true},
 		{"http", "redis, 90 % denied", "requests/s", "the same, 90 % of them refused", "/s", true},
 		{"exact", caseAtOnce + ", redis", "passed", "let through of 10,000 at once, limit 100, on Redis", "", false},
@@ -476,10 +479,10 @@ func (r *Results) highlights() []column {
 // overview are the panels of the picture for the README of the project.
 func (r *Results) overview() []column {
 	all := r.highlights()
-	return []column{all[0], all[1], all[3], all[2], all[4], all[6]}
+	return []column{all[0], all[2], all[4], all[3], all[5], all[7]}
 }
 
-// shortTable is the table for the README of the project: ginlimit, and all others with the best first.
+// shortTable is the table of docs/benchmarks.md: ginlimit, and all others with the best first.
 func (r *Results) shortTable(dir string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "![ginlimit beside other limiters](%s/overview.svg)\n\n| | ginlimit | others | floor |\n|---|---:|---|---|\n", dir)
