@@ -340,7 +340,7 @@ func ExampleLimiter_Allow() {
 
 func ExampleKeyFunc() {
 	byTenant := func(c *gin.Context) (string, error) {
-		tenant := c.GetHeader("X-Tenant")
+		tenant := c.GetString("tenant") // set by authentication, which comes first: never by what a client says of itself
 		switch tenant {
 		case "":
 			return "", ginlimit.ErrNoKey // 400
