@@ -248,10 +248,10 @@ func (r *Results) Markdown() string {
 	fmt.Fprintf(&b, "Written by a program from [results.json](results.json); [benchmarks](../../benchmarks/) says what "+
 		"was measured and how. `make bench` measures\nagain and writes this page and its pictures.\n\n")
 	b.WriteString(r.where())
-	fmt.Fprintf(&b, "\n\nFigures are medians of %d rounds%s, those of one hot key in memory and of many goroutines on Redis of three times as many, with the least and the most in brackets. Candidates are "+
-		"measured in turns, so that a slow\nmoment of the machine falls on all alike. **Bold** is a rival "+
-		"that is ahead of ginlimit. Other rows of ginlimit show what else it\ncan do; floors are not "+
-		"limiters: they do as much as one cannot do without, or the same I/O, for comparison.\n", r.Rounds, r.short())
+	fmt.Fprintf(&b, "\n\nFigures are medians of %d rounds%s, with the least and the most in brackets. Those of one hot key in memory and "+
+		"of many goroutines\non Redis have three times as many rounds. Candidates are measured in turns, so that a slow moment of the "+
+		"machine falls on\nall alike. **Bold** is a rival that is ahead of ginlimit. Other rows of ginlimit show what else it can do. A "+
+		"floor is no limiter:\nit does only what every limiter has to do, or the same I/O.\n", r.Rounds, r.short())
 	fmt.Fprintf(&b, "\n## In short\n\n%s\n", r.shortTable("."))
 	if targets := r.targets(); targets != "" {
 		fmt.Fprintf(&b, "\n## Targets\n\nWhat the project holds itself to, as ratios within this run.\n\n%s", targets)
