@@ -1,99 +1,121 @@
 package algorithm
 
 import (
+	"math"
 	"slices"
 	"sort"
 )
 
-// SlidingLog: every charge until it is one Period old, and Used, their sum. A charge at t counts in [t, t+Period).
+// SlidingLog: every charge until it is one Period old, and Used, their sum. A charge at t counts in [t, t+Period). The first
+// Rest charges of the log have left: they are still there, because a look must not change the log.
 
-// slidingLogLoad drops what is out of the window, and carries the rest over from old: charges keep their
-// relative age. Where they are more than the limit has room for, the oldest go: they would be free first.
-// It never writes to the log's array, only to a copy.
-func slidingLogLoad(r *Rule, st *State, old *Rule, now int64) (changed bool) {
-	gone := 0
-	for gone < len(st.Log) && now-st.Log[gone].At >= old.period {
-		st.Used -= st.Log[gone].Units
-		gone++
-	}
-	st.Log = st.Log[gone:]
-	st.Time = now // when an empty log was reset
-	back := len(st.Log) > 0 && st.Log[len(st.Log)-1].At > now
-	if back || old.period != r.period {
-		changed = len(st.Log) > 0
-		st.Log = slidingLogCarry(r, st.Log, old, now)
-	}
-	for st.Used > r.limit.Count {
-		if !changed {
-			st.Log, changed = slices.Clone(st.Log), true
-		}
-		drop := min(st.Log[0].Units, st.Used-r.limit.Count)
-		st.Used -= drop
-		if st.Log[0].Units -= drop; st.Log[0].Units == 0 {
-			st.Log = st.Log[1:]
-		}
-	}
-	return changed
+var slidingLog = row{
+	age: slidingLogAge, used: slidingLogUsed, until: slidingLogUntil, reset: slidingLogReset, expiry: slidingLogReset,
+	carry: slidingLogCarry, charge: slidingLogCharge, refund: slidingLogRefund, quick: notQuick,
 }
 
-// slidingLogCarry returns a copy of log with its ages stretched from old's period to r's. Charges from the
-// future, after the clock went back, are taken for new.
-func slidingLogCarry(r *Rule, log []Charge, old *Rule, now int64) []Charge {
-	carried := make([]Charge, 0, len(log))
-	for _, c := range log {
-		age, _ := mulDiv(max(0, now-c.At), r.period, old.period) // below r.period, because the age is below old.period
-		c.At = now - age
-		if last := len(carried) - 1; last >= 0 && carried[last].At == c.At {
-			carried[last].Units += c.Units
+// charges returns those that count, oldest first.
+func (st State) charges() Log {
+	if st.Log == nil {
+		return nil
+	}
+	return (*st.Log)[st.Rest:]
+}
+
+// slidingLogAge drops what is out of the window. After a clock that went back charges from the future are taken for new.
+func slidingLogAge(r *Rule, st State, now int64) (_ State, repaired bool) {
+	for _, c := range st.charges() {
+		if now-c.At < r.period {
+			break
+		}
+		st.Used -= c.Units
+		st.Rest++
+	}
+	if log := st.charges(); log[len(log)-1].At > now {
+		return slidingLogMoved(st, func(at int64) int64 { return min(at, now) }), true
+	}
+	return st, false
+}
+
+// slidingLogMoved returns st with a copy of the log whose charges are at other instants, in the same order. Those that meet
+// become one.
+func slidingLogMoved(st State, to func(at int64) int64) State {
+	log := make(Log, 0, len(st.charges()))
+	for _, c := range st.charges() {
+		c.At = to(c.At)
+		if last := len(log) - 1; last >= 0 && log[last].At == c.At {
+			log[last].Units += c.Units
 		} else {
-			carried = append(carried, c)
+			log = append(log, c)
 		}
 	}
-	return carried
+	return State{Used: st.Used, Log: &log}
 }
 
-func slidingLogWait(r *Rule, st *State, now, cost int64) int64 {
-	over := st.Used + cost - r.limit.Count
-	for i := 0; over > 0; i++ { // ends within the log, because cost <= Count
-		if over -= st.Log[i].Units; over <= 0 {
-			return st.Log[i].At + r.period - now
-		}
+func slidingLogUsed(_ *Rule, st State, _ int64) int64 { return st.Used }
+
+func slidingLogUntil(r *Rule, st State, now, units int64) int64 {
+	over := st.Used - units
+	if over <= 0 {
+		return 0
 	}
-	return 0
+	log := st.charges()
+	i := 0
+	for over > log[i].Units { // ends within the log: it has Used units
+		over -= log[i].Units
+		i++
+	}
+	return log[i].At + r.period - now
 }
 
-func slidingLogCharge(r *Rule, st *State, now, cost int64) {
-	st.Used += cost
-	last := len(st.Log) - 1
-	if last >= 0 && st.Log[last].At == now {
-		st.Log[last].Units += cost
-		return
+// slidingLogReset is the expiry too: an empty log says nothing, since ever.
+func slidingLogReset(r *Rule, st State) int64 {
+	log := st.charges()
+	if len(log) == 0 {
+		return math.MinInt64
 	}
-	if len(st.Log) == cap(st.Log) {
+	return log[len(log)-1].At + r.period
+}
+
+// slidingLogCarry keeps relative ages.
+func slidingLogCarry(r *Rule, st State, now int64, old *Rule) State {
+	if r.period == old.period {
+		return st
+	}
+	return slidingLogMoved(st, func(at int64) int64 { return now - r.scaled(now-at, old) })
+}
+
+func slidingLogCharge(r *Rule, st State, now, units int64) State {
+	if st.Log == nil {
+		st.Log = new(Log)
+	}
+	log := *st.Log
+	st.Used += units
+	if last := len(log) - 1; last >= 0 && log[last].At == now {
+		log[last].Units += units
+		return st
+	}
+	if len(log) == cap(log) {
 		// Half as much again, and never more than that for Count charges: the array's front runs out of
 		// use as charges expire, so that even a full log has to move on now and then.
-		room := min(int64(len(st.Log)), r.limit.Count)
-		st.Log = append(make([]Charge, 0, room+room/2+1), st.Log...)
+		room := min(int64(len(st.charges())), r.limit.Count)
+		log = append(make(Log, 0, room+room/2+1), st.charges()...)
+		st.Rest = 0
 	}
-	st.Log = append(st.Log, Charge{At: now, Units: cost})
+	*st.Log = append(log, Charge{At: now, Units: units})
+	return st
 }
 
-func slidingLogRefund(st *State, charged, cost int64) bool {
-	i := sort.Search(len(st.Log), func(i int) bool { return st.Log[i].At >= charged })
-	if i == len(st.Log) || st.Log[i].At != charged {
-		return false
+func slidingLogRefund(_ *Rule, st State, _, charged, units int64) (_ State, given bool) {
+	log := st.charges()
+	i := sort.Search(len(log), func(i int) bool { return log[i].At >= charged })
+	if i == len(log) || log[i].At != charged {
+		return st, false
 	}
-	cost = min(cost, st.Log[i].Units)
-	st.Used -= cost
-	if st.Log[i].Units -= cost; st.Log[i].Units == 0 {
-		st.Log = slices.Delete(st.Log, i, i+1)
+	units = min(units, log[i].Units)
+	st.Used -= units
+	if log[i].Units -= units; log[i].Units == 0 {
+		*st.Log = slices.Delete(*st.Log, int(st.Rest)+i, int(st.Rest)+i+1)
 	}
-	return true
-}
-
-func slidingLogReset(r *Rule, st *State) int64 {
-	if len(st.Log) == 0 {
-		return st.Time
-	}
-	return st.Log[len(st.Log)-1].At + r.period
+	return st, true
 }

@@ -1,9 +1,11 @@
 package algorithm
 
-// SlidingWindow: Used units in the current window, which began at Time, and Prev in the one before. With e µs
+import "github.com/ginlimit/ginlimit/backend"
+
+// SlidingWindow: Used units in the current window, which began at Time, and Rest in the one before. With e µs
 // of the current window gone, the sliding window still covers (Period-e)/Period of the one before:
 //
-//	weight = Used + Prev × (Period-e)/Period
+//	weight = Used + Rest × (Period-e)/Period
 //
 // and a cost fits if weight + cost <= Count. All comparisons are made on products, so that nothing is rounded.
 //
@@ -11,87 +13,110 @@ package algorithm
 // flow was let Count - a×(Period-e)/Period units, so that the Period that begins with the burst saw
 // Count + a×e/Period: fewer than 2 × Count, because e < Period and a <= Count.
 
-// slidingWindowLoad moves on to the window that now is in, and carries units over from old: they keep their
-// relative age, so that their weight stays what it was.
-func slidingWindowLoad(r *Rule, c *Counters, old *Rule, now int64) (changed bool) {
-	age := now - c.Time
-	if age < 0 { // the clock went back: the window starts again, with the units used
-		age, changed = 0, true
-	}
-	if age >= old.period {
-		age -= old.period
-		c.Prev, c.Used = c.Used, 0
-		if age >= old.period || c.Prev == 0 {
-			*c = Counters{Time: now}
-			return false
-		}
-	}
-	if old.period != r.period {
-		age, _ = mulDiv(age, r.period, old.period) // below r.period, because age < old.period
-		changed = true
-	}
-	c.Time = now - age
-	if c.Used > r.limit.Count {
-		c.Used, changed = r.limit.Count, true
-	}
-	// The most of the window before that the limit has room for. It can be more than an int64 holds; then
-	// there is room for all.
-	if most, ok := mulDiv(r.limit.Count-c.Used, r.period, r.period-age); ok && c.Prev > most {
-		c.Prev, changed = most, true
-	}
-	return changed
+var slidingWindow = row{
+	age: slidingWindowAge, used: slidingWindowUsed, until: slidingWindowUntil, reset: slidingWindowReset, expiry: slidingWindowExpiry,
+	carry: slidingWindowCarry, charge: windowCharge, refund: slidingWindowRefund, quick: slidingWindowQuick,
 }
 
-// slidingWindowWait returns the time until Prev × (Period-e) <= (Count-Used-cost) × Period, in this window or,
-// where Used alone leaves no room, in the next one, in which Used takes the place of Prev.
-func slidingWindowWait(r *Rule, c *Counters, now, cost int64) int64 {
-	left := c.Time + r.period - now // Period - e
-	room := r.limit.Count - cost - c.Used
-	if room >= 0 {
-		return max(0, left-covered(room, c.Prev, r.period))
+// slidingWindowAge moves on to the window that now is in. After a clock that went back before it that window begins again,
+// with the units used.
+func slidingWindowAge(r *Rule, st State, now int64) (_ State, repaired bool) {
+	if now < st.Time {
+		st.Time = now
+		return st, true
 	}
-	return left + r.period - covered(room+c.Used, c.Used, r.period)
+	if now-st.Time >= r.period {
+		return State{Time: st.Time + r.period, Rest: st.Used}, false
+	}
+	return st, false
+}
+
+func slidingWindowUsed(r *Rule, st State, now int64) int64 {
+	weight, rest := mulAddDiv(st.Rest, st.Time+r.period-now, 0, r.period) // at most Rest
+	if rest > 0 {
+		weight++
+	}
+	return st.Used + weight
+}
+
+// slidingWindowUntil returns the time until Rest × (Period-e) <= (units-Used) × Period, in this window or,
+// where Used alone is too much, in the next one, in which Used takes the place of Rest.
+func slidingWindowUntil(r *Rule, st State, now, units int64) int64 {
+	left := st.Time + r.period - now // Period - e
+	if room := units - st.Used; room >= 0 {
+		return max(0, left-r.covered(room, st.Rest))
+	}
+	return left + r.period - r.covered(units, st.Used)
 }
 
 // covered returns how many µs of a window with used units the sliding window may still cover if it has room
 // for so many: floor(room × period / used), at most the period.
-func covered(room, used, period int64) int64 {
+func (r *Rule) covered(room, used int64) int64 {
 	if room >= used {
-		return period
+		return r.period
 	}
-	us, _ := mulDiv(room, period, used) // below period, because room < used
+	us, _ := mulAddDiv(room, r.period, 0, used) // below the period, because room < used
 	return us
 }
 
-// slidingWindowRefund credits the window that was charged, the current one or the one before.
-func slidingWindowRefund(r *Rule, c *Counters, charged, cost int64) bool {
-	window := &c.Used
-	if charged < c.Time {
-		window = &c.Prev
-	}
-	if *window == 0 || charged < c.Time-r.period || charged >= c.Time+r.period {
-		return false
-	}
-	*window = max(0, *window-cost)
-	return true
-}
-
-func slidingWindowRemaining(r *Rule, c *Counters, now int64) int64 {
-	// ceil(Prev × (Period-e)/Period): at most Count-Used, because load saw to it.
-	weight, rest := mulAddDiv(c.Prev, c.Time+r.period-now, 0, r.period)
-	if rest > 0 {
-		weight++
-	}
-	return r.limit.Count - c.Used - weight
-}
-
-func slidingWindowReset(r *Rule, c *Counters) int64 {
+func slidingWindowReset(r *Rule, st State) int64 {
 	switch {
-	case c.Used > 0:
-		return c.Time + 2*r.period
-	case c.Prev > 0:
-		return c.Time + r.period
+	case st.Used > 0:
+		return st.Time + 2*r.period
+	case st.Rest > 0:
+		return st.Time + r.period
 	default:
-		return c.Time
+		return st.Time
 	}
+}
+
+func slidingWindowExpiry(r *Rule, st State) int64 {
+	return max(st.Time+r.period, slidingWindowReset(r, st))
+}
+
+// slidingWindowCarry keeps the relative age, so that the weight stays what it was.
+func slidingWindowCarry(r *Rule, st State, now int64, old *Rule) State {
+	st.Time = now - r.scaled(now-st.Time, old)
+	return st
+}
+
+// windowCharge is of both windows.
+func windowCharge(_ *Rule, st State, _, units int64) State {
+	st.Used += units
+	return st
+}
+
+// slidingWindowRefund credits the window that was charged, the current one or the one before.
+func slidingWindowRefund(r *Rule, st State, _, charged, units int64) (_ State, given bool) {
+	switch {
+	case charged < st.Time-r.period || charged >= st.Time+r.period:
+		return st, false
+	case charged >= st.Time:
+		given = st.Used > 0
+		st.Used = max(0, st.Used-units)
+	default:
+		given = st.Rest > 0
+		st.Rest = max(0, st.Rest-units)
+	}
+	return st, given
+}
+
+func slidingWindowQuick(r *Rule, st State, now, cost int64) (next State, a Answer, ok bool) {
+	if now < st.Time {
+		return st, a, false
+	}
+	if slidingWindowExpiry(r, st) <= now {
+		st = State{Time: now}
+	} else {
+		st, _ = slidingWindowAge(r, st, now)
+	}
+	if a.Wait = int64(backend.Never); cost <= r.capacity {
+		a.Wait = slidingWindowUntil(r, st, now, r.capacity-max(cost, 1))
+	}
+	if a.Wait == 0 {
+		st.Used += cost
+	}
+	a.Left = max(0, r.capacity-slidingWindowUsed(r, st, now))
+	a.Reset = slidingWindowReset(r, st) - now
+	return st, a, true
 }

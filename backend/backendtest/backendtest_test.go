@@ -2,6 +2,8 @@ package backendtest_test
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,78 +15,49 @@ import (
 
 // store is the smallest backend there is: the algorithms, a map and a clock that a test moves.
 type store struct {
-	mu       sync.Mutex
-	now      int64 // µs
-	keys     map[string][]algorithm.Slot
-	counters bool // decides by TakeUnit or TakeCounters a limit that is alone, and several by TakeQuick, where it can; keeps its rules
+	mu    sync.Mutex
+	now   int64 // µs
+	keys  map[string][]algorithm.Slot
+	steps bool // an empty slot more keeps Take from its quick way
 }
 
 var _ backend.Backend = (*store)(nil)
 
 // Take drops a key that has expired before it looks at it: a store that does so must not decide otherwise.
-func (s *store) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
+func (s *store) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
-		return backend.Result{}, err
+		return res, err
 	}
-	rules := make([]*algorithm.Rule, len(limits))
-	for i, limit := range limits {
-		rule, err := algorithm.NewRule(limit)
-		if err != nil {
-			return backend.Result{}, err
-		}
-		rules[i] = rule
+	rules, err := rulesOf(limits)
+	if err != nil {
+		return res, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slots := s.slots(key)
-	for len(slots) < len(limits) {
+	if s.steps {
 		slots = append(slots, algorithm.Slot{})
 	}
-	for i := range rules {
-		if old := slots[i].Rule; s.counters && old != nil && old.Decides(&limits[i]) {
-			rules[i] = old
-		}
-	}
-	res, decided, write := s.decide(slots, rules, cost)
+	before := slices.Clone(slots)
+	decided, next := algorithm.Take(slots, rules, s.now, cost, &res)
 	res.Limit = limits[decided]
-	if write {
-		s.keys[key] = slots
+	if next != nil {
+		s.keys[key] = next
+	} else if !slices.Equal(slots, before) {
+		return res, errors.New("Take changed slots, and did not say so")
 	}
 	return res, nil
 }
 
-func (s *store) decide(slots []algorithm.Slot, rules []*algorithm.Rule, cost int64) (res backend.Result, decided int, write bool) {
-	rule := rules[0]
-	if !s.counters || rule.Limit().Algorithm == backend.SlidingLog {
-		return algorithm.Take(slots, rules, s.now, cost)
-	}
-	if len(rules) > 1 {
-		if len(slots) != len(rules) || len(slots) > algorithm.MaxQuick {
-			return algorithm.Take(slots, rules, s.now, cost)
+func rulesOf(limits []backend.Limit) (rules []*algorithm.Rule, err error) {
+	for _, limit := range limits {
+		rule, err := algorithm.NewRule(limit)
+		if err != nil {
+			return nil, err
 		}
-		for i, r := range rules {
-			limit := r.Limit()
-			if slots[i].Rule == nil || !slots[i].Rule.Decides(&limit) || r.Algorithm() == backend.SlidingLog {
-				return algorithm.Take(slots, rules, s.now, cost)
-			}
-		}
-		before := append([]algorithm.Slot{}, slots...)
-		decided = algorithm.TakeQuick(slots, s.now, cost, &res)
-		for i := range slots {
-			write = write || slots[i].State.Counters != before[i].State.Counters
-		}
-		return res, decided, write
+		rules = append(rules, rule)
 	}
-	if c := &slots[0].State.Counters; cost == 1 && slots[0].Rule == rule && rule.Algorithm() == backend.TokenBucket {
-		var ok bool
-		if c.Time, c.Frac, ok = rule.TakeUnit(c.Time, c.Frac, s.now, &res); ok {
-			return res, 0, true
-		}
-	}
-	if write = rule.TakeCounters(&slots[0].State.Counters, slots[0].Rule, s.now, cost, &res); write {
-		slots[0].Rule = rule
-	}
-	return res, 0, write
+	return rules, nil
 }
 
 // slots returns a copy of what is known of key, so that a Take that must not write cannot.
@@ -102,17 +75,21 @@ func (s *store) expiry(key string) (at int64) {
 	at = s.now
 	for _, slot := range s.keys[key] {
 		if slot.Rule != nil {
-			at = max(at, slot.Rule.Expiry(&slot.State))
+			at = max(at, slot.Rule.Expiry(slot.State))
 		}
 	}
 	return at
 }
 
 func (s *store) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+	rules, err := rulesOf(limits)
+	if err != nil || !charge.Allowed {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if charge.Allowed {
-		algorithm.Refund(s.keys[key], limits, s.now, charge.At.UnixMicro(), cost)
+	if next := algorithm.Refund(s.slots(key), rules, s.now, charge.At.UnixMicro(), cost); next != nil {
+		s.keys[key] = next
 	}
 	return nil
 }
@@ -132,13 +109,13 @@ func (s *store) advance(d time.Duration) {
 
 func TestReferenceStore(t *testing.T) { run(t, false) }
 
-func TestReferenceStoreByCounters(t *testing.T) { run(t, true) }
+func TestReferenceStoreBySteps(t *testing.T) { run(t, true) }
 
-func run(t *testing.T, counters bool) {
+func run(t *testing.T, steps bool) {
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
-			s := &store{now: now, keys: map[string][]algorithm.Slot{}, counters: counters}
+			s := &store{now: now, keys: map[string][]algorithm.Slot{}, steps: steps}
 			return s, s.advance
 		},
 		Backward: true,

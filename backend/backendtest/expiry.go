@@ -28,15 +28,17 @@ var expiryRules = []rule{{
 	},
 }, {
 	name:   "the longest of several limits",
-	demand: "A key is kept for as long as the state of any limit that it holds, also of one that is not passed now.",
+	demand: "A key is kept for as long as the state of any limit that it holds.",
 	ttl:    true,
 	run: func(e *env) {
 		e.must("k", 1, per(5, hour), window(5, 10*day), log(5, day))
 		e.kept("k", 10*day)
-		e.must("k", 1, per(5, hour))
+		e.take("k", 0, per(5, hour))
+		e.take("k", 5, per(5, hour))
 		e.kept("k", 10*day)
 		e.must("k", 1, per(5, hour), backend.Unlimited(), log(5, day))
-		e.kept("k", 10*day)
+		e.kept("k", day)
+		e.kept("k", e.must("k", 1, per(5, hour)).ResetAfter)
 	},
 }, {
 	name:   "a refunded window is kept",
@@ -55,7 +57,7 @@ var expiryRules = []rule{{
 	},
 }, {
 	name:   "a carried state is kept for as long as it now lasts",
-	demand: "A state carried over to a longer Period is kept for as long as it lasts there, also if the charge was refused.",
+	demand: "A state is kept for as long as it lasts under the limit that was charged last; a refusal or a look under another changes nothing.",
 	ttl:    true,
 	run: func(e *env) {
 		for _, limits := range [][2]backend.Limit{
@@ -65,12 +67,14 @@ var expiryRules = []rule{{
 			{per(5, hour), per(5, 10*day)},
 		} {
 			e.reset("k")
-			e.must("k", 5, limits[0])
-			res := e.take("k", 1, limits[1])
-			if res.Allowed {
-				e.Errorf("Take(1, %v) after Take(5, %v): got %s, want a refusal", limits[1], limits[0], show(res))
+			before := e.must("k", 4, limits[0])
+			res := e.take("k", 2, limits[1])
+			if res.Allowed || res.ResetAfter != before.ResetAfter {
+				e.Errorf("Take(2, %v) after Take(4, %v): got %s, want a refusal that resets after %v", limits[1], limits[0], show(res), before.ResetAfter)
 			}
-			e.kept("k", res.ResetAfter)
+			e.take("k", 0, limits[1])
+			e.kept("k", before.ResetAfter)
+			e.kept("k", e.must("k", 1, limits[1]).ResetAfter)
 		}
 	},
 }, {

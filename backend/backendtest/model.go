@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"cmp"
 	"math/big"
 	"slices"
 
@@ -8,35 +9,38 @@ import (
 )
 
 // The model says what the right answers are. It shares no code and no formula with the algorithms: it keeps
-// lists of charges and rational numbers, and it knows only how many units fit at an instant. When a cost will
-// fit, and when everything will have recovered, it finds by asking that again and again (bisection).
+// lists of charges and rational numbers, and it knows only how many units are in use at an instant. When a cost will
+// fit, and when everything will have recovered, it finds by asking that again and again (bisection). Which limit finds which
+// past it takes from a ranking of all pairs.
 //
 // Times are whole µs since the start of a schedule, and can be negative.
 
-// history is what the model remembers of one limit of one key.
+// history is what the model remembers of one limit of one key. It never changes: what would change it returns another.
 type history interface {
-	// seen returns the history as limit l sees it at now: aged, carried over from the limit that it was
-	// written under, and clamped. It says whether more than age has changed. h itself stays as it is.
-	seen(now int64, from, l backend.Limit) (view history, changed bool)
-	// free returns the units that fit at the instant of the view.
-	free(l backend.Limit) *big.Rat
-	charge(now, units int64)
-	// refund reports whether it found anything to give back.
-	refund(now, charged, units int64, l backend.Limit) bool
-	// over reports whether nothing of it would matter to any later decision.
+	// aged returns the history as it is at now, under the limit that it was charged under. It reports whether it begins after
+	// now, or says that more is in use than there may be, because the clock went back, and had to be repaired.
+	aged(now int64, l backend.Limit) (_ history, repaired bool)
+	// used returns the units in use at an instant that is not before that of the history.
+	used(at int64, l backend.Limit) *big.Rat
+	// over reports whether nothing of it matters to any decision from now on.
 	over(now int64, l backend.Limit) bool
+	charged(now, units int64) history
+	// carried returns the history under another limit that counts in the same way.
+	carried(now int64, from, to backend.Limit) history
+	// refunded reports whether it found anything to give back.
+	refunded(now, charged, units int64, l backend.Limit) (_ history, given bool)
 }
 
 func newHistory(a backend.Algorithm, now int64) history {
 	switch a {
 	case backend.SlidingWindow:
-		return &slide{start: now}
+		return slide{start: now}
 	case backend.SlidingLog:
-		return &diary{}
+		return diary{}
 	case backend.FixedWindow:
-		return &frame{start: now}
+		return frame{start: now}
 	default:
-		return &level{at: now, spent: new(big.Rat)}
+		return level{now, new(big.Rat)}
 	}
 }
 
@@ -99,46 +103,43 @@ type level struct {
 	spent *big.Rat
 }
 
-func (h *level) seen(now int64, from, l backend.Limit) (history, bool) {
-	changed := false
-	spent := sub(h.spent, mul(now-h.at, frac(from.Count, micros(from)))) // more than before if the clock went back
+func (h level) aged(now int64, l backend.Limit) (history, bool) {
+	spent, most := h.used(now, l), rat(l.Capacity()) // more than before if the clock went back
+	if spent.Cmp(most) > 0 {
+		return level{now, most}, true
+	}
+	return level{now, spent}, false
+}
+
+func (h level) used(at int64, l backend.Limit) *big.Rat {
+	spent := sub(h.spent, mul(at-h.at, frac(l.Count, micros(l))))
+	if spent.Sign() < 0 {
+		return new(big.Rat)
+	}
+	return spent
+}
+
+func (h level) over(now int64, l backend.Limit) bool { return h.used(now, l).Sign() == 0 }
+
+func (h level) charged(now, units int64) history { return level{now, add(h.spent, rat(units))} }
+
+func (h level) carried(now int64, from, to backend.Limit) history {
+	if from.Count == to.Count && from.Period == to.Period {
+		return h
+	}
+	return level{now, new(big.Rat).Quo(rat(ceil(mul(micros(to), h.spent))), rat(micros(to)))}
+}
+
+func (h level) refunded(now, charged, units int64, l backend.Limit) (history, bool) {
+	full := mul(l.Capacity(), frac(micros(l), l.Count))
+	if rat(now-charged).Cmp(full) >= 0 {
+		return h, false
+	}
+	spent := sub(h.spent, rat(units))
 	if spent.Sign() < 0 {
 		spent = new(big.Rat)
 	}
-	if from.Count != l.Count || from.Period != l.Period {
-		if most := rat(from.Capacity()); spent.Cmp(most) > 0 {
-			spent = most
-		}
-		changed = spent.Sign() > 0
-		spent = new(big.Rat).Quo(rat(ceil(mul(micros(l), spent))), rat(micros(l)))
-	}
-	if most := rat(l.Capacity()); spent.Cmp(most) > 0 {
-		spent, changed = most, true
-	}
-	if from.Burst != l.Burst && spent.Sign() > 0 {
-		changed = true
-	}
-	return &level{now, spent}, changed
-}
-
-func (h *level) free(l backend.Limit) *big.Rat { return sub(rat(l.Capacity()), h.spent) }
-
-func (h *level) charge(_, units int64) { h.spent = add(h.spent, rat(units)) }
-
-func (h *level) refund(now, charged, units int64, l backend.Limit) bool {
-	full := mul(l.Capacity(), frac(micros(l), l.Count))
-	if rat(now-charged).Cmp(full) >= 0 || h.spent.Sign() == 0 {
-		return false
-	}
-	if h.spent = sub(h.spent, rat(units)); h.spent.Sign() < 0 {
-		h.spent = new(big.Rat)
-	}
-	return true
-}
-
-func (h *level) over(now int64, l backend.Limit) bool {
-	view, _ := h.seen(now, l, l)
-	return view.(*level).spent.Sign() == 0
+	return level{now, spent}, true
 }
 
 // frame is a fixed window.
@@ -147,116 +148,128 @@ type frame struct {
 	hits  []hit
 }
 
-func (h *frame) seen(now int64, from, l backend.Limit) (history, bool) {
-	age := now - h.start
-	if age >= micros(from) {
-		return &frame{start: now}, false
+func (h frame) aged(now int64, _ backend.Limit) (history, bool) {
+	if now < h.start {
+		return frame{now, h.hits}, true
 	}
-	changed := age < 0 || from.Period != l.Period
-	view := &frame{now - stretched(max(0, age), from, l), slices.Clone(h.hits)}
-	if above := sum(h.hits) - l.Count; above > 0 {
-		view.hits, changed = takeOff(view.hits, above), true
-	}
-	return view, changed
+	return h, false
 }
 
-func (h *frame) free(l backend.Limit) *big.Rat { return rat(l.Count - sum(h.hits)) }
+func (h frame) used(at int64, l backend.Limit) *big.Rat {
+	if h.over(at, l) {
+		return new(big.Rat)
+	}
+	return rat(sum(h.hits))
+}
 
-func (h *frame) charge(now, units int64) { h.hits = append(h.hits, hit{now, units}) }
+func (h frame) over(now int64, l backend.Limit) bool { return now-h.start >= micros(l) }
 
-func (h *frame) refund(_, charged, units int64, l backend.Limit) bool {
+func (h frame) charged(now, units int64) history {
+	return frame{h.start, append(slices.Clone(h.hits), hit{now, units})}
+}
+
+func (h frame) carried(now int64, from, to backend.Limit) history {
+	return frame{now - stretched(now-h.start, from, to), h.hits}
+}
+
+func (h frame) refunded(_, charged, units int64, l backend.Limit) (history, bool) {
 	if charged < h.start || charged >= h.start+micros(l) || len(h.hits) == 0 {
-		return false
+		return h, false
 	}
-	h.hits = takeOff(h.hits, units)
-	return true
+	return frame{h.start, takeOff(h.hits, units)}, true
 }
-
-func (h *frame) over(now int64, l backend.Limit) bool { return now-h.start >= micros(l) }
 
 // slide is a sliding window: the charges of the window that began at start, and of the one before.
 type slide struct {
-	at, start    int64
+	start        int64
 	hits, before []hit
 }
 
-func (h *slide) seen(now int64, from, l backend.Limit) (history, bool) {
-	view := &slide{at: now, start: h.start, hits: h.hits, before: h.before}
-	for range 2 {
-		if now-view.start >= micros(from) {
-			view.start += micros(from)
-			view.hits, view.before = nil, view.hits
+func (h slide) aged(now int64, l backend.Limit) (history, bool) {
+	switch {
+	case now < h.start:
+		return slide{now, h.hits, h.before}, true
+	case now-h.start >= micros(l):
+		return slide{h.start + micros(l), nil, h.hits}, false
+	}
+	return h, false
+}
+
+// used gives each window the share of it that the sliding window still covers.
+func (h slide) used(at int64, l backend.Limit) *big.Rat {
+	n := new(big.Rat)
+	for i, hits := range [][]hit{h.hits, h.before} {
+		gone := sub(frac(at-h.start, micros(l)), rat(int64(1-i))) // of the window after it
+		share := sub(rat(1), gone)
+		if gone.Sign() < 0 {
+			share = rat(1)
+		}
+		if share.Sign() > 0 {
+			n = add(n, mul(sum(hits), share))
 		}
 	}
-	if now-view.start >= micros(from) || now >= h.start+micros(from) && len(view.before) == 0 {
-		return &slide{at: now, start: now}, false // nothing in both: the next hit starts a window
-	}
-	changed := now < view.start || from.Period != l.Period
-	view.start = now - stretched(max(0, now-view.start), from, l)
-	if above := sum(view.hits) - l.Count; above > 0 {
-		view.hits, changed = takeOff(view.hits, above), true
-	}
-	if room := l.Count - sum(view.hits); view.share(l).Sign() > 0 && len(view.before) > 0 {
-		most := new(big.Rat).Quo(rat(room), view.share(l)) // the most of the window before that weighs no more than room
-		if above := sub(rat(sum(view.before)), most); above.Sign() > 0 {
-			view.before, changed = takeOff(view.before, ceil(above)), true
-		}
-	}
-	return view, changed
+	return n
 }
 
-// share returns what the sliding window still covers of the window before, at most all of it.
-func (h *slide) share(l backend.Limit) *big.Rat {
-	return sub(rat(1), frac(h.at-h.start, micros(l)))
-}
-
-func (h *slide) free(l backend.Limit) *big.Rat {
-	return sub(rat(l.Count-sum(h.hits)), mul(sum(h.before), h.share(l)))
-}
-
-func (h *slide) charge(now, units int64) { h.hits = append(slices.Clone(h.hits), hit{now, units}) }
-
-func (h *slide) refund(_, charged, units int64, l backend.Limit) bool {
-	switch age := charged - h.start; {
-	case age >= micros(l) || age < -micros(l):
-		return false
-	case age >= 0:
-		h.hits, units = takeOff(h.hits, units), sum(h.hits)
-	default:
-		h.before, units = takeOff(h.before, units), sum(h.before)
-	}
-	return units > 0
-}
-
-func (h *slide) over(now int64, l backend.Limit) bool {
+func (h slide) over(now int64, l backend.Limit) bool {
 	age := now - h.start
 	return age >= 2*micros(l) || age >= micros(l) && len(h.hits) == 0
+}
+
+func (h slide) charged(now, units int64) history {
+	return slide{h.start, append(slices.Clone(h.hits), hit{now, units}), h.before}
+}
+
+func (h slide) carried(now int64, from, to backend.Limit) history {
+	return slide{now - stretched(now-h.start, from, to), h.hits, h.before}
+}
+
+func (h slide) refunded(_, charged, units int64, l backend.Limit) (history, bool) {
+	switch age := charged - h.start; {
+	case age >= micros(l) || age < -micros(l):
+		return h, false
+	case age >= 0:
+		return slide{h.start, takeOff(h.hits, units), h.before}, len(h.hits) > 0
+	default:
+		return slide{h.start, h.hits, takeOff(h.before, units)}, len(h.before) > 0
+	}
 }
 
 // diary is a sliding log.
 type diary struct{ hits []hit }
 
-func (h *diary) seen(now int64, from, l backend.Limit) (history, bool) {
-	view, changed := &diary{}, false
+func (h diary) aged(now int64, l backend.Limit) (history, bool) {
+	var young diary
+	repaired := false
 	for _, c := range h.hits {
-		age := now - c.at
-		if age >= micros(from) {
-			continue
+		repaired = repaired || c.at > now
+		if c.at = min(c.at, now); now-c.at < micros(l) {
+			young.hits = append(young.hits, c)
 		}
-		changed = changed || age < 0 || from.Period != l.Period
-		view.hits = append(view.hits, hit{now - stretched(max(0, age), from, l), c.units})
 	}
-	if above := sum(view.hits) - l.Count; above > 0 {
-		view.hits, changed = takeOff(view.hits, above), true
-	}
-	return view, changed
+	return young, repaired
 }
 
-func (h *diary) free(l backend.Limit) *big.Rat { return rat(l.Count - sum(h.hits)) }
+func (h diary) used(at int64, l backend.Limit) *big.Rat {
+	young, _ := h.aged(at, l)
+	return rat(sum(young.(diary).hits))
+}
 
-func (h *diary) charge(now, units int64) { h.hits = append(h.hits, hit{now, units}) }
+func (h diary) over(now int64, l backend.Limit) bool { return h.used(now, l).Sign() == 0 }
 
-func (h *diary) refund(_, charged, units int64, _ backend.Limit) bool {
+func (h diary) charged(now, units int64) history {
+	return diary{append(slices.Clone(h.hits), hit{now, units})}
+}
+
+func (h diary) carried(now int64, from, to backend.Limit) history {
+	var others diary
+	for _, c := range h.hits {
+		others.hits = append(others.hits, hit{now - stretched(now-c.at, from, to), c.units})
+	}
+	return others
+}
+
+func (h diary) refunded(_, charged, units int64, _ backend.Limit) (history, bool) {
 	var then, others []hit
 	for _, c := range h.hits {
 		if c.at == charged {
@@ -265,32 +278,15 @@ func (h *diary) refund(_, charged, units int64, _ backend.Limit) bool {
 			others = append(others, c)
 		}
 	}
-	h.hits = slices.Concat(others, takeOff(then, units))
-	slices.SortStableFunc(h.hits, func(a, b hit) int { return int(a.at - b.at) })
-	return len(then) > 0
+	left := slices.Concat(others, takeOff(then, units))
+	slices.SortStableFunc(left, func(a, b hit) int { return cmp.Compare(a.at, b.at) })
+	return diary{left}, len(then) > 0
 }
 
-func (h *diary) over(now int64, l backend.Limit) bool {
-	for _, c := range h.hits {
-		if now-c.at < micros(l) {
-			return false
-		}
-	}
-	return true
-}
-
-// place is what the model keeps at one position of a key: nothing, or a history and its limit.
+// place is what the model keeps at one position of a key: a history and the limit that it was charged under, or nothing.
 type place struct {
 	h     history
 	limit backend.Limit
-}
-
-// see returns the history at p as l sees it at now.
-func (p place) see(now int64, l backend.Limit) (history, bool) {
-	if p.h == nil || p.limit.Algorithm != l.Algorithm {
-		return newHistory(l.Algorithm, now), false
-	}
-	return p.h.seen(now, p.limit, l)
 }
 
 // model is a backend that is right and slow.
@@ -307,44 +303,102 @@ type answer struct {
 
 func stateless(l backend.Limit) bool { return l.Count == 0 || l.IsUnlimited() }
 
-func (m *model) take(key string, now, cost int64, limits []backend.Limit) answer {
-	places := m.places(key, len(limits))
-	answers := make([]answer, len(limits))
-	views := make([]history, len(limits))
-	changed := make([]bool, len(limits))
-	allowed := true
-	for i, l := range limits {
-		if stateless(l) {
-			answers[i] = answerStateless(l)
-		} else {
-			views[i], changed[i] = places[i].see(now, l)
-			answers[i] = answerOf(views[i], now, max(cost, 1), l)
-		}
-		allowed = allowed && answers[i].Allowed
-	}
-	for i, l := range limits {
-		if stateless(l) || cost == 0 || !allowed && !changed[i] {
+// seen returns a key's places as they are at now. It reports whether a clock that went back had to be repaired.
+func (m *model) seen(key string, now int64) (places []place, repaired bool) {
+	for _, p := range m.keys[key] {
+		if p.h == nil || p.h.over(now, p.limit) {
+			places = append(places, place{})
 			continue
 		}
-		if allowed {
-			views[i].charge(now, cost)
-			answers[i].Remaining -= cost
+		h, again := p.h.aged(now, p.limit)
+		places = append(places, place{h, p.limit})
+		repaired = repaired || again
+	}
+	return places, repaired
+}
+
+// pasts returns for each limit the place that is its past, empty if it has none, and the index of that place, or -1. All
+// pairs of a limit and a place are ranked; the best goes first, and neither of the two is in another pair.
+func pasts(places []place, limits []backend.Limit) (mine []place, from []int) {
+	type pair struct{ rank, limit, place int }
+	var pairs []pair
+	for i, l := range limits {
+		for j, p := range places {
+			if p.h == nil || stateless(l) {
+				continue
+			}
+			kin := p.limit.Algorithm == l.Algorithm && p.limit.Period == l.Period
+			same := kin && p.limit.Count == l.Count && p.limit.Capacity() == l.Capacity()
+			switch {
+			case same && i == j:
+				pairs = append(pairs, pair{1, i, j})
+			case same:
+				pairs = append(pairs, pair{2, i, j})
+			case kin && i == j:
+				pairs = append(pairs, pair{3, i, j})
+			case kin:
+				pairs = append(pairs, pair{4, i, j})
+			case i == j:
+				pairs = append(pairs, pair{5, i, j})
+			}
 		}
-		places[i] = place{views[i], l}
+	}
+	slices.SortFunc(pairs, func(a, b pair) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.limit, b.limit), cmp.Compare(a.place, b.place))
+	})
+	mine, from = make([]place, len(limits)), slices.Repeat([]int{-1}, len(limits))
+	for _, p := range pairs {
+		if from[p.limit] < 0 && !slices.Contains(from, p.place) {
+			mine[p.limit], from[p.limit] = places[p.place], p.place
+		}
+	}
+	return mine, from
+}
+
+func (m *model) take(key string, now, cost int64, limits []backend.Limit) answer {
+	places, repaired := m.seen(key, now)
+	mine, _ := pasts(places, limits)
+	answers := make([]answer, len(limits))
+	allowed := true
+	for i, l := range limits {
+		answers[i] = mine[i].answer(now, max(cost, 1), l)
+		allowed = allowed && answers[i].Allowed
+	}
+	if cost > 0 && !slices.ContainsFunc(limits, func(l backend.Limit) bool { return !stateless(l) }) {
+		return answers[decisive(answers, allowed)]
+	}
+	switch {
+	case cost > 0 && allowed:
+		for i, l := range limits {
+			if !stateless(l) {
+				mine[i] = place{mine[i].under(now, l).charged(now, cost), l}
+				answers[i].Remaining = mine[i].left(now, l)
+			}
+		}
+		m.keys[key] = mine
+	case cost > 0 && repaired:
+		m.keys[key] = places
 	}
 	i := decisive(answers, allowed)
-	if views[i] != nil {
-		answers[i].Reset = first(func(after int64) bool { return unitsIn(views[i], now+after, limits[i]) == limits[i].Capacity() })
+	if mine[i].h != nil {
+		answers[i].Reset = first(func(after int64) bool { return mine[i].h.used(now+after, mine[i].limit).Sign() == 0 })
 	}
 	return answers[i]
 }
 
-// places returns the key's places, of which there are at least n.
-func (m *model) places(key string, n int) []place {
-	for len(m.keys[key]) < n {
-		m.keys[key] = append(m.keys[key], place{})
+// under returns the history at p as one under l.
+func (p place) under(now int64, l backend.Limit) history {
+	switch {
+	case p.h == nil:
+		return newHistory(l.Algorithm, now)
+	case p.limit.Algorithm == l.Algorithm:
+		return p.h.carried(now, p.limit, l)
 	}
-	return m.keys[key]
+	h := newHistory(l.Algorithm, now)
+	if units := ceil(p.h.used(now, p.limit)); units > 0 {
+		h = h.charged(now, units)
+	}
+	return h
 }
 
 // decisive returns the index of the limit that decides.
@@ -362,26 +416,29 @@ func decisive(answers []answer, allowed bool) int {
 	return best
 }
 
-func answerStateless(l backend.Limit) answer {
-	if l.IsUnlimited() {
-		return answer{true, l, l.Count, 0, 0}
+// answer returns what l says to a cost above 0, but for Reset, if p is its past.
+func (p place) answer(now, cost int64, l backend.Limit) answer {
+	a := answer{Limit: l, Remaining: p.left(now, l), Retry: -1}
+	switch {
+	case cost > l.Capacity():
+		return a
+	case p.h == nil:
+		a.Retry = 0
+	default:
+		a.Retry = first(func(after int64) bool {
+			return add(p.h.used(now+after, p.limit), rat(cost)).Cmp(rat(l.Capacity())) <= 0
+		})
 	}
-	return answer{false, l, 0, -1, 0}
-}
-
-// answerOf returns the answer of one limit to a cost above 0, but for Reset.
-func answerOf(view history, now, cost int64, l backend.Limit) answer {
-	a := answer{Limit: l, Remaining: unitsIn(view, now, l), Retry: -1}
-	if a.Allowed = cost <= a.Remaining; cost <= l.Capacity() {
-		a.Retry = first(func(after int64) bool { return unitsIn(view, now+after, l) >= cost })
-	}
+	a.Allowed = a.Retry == 0
 	return a
 }
 
-// unitsIn returns the whole units that fit at an instant, if nothing happens until then.
-func unitsIn(view history, at int64, l backend.Limit) int64 {
-	later, _ := view.seen(at, l, l)
-	return floor(later.free(l))
+// left returns the whole units that fit beside p under l.
+func (p place) left(now int64, l backend.Limit) int64 {
+	if p.h == nil {
+		return l.Capacity()
+	}
+	return max(0, l.Capacity()-ceil(p.h.used(now, p.limit)))
 }
 
 // first returns the first n >= 0 from which on holds is true.
@@ -405,14 +462,19 @@ func first(holds func(n int64) bool) int64 {
 
 // refund gives back what a Take under limits was allowed to charge.
 func (m *model) refund(key string, now, charged, cost int64, limits []backend.Limit) {
-	for i, p := range m.keys[key] {
-		if i >= len(limits) || p.h == nil || stateless(limits[i]) || p.limit.Algorithm != limits[i].Algorithm {
+	places, _ := m.seen(key, now)
+	_, from := pasts(places, limits)
+	given := false
+	for i, j := range from {
+		if cost == 0 || j < 0 || places[j].limit.Algorithm != limits[i].Algorithm {
 			continue
 		}
-		view, _ := p.see(now, p.limit)
-		if view.refund(now, charged, cost, p.limit) {
-			m.keys[key][i].h = view
+		if h, found := places[j].h.refunded(now, charged, cost, places[j].limit); found {
+			places[j].h, given = h, true
 		}
+	}
+	if given {
+		m.keys[key] = places
 	}
 }
 

@@ -3,6 +3,8 @@ package memory
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"hash/maphash"
 	"math"
 	"slices"
@@ -18,19 +20,22 @@ import (
 const DefaultMaxKeys = 1_000_000
 
 // Option changes a default of [New].
-type Option func(*Backend)
+type Option func(*config)
 
-// WithMaxKeys sets how many keys are held at most; the default is [DefaultMaxKeys], less than 1 counts as 1.
+type config struct{ maxKeys int64 }
+
+// WithMaxKeys sets how many keys are held at most; the default is [DefaultMaxKeys], less than 1 panics in [New].
 // One TokenBucket, SlidingWindow or FixedWindow costs about 44 bytes a key; a key with several limits or a
 // SlidingLog costs more: about 100 bytes a limit, and 16 to 26 bytes for each charge in a log.
 //
 // Keys that have fully recovered go first. When all are live, new keys do not push one out: they share
 // overflow buckets, so that a flood of made-up keys frees nobody who is over the limit. A key that shares a
-// bucket can be refused for what others in it took, and its refunds are lost. Once there is room again it
-// starts with what its bucket had used. Keys under different limits share none, unless there are more than 32 lists of
-// limits at the cap.
+// bucket can be refused for what others in it took, and its refunds are lost. A window in a bucket is counted as a SlidingLog:
+// the bucket's window is not the key's, and its end would free a caller who has just spent everything. Once there is room
+// again the key starts with what its bucket had used. Keys under different limits share no bucket, unless there are more than
+// 32 lists of limits at the cap.
 func WithMaxKeys(n int) Option {
-	return func(b *Backend) { b.maxKeys = max(int64(n), 1) }
+	return func(c *config) { c.maxKeys = int64(n) }
 }
 
 // Backend is a [backend.Backend] in memory. It decides in well under a microsecond and never fails, so that it
@@ -41,8 +46,8 @@ type Backend struct {
 	start   time.Time
 	epoch   int64 // start, in µs since 1970
 	maxKeys int64
-	keys    atomic.Int64 // entries in all shards; at most maxKeys
-	shards  []shard
+	keys    atomic.Int64            // entries in all shards; at most maxKeys
+	shards  []atomic.Pointer[shard] // nil until a key comes; as many as a power of 2
 
 	last   atomic.Pointer[hashed]    // a hot key
 	recent [16]atomic.Pointer[known] // by the limit's numbers: saves the look-up in ids
@@ -68,20 +73,20 @@ type hashed struct {
 
 // shard is a part of the keys with a lock of its own.
 type shard struct {
-	mu       sync.Mutex
-	takes    uint32
-	latest   int64 // when somebody last took something
-	table    table
-	hand     int                              // where sweeping goes on
-	soonest  int64                            // when the first of the entries recovers that hand passed since it was at 0
-	quiet    int64                            // when the first of all entries recovers, or earlier
-	slots    [][]algorithm.Slot               // states that do not fit into an entry
-	free     []uint32                         // unused indices of slots
-	overflow map[overflowKey][]algorithm.Slot // shared by keys for which there was no room
-	settled  int64                            // when the first bucket recovers, or earlier
-	sample   hash                             // of the key that was sampled last
-	stagger  float64                          // 1 to growth, so that not all shards grow at once
-	_        [64]byte                         // no two locks in one cache line
+	mu         sync.Mutex
+	takes      uint32
+	latest     int64 // when somebody last took something
+	table      table
+	hand       int                              // where sweeping goes on
+	minExpiry  int64                            // when the first of the entries recovers that hand passed since it was at 0
+	nextExpiry int64                            // when the first of all entries recovers, or earlier
+	slots      [][]algorithm.Slot               // states that do not fit into an entry
+	free       []uint32                         // unused indices of slots
+	overflow   map[overflowKey][]algorithm.Slot // shared by keys for which there was no room
+	settled    int64                            // when the first bucket recovers, or earlier
+	sample     hash                             // of the key that was sampled last
+	stagger    float64                          // 1 to growth, so that not all shards grow at once
+	_          [64]byte                         // no two locks in one cache line
 }
 
 // clock returns now, which a caller may have read before it had the lock, or the later instant of one that came first.
@@ -90,36 +95,29 @@ func (sh *shard) clock(now int64) int64 {
 	return sh.latest
 }
 
-// overflowKey names a bucket. Keys under different limits never share one: a flood of keys under a small
-// limit could otherwise clamp what keys under a large one have used.
-type overflowKey struct {
-	bucket uint16
-	limits uint64 // hash of their numbers
-}
-
 const (
-	maxShards       = 128
-	keysPerShard    = 1024 // at least, so that a small cap is not split into uneven parts
-	rememberEvery   = 64   // takes of a shard after which its key is sampled
-	overflowBuckets = 16   // in a shard, for each set of limits
-	maxOverflow     = 512  // in a shard, after which all sets of limits share
-	overflowCharges = 8    // in a bucket's log
-	sweepAlways     = 2    // entries looked at for each new key
-	sweepAtCap      = 512  // entries looked at for a new key that has no room
-	sweepOthers     = 128  // entries looked at then in each of a few other shards
-	shardsAtCap     = 4    // those shards
+	maxShards     = 128
+	keysPerShard  = 1024 // at least, so that a small cap is not split into uneven parts
+	rememberEvery = 64   // takes of a shard after which its key is sampled
 )
 
-// New returns an empty Backend.
+// New returns an empty Backend. It panics if an option is nil or its value is not possible.
 func New(opts ...Option) *Backend {
+	c := config{maxKeys: DefaultMaxKeys}
+	for _, opt := range opts {
+		if opt == nil {
+			panic(errors.New("ginlimit: memory.New: an option is nil; leave it out"))
+		}
+		opt(&c)
+	}
+	if c.maxKeys < 1 {
+		panic(fmt.Errorf("ginlimit: memory.WithMaxKeys(%d): use at least 1", c.maxKeys))
+	}
 	b := &Backend{
 		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		start:   time.Now(),
-		maxKeys: DefaultMaxKeys,
+		maxKeys: c.maxKeys,
 		ids:     make(map[backend.Limit]*known),
-	}
-	for _, opt := range opts {
-		opt(b)
 	}
 	b.epoch = b.start.UnixMicro()
 	b.rules.Store(&[]*algorithm.Rule{nil})
@@ -127,10 +125,7 @@ func New(opts ...Option) *Backend {
 	for n < maxShards && int64(n)*2*keysPerShard <= b.maxKeys {
 		n *= 2
 	}
-	b.shards = make([]shard, n)
-	for i := range b.shards {
-		b.shards[i].stagger = math.Pow(growth, float64(i)/float64(n))
-	}
+	b.shards = make([]atomic.Pointer[shard], n)
 	return b
 }
 
@@ -153,7 +148,9 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		h, sh, now = last.hash, last.shard, b.now()
 	} else {
 		h.tag = maphash.String(b.seeds[0], key)
-		sh = b.shard(h)
+		if sh = b.place(h).Load(); sh == nil {
+			sh = b.newShard(h)
+		}
 	}
 	sh.mu.Lock()
 	if !hot {
@@ -170,139 +167,107 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		// The most common case, without copies: one limit, under which the key's entry was written.
 		e, l := &sh.table.entries[at], &limits[0]
 		if rule := b.rule(e.rule); rule != nil && rule.Decides(l) {
-			ok := false
-			if cost == 1 && rule.Algorithm() == backend.TokenBucket {
-				var frac int64
-				e.time, frac, ok = rule.TakeUnit(e.time, int64(e.a), now, &res)
-				e.a = uint32(frac) // it is below the limit's count, and that fits
+			if next, answer, ok := rule.Quick(e.state(), now, cost); ok {
+				if answer.Wait == 0 && cost > 0 {
+					e.set(next) // it fits: no count is above the limit's
+				}
+				answer.Fill(&res, now)
+				// Field by field: a copy of the whole goes through memory twice. Before the lock is given back, which makes sure
+				// that the caller's copy finds all of it written.
+				res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
+				res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
+				sh.mu.Unlock()
+				return res, nil
 			}
-			if !ok {
-				b.takeCounters(e, rule, now, cost, &res)
-			}
-			// Field by field: a copy of the whole goes through memory twice. Before the lock is given back, which makes sure
-			// that the caller's copy finds all of it written.
-			res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
-			res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
-			sh.mu.Unlock()
-			return res, nil
 		}
 	}
-	err = b.takeAll(&res, sh, h, at, found, now, cost, limits)
-	sh.mu.Unlock()
+	err = b.takeAny(&res, sh, h, at, found, now, cost, limits)
 	return res, err
 }
 
-// takeCounters decides for an entry that was written under rule.
-func (b *Backend) takeCounters(e *entry, rule *algorithm.Rule, now, cost int64, res *backend.Result) {
-	var c algorithm.Counters
-	e.get(&c, rule)
-	if rule.TakeCounters(&c, rule, now, cost, res) {
-		e.put(&c, e.rule) // it fits: no count is above the limit's
-	}
-}
-
-// quick reports whether slots were written under limits, and suit TakeQuick.
-func quick(slots []algorithm.Slot, limits []backend.Limit) bool {
-	if len(slots) != len(limits) || len(slots) > algorithm.MaxQuick {
-		return false
-	}
-	for i := range slots {
-		r := slots[i].Rule
-		if r == nil || !r.Decides(&limits[i]) || r.Algorithm() == backend.SlidingLog {
-			return false
-		}
-	}
-	return true
-}
-
-// takeAll is Take for any key and any limits. The shard is locked.
-func (b *Backend) takeAll(res *backend.Result, sh *shard, h hash, at int, found bool, now, cost int64, limits []backend.Limit) error {
+// takeAny is Take for any key and any limits. The shard is locked; takeAny unlocks it.
+func (b *Backend) takeAny(res *backend.Result, sh *shard, h hash, at int, found bool, now, cost int64, limits []backend.Limit) error {
+	defer sh.mu.Unlock()
+	var e *entry
+	var beside []algorithm.Slot
 	if found {
-		if e := &sh.table.entries[at]; e.rule == inSlots && quick(sh.slots[e.a], limits) {
-			decided := algorithm.TakeQuick(sh.slots[e.a], now, cost, res)
-			res.Limit = limits[decided]
-			return nil
+		if e = &sh.table.entries[at]; e.rule == inSlots {
+			beside = sh.slots[e.a]
 		}
 	}
-	var few [4]*algorithm.Rule
-	rules := few[:0]
-	for i := range limits {
-		k, err := b.known(&limits[i])
-		if err != nil {
-			return err
-		}
-		rules = append(rules, k.rule)
+	var few [8]*algorithm.Rule
+	rules, err := b.rulesOf(few[:0], limits, beside)
+	if err != nil {
+		return err
 	}
 	var decided int
-	*res, decided = b.takeSlots(sh, h, at, found, now, cost, rules)
+	switch {
+	case beside != nil:
+		var next []algorithm.Slot
+		if decided, next = algorithm.Take(beside, rules, now, cost, res); next != nil {
+			b.keepBeside(sh, e, next)
+		}
+	case found:
+		one := [1]algorithm.Slot{{Rule: b.rule(e.rule), State: e.state()}}
+		var next []algorithm.Slot
+		if decided, next = algorithm.Take(one[:], rules, now, cost, res); next != nil {
+			b.keep(sh, e, next)
+		}
+	default:
+		decided = b.takeNew(sh, h, now, cost, rules, res)
+	}
 	res.Limit = limits[decided]
 	return nil
 }
 
-// takeSlots decides for a key that is new, or has several limits or a log. The shard is locked.
-func (b *Backend) takeSlots(sh *shard, h hash, at int, found bool, now, cost int64, rules []*algorithm.Rule) (backend.Result, int) {
+// rulesOf appends the rules of limits: those of slots where they stand under the same limits.
+func (b *Backend) rulesOf(rules []*algorithm.Rule, limits []backend.Limit, slots []algorithm.Slot) ([]*algorithm.Rule, error) {
+	for i := range limits {
+		l := &limits[i]
+		if i < len(slots) && slots[i].Rule != nil && slots[i].Rule.Decides(l) {
+			rules = append(rules, slots[i].Rule)
+			continue
+		}
+		k, err := b.known(l)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, k.rule)
+	}
+	return rules, nil
+}
+
+// takeNew decides for a key that has no entry. It gets one if it is charged and there is room.
+func (b *Backend) takeNew(sh *shard, h hash, now, cost int64, rules []*algorithm.Rule, res *backend.Result) (decided int) {
 	var few [4]algorithm.Slot
 	slots := few[:0]
-	var shared overflowKey
-	if found {
-		slots = b.slotsOf(sh, &sh.table.entries[at], slots)
-	} else if sh.overflow != nil {
-		shared = sh.overflowKey(h, rules, now)
-		for _, s := range sh.overflow[shared] {
-			s.State.Log = slices.Clone(s.State.Log)
-			slots = append(slots, s)
-		}
+	if sh.overflow != nil {
+		slots = inherited(slots, sh.overflow[sh.overflowKey(h, rules, now)])
 	}
-	for len(slots) < len(rules) {
-		slots = append(slots, algorithm.Slot{})
+	decided, next := algorithm.Take(slots, rules, now, cost, res)
+	if next == nil {
+		return decided
 	}
-	res, decided, write := algorithm.Take(slots, rules, now, cost)
-	if !write {
-		return res, decided
-	}
+	at, found := b.insert(sh, h, now)
 	if !found {
-		if at, found = b.insert(sh, h, now); !found {
-			if sh.overflow == nil {
-				sh.overflow = make(map[overflowKey][]algorithm.Slot)
-				shared = sh.overflowKey(h, rules, now)
-			}
-			for i := range slots {
-				slots[i].State.Log = fold(slots[i].State.Log)
-			}
-			sh.overflow[shared] = slices.Clone(slots)
-			sh.settled = min(sh.settled, expiryOf(slots))
-			return res, decided
-		}
+		return b.takeShared(sh, h, now, cost, rules, res)
 	}
-	e := &sh.table.entries[at]
-	b.keep(sh, e, slots)
-	b.due(sh, e)
-	return res, decided
+	b.keep(sh, &sh.table.entries[at], next)
+	return decided
 }
 
-// fold merges charges of a bucket's log until there are few, because each key that comes from the bucket inherits them. A
-// charge moves to the instant of the next: nothing is forgotten too soon.
-func fold(log []algorithm.Charge) []algorithm.Charge {
-	for len(log) > overflowCharges {
-		nearest := 0
-		for i := 1; i < len(log)-1; i++ {
-			if log[i+1].At-log[i].At < log[nearest+1].At-log[nearest].At {
-				nearest = i
-			}
-		}
-		log[nearest+1].Units += log[nearest].Units
-		log = slices.Delete(log, nearest, nearest+1)
-	}
-	return log
-}
-
-// Refund implements [backend.Backend]. It fails only if the cost is negative or there is no limit.
+// Refund implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
 func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return err
 	}
 	if !charge.Allowed {
 		return nil
+	}
+	var few [8]*algorithm.Rule
+	rules, err := b.rulesOf(few[:0], limits, nil)
+	if err != nil {
+		return err
 	}
 	h := b.hash(key)
 	sh := b.shard(h)
@@ -312,13 +277,16 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	if !found {
 		return nil
 	}
-	now := b.now()
-	e := &sh.table.entries[at]
-	var few [4]algorithm.Slot
-	slots := b.slotsOf(sh, e, few[:0])
-	if algorithm.Refund(slots, limits, now, charge.At.UnixMicro(), cost) {
-		b.keep(sh, e, slots)
-		b.due(sh, e)
+	now, e := sh.clock(b.now()), &sh.table.entries[at]
+	if e.rule == inSlots {
+		if next := algorithm.Refund(sh.slots[e.a], rules, now, charge.At.UnixMicro(), cost); next != nil {
+			b.keepBeside(sh, e, next)
+		}
+		return nil
+	}
+	one := [1]algorithm.Slot{{Rule: b.rule(e.rule), State: e.state()}}
+	if next := algorithm.Refund(one[:], rules, now, charge.At.UnixMicro(), cost); next != nil {
+		b.keep(sh, e, next)
 	}
 	return nil
 }
@@ -332,7 +300,7 @@ func (b *Backend) Reset(_ context.Context, key string) error {
 	defer sh.mu.Unlock()
 	if at, found := sh.table.find(h); found {
 		b.remove(sh, at)
-		sh.stir()
+		sh.restartSweep()
 	}
 	for k := range sh.overflow {
 		if k.bucket == h.bucket() {
@@ -361,7 +329,26 @@ func (b *Backend) remember(sh *shard, key string, h hash) {
 	}
 }
 
-func (b *Backend) shard(h hash) *shard { return &b.shards[h.tag&uint64(len(b.shards)-1)] }
+// shard returns the shard of h.
+func (b *Backend) shard(h hash) *shard {
+	sh := b.place(h).Load()
+	if sh == nil {
+		sh = b.newShard(h)
+	}
+	return sh
+}
+
+// place returns where the shard of h is, if it is there.
+func (b *Backend) place(h hash) *atomic.Pointer[shard] {
+	return &b.shards[h.tag&uint64(len(b.shards)-1)]
+}
+
+// newShard makes the shard of h, unless another caller just did.
+func (b *Backend) newShard(h hash) *shard {
+	i := h.tag & uint64(len(b.shards)-1)
+	b.shards[i].CompareAndSwap(nil, &shard{stagger: math.Pow(growth, float64(i)/float64(len(b.shards)))})
+	return b.shards[i].Load()
+}
 
 // rule returns the rule of an entry, nil if its state is in slots.
 func (b *Backend) rule(id uint16) *algorithm.Rule {
@@ -410,224 +397,51 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 	return k, nil
 }
 
-// slotsOf appends e's slots to the empty buffer, or returns them where they are.
-func (b *Backend) slotsOf(sh *shard, e *entry, buffer []algorithm.Slot) []algorithm.Slot {
-	if e.rule == inSlots {
-		return sh.slots[e.a]
-	}
-	s := algorithm.Slot{Rule: b.rule(e.rule)}
-	e.get(&s.State.Counters, s.Rule)
-	return append(buffer, s)
-}
-
-// keep writes slots to e: into it if they fit, else beside it.
+// keep writes slots to an entry that has none beside it: into it if they fit there, and otherwise a copy of them beside it.
 func (b *Backend) keep(sh *shard, e *entry, slots []algorithm.Slot) {
-	if e.rule != inSlots && len(slots) == 1 && slots[0].Rule != nil {
-		limit := slots[0].Rule.Limit()
-		if k, err := b.known(&limit); err == nil && e.put(&slots[0].State.Counters, k.id) {
-			return
-		}
+	if !b.put(e, slots) {
+		e.rule, e.a = inSlots, sh.acquire(slices.Clone(slots))
 	}
-	sh.keep(e, slots)
+	b.noteExpiry(sh, e)
 }
 
-// keep writes slots beside e. It makes a copy unless they are there already.
-func (sh *shard) keep(e *entry, slots []algorithm.Slot) {
-	if e.rule == inSlots {
-		if own := sh.slots[e.a]; len(own) < len(slots) {
-			sh.slots[e.a] = slices.Clone(slots)
-		}
-		return
+// keepBeside writes slots to an entry that has some beside it. They are those, in the same array if it has room.
+func (b *Backend) keepBeside(sh *shard, e *entry, slots []algorithm.Slot) {
+	at := e.a
+	switch {
+	case b.put(e, slots):
+		sh.release(at)
+	case len(slots) < len(sh.slots[at]):
+		sh.slots[at] = slices.Clone(slots) // gives the rest back
+	default:
+		sh.slots[at] = slots
 	}
-	if n := len(sh.free); n > 0 {
-		e.a, sh.free = sh.free[n-1], sh.free[:n-1]
-		sh.slots[e.a] = slices.Clone(slots)
-	} else {
-		e.a = uint32(len(sh.slots))
-		sh.slots = append(sh.slots, slices.Clone(slots))
-	}
-	e.rule = inSlots
+	b.noteExpiry(sh, e)
 }
 
-// insert makes an entry for a new key, and returns its index. The entry is empty:
-// keep has to follow. It returns false if there is no room and every key that was looked at is live.
-func (b *Backend) insert(sh *shard, h hash, now int64) (int, bool) {
-	b.sweep(sh, now, sweepAlways)
-	at, _ := sh.table.find(h) // entries may have moved, also into a smaller table
-	if !b.reserve() {
-		if !b.makeRoom(sh, now) || !b.reserve() {
-			return 0, false
-		}
-		at, _ = sh.table.find(h)
-	}
-	for more := 0; !sh.table.insert(at, h); more += 16 {
-		b.resize(sh, now, more)
-		at, _ = sh.table.find(h)
-	}
-	return at, true
-}
-
-// reserve counts one more key, unless there are as many as there may be.
-func (b *Backend) reserve() bool {
-	for {
-		n := b.keys.Load()
-		if n >= b.maxKeys {
-			return false
-		}
-		if b.keys.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// makeRoom removes recovered keys, from sh if it can, else from another shard. It reports whether it did.
-func (b *Backend) makeRoom(sh *shard, now int64) bool {
-	if b.sweep(sh, now, sweepAtCap) {
-		return true
-	}
-	for i := range min(shardsAtCap, len(b.shards)) {
-		other := &b.shards[(int(now)+i)%len(b.shards)]
-		if other == sh || !other.mu.TryLock() { // to wait here could be a deadlock
-			continue
-		}
-		removed := b.sweep(other, now, sweepOthers)
-		other.mu.Unlock()
-		if removed {
-			return true
-		}
-	}
-	return false
-}
-
-// sweep looks at the next few entries and removes those that have recovered. It reports whether there was one.
-// Once it has seen that all entries are live it does nothing until the first of them recovers.
-func (b *Backend) sweep(sh *shard, now int64, few int) (removed bool) {
-	if now < sh.quiet {
+// put packs slots into e and reports whether they fit.
+func (b *Backend) put(e *entry, slots []algorithm.Slot) bool {
+	if len(slots) != 1 || slots[0].Rule == nil {
 		return false
 	}
-	for range min(few, len(sh.table.entries)) {
-		if sh.hand >= len(sh.table.entries)-1 {
-			sh.quiet = sh.soonest
-			sh.hand, sh.soonest = 0, math.MaxInt64
-			if sh.table.n < int(sh.table.room)/4 && sh.table.room > 64 {
-				b.resize(sh, now, 0)
-			}
-		}
-		e := &sh.table.entries[sh.hand]
-		if e.rule == 0 {
-			sh.hand++
-		} else if expiry := b.expiry(sh, e); expiry > now {
-			sh.soonest = min(sh.soonest, expiry)
-			sh.hand++
-		} else {
-			b.remove(sh, sh.hand) // another entry may have taken its place: look again
-			removed = true
-		}
-	}
-	return removed
+	limit := slots[0].Rule.Limit()
+	k, err := b.known(&limit)
+	return err == nil && e.put(slots[0].State, k.id)
 }
 
-// due tells sweep of an entry that is new, or that may recover sooner than those it knows of.
-func (b *Backend) due(sh *shard, e *entry) {
-	expiry := b.expiry(sh, e)
-	sh.soonest, sh.quiet = min(sh.soonest, expiry), min(sh.quiet, expiry)
+// acquire returns the index of a place beside the entries, with slots in it.
+func (sh *shard) acquire(slots []algorithm.Slot) uint32 {
+	if n := len(sh.free); n > 0 {
+		at := sh.free[n-1]
+		sh.free, sh.slots[at] = sh.free[:n-1], slots
+		return at
+	}
+	sh.slots = append(sh.slots, slots)
+	return uint32(len(sh.slots) - 1)
 }
 
-// stir makes sweep forget what it knew of the entries, because some moved.
-func (sh *shard) stir() { sh.hand, sh.soonest, sh.quiet = 0, math.MaxInt64, 0 }
-
-// expiry returns the instant from which forgetting e changes no decision.
-func (b *Backend) expiry(sh *shard, e *entry) int64 {
-	if e.rule == inSlots {
-		return expiryOf(sh.slots[e.a])
-	}
-	r := b.rule(e.rule)
-	var st algorithm.State
-	e.get(&st.Counters, r)
-	return r.Expiry(&st)
-}
-
-// remove forgets the entry at an index.
-func (b *Backend) remove(sh *shard, at int) {
-	if e := &sh.table.entries[at]; e.rule == inSlots {
-		sh.slots[e.a] = nil
-		sh.free = append(sh.free, e.a)
-	}
-	sh.table.remove(at)
-	b.keys.Add(-1)
-}
-
-// resize forgets what has recovered and gives the rest a table with room for it, and for so many more.
-func (b *Backend) resize(sh *shard, now int64, more int) {
-	for i := len(sh.table.entries) - 1; i >= 0; i-- {
-		if e := &sh.table.entries[i]; e.rule != 0 && b.expiry(sh, e) <= now {
-			b.remove(sh, i)
-		}
-	}
-	room := max(16, int(float64(sh.table.n+1)/fullest*growth)) + more
-	if sh.table.n < 64 { // while it costs little: later sizes follow from this one
-		room = int(float64(room) * sh.stagger)
-	}
-	sh.table = sh.table.rebuild(room)
-	if len(sh.free) > len(sh.slots)/2 {
-		sh.compact()
-	}
-	sh.stir()
-}
-
-// compact gives back the memory of slots that are not used.
-func (sh *shard) compact() {
-	used := make([][]algorithm.Slot, 0, len(sh.slots)-len(sh.free))
-	for i := range sh.table.entries {
-		if e := &sh.table.entries[i]; e.rule == inSlots {
-			used = append(used, sh.slots[e.a])
-			e.a = uint32(len(used) - 1)
-		}
-	}
-	sh.slots, sh.free = used, nil
-}
-
-// overflowKey returns the bucket of h under rules.
-func (sh *shard) overflowKey(h hash, rules []*algorithm.Rule, now int64) overflowKey {
-	k := overflowKey{bucket: h.bucket()}
-	for _, r := range rules {
-		l := r.Limit()
-		for _, n := range [...]uint64{uint64(l.Count), uint64(l.Period), uint64(l.Burst), uint64(l.Algorithm)} {
-			k.limits = (k.limits ^ n) * 0x9e3779b97f4a7c15
-			k.limits ^= k.limits >> 29
-		}
-	}
-	if _, ok := sh.overflow[k]; !ok && len(sh.overflow) >= maxOverflow {
-		sh.dropRecovered(now)
-		if len(sh.overflow) >= maxOverflow {
-			k.limits = 0
-		}
-	}
-	return k
-}
-
-// dropRecovered forgets buckets that carry no information any more.
-func (sh *shard) dropRecovered(now int64) {
-	if now < sh.settled {
-		return
-	}
-	sh.settled = math.MaxInt64
-	for k, slots := range sh.overflow {
-		if expiry := expiryOf(slots); expiry <= now {
-			delete(sh.overflow, k)
-		} else {
-			sh.settled = min(sh.settled, expiry)
-		}
-	}
-}
-
-// expiryOf returns the instant from which no slot carries information any more.
-func expiryOf(slots []algorithm.Slot) int64 {
-	last := int64(math.MinInt64)
-	for i := range slots {
-		if s := &slots[i]; s.Rule != nil {
-			last = max(last, s.Rule.Expiry(&s.State))
-		}
-	}
-	return last
+// release gives the place back.
+func (sh *shard) release(at uint32) {
+	sh.slots[at] = nil
+	sh.free = append(sh.free, at)
 }

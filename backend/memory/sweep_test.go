@@ -39,7 +39,7 @@ func (b *Backend) held(key string) bool {
 func TestInsertAfterShrinking(t *testing.T) {
 	b := New(WithMaxKeys(1000))
 	charge(t, b, "first", perHour)
-	sh := &b.shards[0]
+	sh := b.shard(hash{})
 	for i := range 20 {
 		sh.table = sh.table.rebuild(200)
 		sh.hand = len(sh.table.entries) - 1
@@ -58,7 +58,7 @@ func TestSweepKnows(t *testing.T) {
 		for seed := range uint64(1500) {
 			r := rand.New(rand.NewPCG(seed, 9))
 			b := New(WithMaxKeys(20 + r.IntN(400)))
-			sh := &b.shards[0]
+			sh := b.shard(hash{})
 			n := 0
 			for range 20 {
 				burst := r.IntN(20)
@@ -85,9 +85,9 @@ func TestSweepKnows(t *testing.T) {
 					if e.rule == 0 {
 						continue
 					}
-					if expiry := b.expiry(sh, e); e.tag < before || expiry < sh.quiet || i < sh.hand && expiry < sh.soonest {
-						t.Fatalf("seed %d: entry %d of tag %x after %x recovers at %d; hand %d, soonest %d, quiet %d",
-							seed, i, e.tag, before, expiry, sh.hand, sh.soonest, sh.quiet)
+					if expiry := b.expiry(sh, e); e.tag < before || expiry < sh.nextExpiry || i < sh.hand && expiry < sh.minExpiry {
+						t.Fatalf("seed %d: entry %d of tag %x after %x recovers at %d; hand %d, minExpiry %d, nextExpiry %d",
+							seed, i, e.tag, before, expiry, sh.hand, sh.minExpiry, sh.nextExpiry)
 					}
 					before = e.tag
 				}
@@ -212,8 +212,8 @@ func TestBucketsHaveShortLogs(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		for k, slots := range b.shards[0].overflow {
-			if n := len(slots[0].State.Log); n > overflowCharges {
+		for k, slots := range b.shard(hash{}).overflow {
+			if n := len(*slots[0].State.Log); n > overflowCharges {
 				t.Errorf("bucket %v has a log of %d charges", k, n)
 			}
 		}
@@ -241,7 +241,9 @@ func TestSlotsAreGivenBack(t *testing.T) {
 		}
 		slots := 0
 		for i := range b.shards {
-			slots += cap(b.shards[i].slots)
+			if sh := b.shards[i].Load(); sh != nil {
+				slots += cap(sh.slots)
+			}
 		}
 		if slots > 4*b.Len() {
 			t.Errorf("room for %d states, %d keys held", slots, b.Len())

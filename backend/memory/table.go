@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/bits"
 
-	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
@@ -13,7 +12,7 @@ import (
 type entry struct {
 	tag  uint64 // the table's order
 	time int64  // State.Time
-	a, b uint32 // State.Frac or State.Used, and State.Prev; or, if rule is inSlots, an index of shard.slots
+	a, b uint32 // State.Used and State.Rest; or, if rule is inSlots, an index of shard.slots
 	tag2 uint32
 	tag3 uint8
 	look uint8  // see table.look
@@ -34,28 +33,28 @@ func (e *entry) is(h hash) bool {
 	return e.tag == h.tag && e.tag2 == uint32(h.rest) && e.tag3 == uint8(h.rest>>32)
 }
 
-// put packs c, written under the rule of an id, into e and reports whether it fits. Id 0 never does.
-func (e *entry) put(c *algorithm.Counters, id uint16) bool {
-	first := c.Frac | c.Used // only one of them is used
-	if id == 0 || first > math.MaxUint32 || c.Prev > math.MaxUint32 {
+// put packs a state under the rule of an id into e and reports whether it fits. Id 0 never does.
+func (e *entry) put(st algorithm.State, id uint16) bool {
+	if id == 0 || st.Used|st.Rest > math.MaxUint32 {
 		return false
 	}
-	e.time, e.a, e.b, e.rule = c.Time, uint32(first), uint32(c.Prev), id
+	e.rule = id
+	e.set(st)
 	return true
 }
 
-// get unpacks e, which was written under r, into a zero c.
-func (e *entry) get(c *algorithm.Counters, r *algorithm.Rule) {
-	c.Time = e.time
-	if r.Algorithm() == backend.TokenBucket {
-		c.Frac = int64(e.a)
-	} else {
-		c.Used, c.Prev = int64(e.a), int64(e.b)
-	}
+// set packs a state that fits into e.
+func (e *entry) set(st algorithm.State) {
+	e.time, e.a, e.b = st.Time, uint32(st.Used), uint32(st.Rest)
+}
+
+// state unpacks e, whose state is not in slots.
+func (e *entry) state() algorithm.State {
+	return algorithm.State{Time: e.time, Used: int64(e.a), Rest: int64(e.b)}
 }
 
 // table is a hash table with linear probing whose entries stand in the order of their tags: an entry's home
-// grows with its tag, and whoever comes later in the order moves up. So a search ends at the first larger
+// grows with its tag, and what comes later in the order moves up. So a search ends at the first larger
 // tag, also for a key that is not there, and a table can be 85 % full; a rebuild is one pass from front to
 // back. Tried and dropped: Go's map of 16-byte keys to indices of a slab (70 bytes a key, two cache misses).
 type table struct {

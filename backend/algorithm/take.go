@@ -1,0 +1,330 @@
+package algorithm
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// Slot is one limit's place in a key: the state, and the rule that it was charged under. The zero Slot is empty, as is that
+// of a limit that keeps no state.
+type Slot struct {
+	Rule  *Rule
+	State State
+}
+
+// inline is for how many slots the functions below need no memory of their own.
+const inline = 4
+
+// Take decides cost for the rules against a key's slots, and charges all of them or none. It returns the Result of the rule
+// that decided, all but Limit and Source, and its index. The key's slots are next from now on, unless that is nil: then
+// nothing changed. Next is in slots' array if there is room.
+//
+// Until another limit is charged, what is in use ages under the rule that it was charged under. So what is said of a limit
+// that changed counts down, and a smaller limit that is met now and then cuts nothing of what a larger one was charged.
+func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, next []Slot) {
+	if decided, charged, ok := takeQuick(slots, rules, now, cost, res); ok {
+		if charged {
+			next = slots
+		}
+		return decided, next
+	}
+	var few [inline]Slot
+	mine := append(few[:0], slots...)
+	repaired := load(mine, now)
+	mine = arrange(mine, rules)
+
+	var longest, left int64
+	for i, r := range rules {
+		if wait := r.wait(&mine[i], now, max(cost, 1)); longer(wait, longest) {
+			longest, decided = wait, i
+		}
+	}
+	if cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) {
+		if longest == 0 {
+			next = slots[:0]
+			for i, r := range rules {
+				next = append(next, r.charge(&mine[i], now, cost))
+			}
+			mine = next
+		} else if repaired { // otherwise the wait would begin anew with each refusal
+			next = slots
+			load(next, now)
+		}
+	}
+	if longest == 0 {
+		decided, left = tightest(mine, rules, now)
+	} else {
+		left = rules[decided].remaining(&mine[decided], now)
+	}
+	Answer{longest, left, mine[decided].reset(now) - now}.Fill(res, now)
+	return decided, next
+}
+
+// takeQuick is Take where each slot is under the rule of its place and all have a quick form. It reports false, and changed
+// nothing, if they do not.
+func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, charged, ok bool) {
+	if len(slots) != len(rules) || len(slots) > 2*inline {
+		return 0, false, false
+	}
+	var few [2 * inline]State
+	var tightest Answer
+	for i, r := range rules {
+		s := &slots[i]
+		if s.Rule != r && (s.Rule == nil || !s.Rule.alike(r)) {
+			return 0, false, false
+		}
+		st, a, ok := r.Quick(s.State, now, cost)
+		if !ok {
+			return 0, false, false
+		}
+		few[i] = st
+		if i == 0 || longer(a.Wait, tightest.Wait) || tightest.Wait == 0 && a.Wait == 0 && a.Left < tightest.Left {
+			decided, tightest = i, a
+		}
+	}
+	if charged = tightest.Wait == 0 && cost > 0; charged {
+		for i := range slots {
+			s := &slots[i]
+			if s.Rule != rules[i] {
+				s.Rule = rules[i]
+			}
+			s.State.Time, s.State.Used, s.State.Rest = few[i].Time, few[i].Used, few[i].Rest // it has no log
+		}
+	}
+	tightest.Fill(res, now)
+	return decided, charged, true
+}
+
+// Answer is what a rule says of a cost. Its times are in µs from now.
+type Answer struct {
+	Wait  int64 // until the cost fits: 0 if it was charged, negative if it never does
+	Left  int64 // units that fit now
+	Reset int64 // until nothing is in use
+}
+
+// Fill fills res in, all but Limit and Source.
+func (a Answer) Fill(res *backend.Result, now int64) {
+	res.Allowed = a.Wait == 0
+	res.Remaining = a.Left
+	res.RetryAfter = max(backend.Never, time.Duration(a.Wait)*time.Microsecond)
+	res.ResetAfter = time.Duration(max(0, a.Reset)) * time.Microsecond
+	res.At = time.UnixMicro(now)
+}
+
+// Quick is [Take] for a key whose one slot is under r and holds st, in one step: nearly all decisions are that. If it answers
+// that there is no wait, and cost is not 0, the state is next from now on. It leaves to Take what it reports false for: a log,
+// a limit that keeps no state, and a clock that went back.
+func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) {
+	return r.quick(r, st, now, cost)
+}
+
+// notQuick is the quick form of what has none.
+func notQuick(_ *Rule, st State, _, _ int64) (_ State, _ Answer, ok bool) { return st, Answer{}, false }
+
+// Admitted returns what [Take] returns for a cost that a store has charged by the same steps elsewhere: slots are as
+// that left them at now, each under the rule of its place, or empty if that keeps no state.
+func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (decided int) {
+	decided, left := tightest(slots, rules, now)
+	Answer{0, left, slots[decided].reset(now) - now}.Fill(res, now)
+	return decided
+}
+
+// Refund gives back cost, which was charged at an instant under rules. The key's slots are next from now on, in slots' array,
+// unless that is nil: then there was nothing to give back. Each slot gives back under its own rule, so that it is right also
+// if a limit changed in between.
+func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot) {
+	if cost <= 0 {
+		return nil
+	}
+	var few [inline]Slot
+	aged := append(few[:0], slots...)
+	load(aged, now)
+	var fewer [inline]int
+	for i, j := range match(fewer[:0], aged, rules) {
+		if j < 0 || aged[j].Rule.row != rules[i].row {
+			continue // nothing was charged here, or what was is forgotten
+		}
+		st, given := rules[i].row.refund(aged[j].Rule, aged[j].State, now, charged, cost)
+		if given {
+			aged[j].State = st
+			next = slots
+		}
+	}
+	copy(next, aged)
+	return next
+}
+
+// load brings slots up to now and reports whether one had to be repaired because the clock went back.
+func load(slots []Slot, now int64) (repaired bool) {
+	for j := range slots {
+		if s := &slots[j]; s.Rule != nil && s.load(now) {
+			repaired = true
+		}
+	}
+	return repaired
+}
+
+func (s *Slot) load(now int64) (repaired bool) {
+	if s.Rule.Expiry(s.State) <= now {
+		*s = Slot{}
+		return false
+	}
+	s.State, repaired = s.Rule.row.age(s.Rule, s.State, now)
+	return repaired
+}
+
+// arrange returns the slots of rules, in their order: what each finds of its past, as match says. It uses slots' array.
+func arrange(slots []Slot, rules []*Rule) []Slot {
+	for len(slots) < len(rules) {
+		slots = append(slots, Slot{})
+	}
+	if inPlace(slots, rules) {
+		return slots[:len(rules)]
+	}
+	var few [inline]int
+	from := match(few[:0], slots, rules)
+	for i, j := range from {
+		if j < 0 || j == i {
+			continue
+		}
+		slots[i], slots[j] = slots[j], slots[i]
+		for k := i + 1; k < len(from); k++ {
+			if from[k] == i {
+				from[k] = j
+			}
+		}
+	}
+	for i, j := range from {
+		if j < 0 {
+			slots[i] = Slot{}
+		}
+	}
+	return slots[:len(rules)]
+}
+
+// inPlace reports whether every rule has its slot at its own place, as it has unless a limit changed.
+func inPlace(slots []Slot, rules []*Rule) bool {
+	lacks, spare := false, false
+	for j := range slots {
+		switch own := slots[j].Rule; {
+		case j >= len(rules):
+			spare = spare || own != nil
+		case own == nil:
+			lacks = lacks || rules[j].keeps()
+		case own != rules[j] && !own.alike(rules[j]):
+			return false
+		}
+	}
+	return !lacks || !spare
+}
+
+// match appends to from, for each rule, the index of the slot that is its past, or -1. A limit's past is what has the same
+// numbers, wherever it stands now; then what counts in the same way over the same Period; and then what stands at its place.
+func match(from []int, slots []Slot, rules []*Rule) []int {
+	for range rules {
+		from = append(from, -1)
+	}
+	always := func(_, _ *Rule) bool { return true }
+	for _, pass := range [...]struct {
+		own bool // only at the rule's own place
+		is  func(past, r *Rule) bool
+	}{{true, (*Rule).alike}, {false, (*Rule).alike}, {true, (*Rule).kin}, {false, (*Rule).kin}, {true, always}} {
+		for i, r := range rules {
+			for j := range slots {
+				if from[i] < 0 && r.keeps() && slots[j].Rule != nil && (i == j || !pass.own) &&
+					pass.is(slots[j].Rule, r) && !slices.Contains(from, j) {
+					from[i] = j
+				}
+			}
+		}
+	}
+	return from
+}
+
+// keeps reports whether r keeps a state.
+func (r *Rule) keeps() bool { return !r.stateless }
+
+// alike reports whether the numbers of r and other are the same.
+func (r *Rule) alike(other *Rule) bool {
+	return r.kin(other) && r.limit.Count == other.limit.Count && r.capacity == other.capacity
+}
+
+// kin reports whether r counts as other does, over the same Period.
+func (r *Rule) kin(other *Rule) bool { return r.row == other.row && r.period == other.period }
+
+// wait returns the µs until cost > 0 fits beside what is in use in a loaded slot: 0 if it does now, negative if it never will.
+func (r *Rule) wait(s *Slot, now, cost int64) int64 {
+	switch {
+	case cost > r.capacity:
+		return int64(backend.Never)
+	case s.Rule == nil:
+		return 0
+	default:
+		return s.Rule.row.until(s.Rule, s.State, now, r.capacity-cost)
+	}
+}
+
+// longer reports whether waiting a is worse than waiting b; never is worst.
+func longer(a, b int64) bool { return b >= 0 && (a < 0 || a > b) }
+
+// charge returns the slot with cost, which must fit, under r. What was in use is carried over.
+func (r *Rule) charge(s *Slot, now, cost int64) Slot {
+	if r.stateless {
+		return Slot{}
+	}
+	st, old := s.State, s.Rule
+	switch {
+	case old == r || old != nil && old.alike(r):
+	case old == nil:
+		st = State{Time: now}
+	case old.row == r.row:
+		st = r.row.carry(r, st, now, old)
+	default: // as if all that is in use was charged now
+		cost += old.row.used(old, st, now)
+		st = State{Time: now}
+	}
+	return Slot{r, r.row.charge(r, st, now, cost)}
+}
+
+// remaining returns the units that fit at now beside a loaded slot.
+func (r *Rule) remaining(s *Slot, now int64) int64 {
+	if s.Rule == nil {
+		return r.capacity
+	}
+	return max(0, r.capacity-s.Rule.row.used(s.Rule, s.State, now))
+}
+
+// reset returns the instant from which nothing is in use in a loaded slot.
+func (s *Slot) reset(now int64) int64 {
+	if s.Rule == nil {
+		return now
+	}
+	return s.Rule.row.reset(s.Rule, s.State)
+}
+
+// tightest returns the index of the rule with the least left, and how much that is.
+func tightest(slots []Slot, rules []*Rule, now int64) (decided int, least int64) {
+	least = math.MaxInt64
+	for i, r := range rules {
+		if left := r.remaining(&slots[i], now); left < least {
+			decided, least = i, left
+		}
+	}
+	return decided, least
+}
+
+// CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative cost, or no
+// limit. Limits are checked by [NewRule].
+func CheckTake(cost int64, limits []backend.Limit) error {
+	if cost < 0 {
+		return fmt.Errorf("ginlimit: cost %d is negative; use Refund to give units back", cost)
+	}
+	if len(limits) == 0 {
+		return fmt.Errorf("ginlimit: no limit was given; use Unlimited() to let everything pass")
+	}
+	return nil
+}
