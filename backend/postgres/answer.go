@@ -122,23 +122,23 @@ func oldSlot(p *plan, i int, rule, state, log []int64) (algorithm.Slot, error) {
 
 func slotOf(r *algorithm.Rule, n []int64) algorithm.Slot {
 	slot := algorithm.Slot{Rule: r}
-	c := &slot.State.Counters
+	c := &slot.State
 	c.Time = n[0]
 	if r.Algorithm() == backend.TokenBucket {
-		c.Frac = n[1]
+		c.Rest = n[1]
 	} else {
 		c.Used = n[1]
 	}
 	if r.Algorithm() == backend.SlidingWindow {
-		c.Prev = n[2]
+		c.Rest = n[2]
 	}
 	return slot
 }
 
 // readLog reads the charges of a log. A reply has the oldest and the last: what is missing of used counts as charged
 // with the last, which is right until the oldest are out of the window.
-func readLog(n []int64, used int64) (charges []algorithm.Charge, ok bool) {
-	charges = make([]algorithm.Charge, 0, len(n)/2)
+func readLog(n []int64, used int64) (_ *algorithm.Log, ok bool) {
+	charges := make(algorithm.Log, 0, len(n)/2)
 	for ; len(n) >= 2; n = n[2:] {
 		last := len(charges) - 1
 		if n[1] < 1 || n[1] > used || last >= 0 && n[0] <= charges[last].At {
@@ -150,7 +150,7 @@ func readLog(n []int64, used int64) (charges []algorithm.Charge, ok bool) {
 	if len(charges) > 0 {
 		charges[len(charges)-1].Units += used
 	}
-	return charges, len(charges) > 0 || used == 0
+	return &charges, len(charges) > 0 || used == 0
 }
 
 // readRow reads what statements.look answers with: rules, state and the time, of which the first two are NULL without a

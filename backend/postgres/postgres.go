@@ -157,8 +157,8 @@ func (c *call) look() (res backend.Result, decided int, write bool, err error) {
 	if err != nil {
 		return res, 0, false, err
 	}
-	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
-	return res, decided, write, nil
+	decided, next := algorithm.Take(a.slots, c.plan.rules, a.now, c.cost, &res)
+	return res, decided, next != nil, nil
 }
 
 // quickArgs returns the arguments of the shape's statement, nil if that is not to be asked.
@@ -187,12 +187,11 @@ func (c *call) charge(text string, args []any) (res backend.Result, decided int,
 		return res, 0, false, err
 	}
 	if a.charged {
-		res, decided = algorithm.Admitted(a.slots, c.plan.rules, a.now)
+		decided = algorithm.Admitted(a.slots, c.plan.rules, a.now, &res)
 		return res, decided, true, nil
 	}
-	var write bool
-	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
-	return res, decided, c.cost == 0 || !res.Allowed && (!a.tried || !write), nil
+	decided, next := algorithm.Take(a.slots, c.plan.rules, a.now, c.cost, &res)
+	return res, decided, c.cost == 0 || !res.Allowed && (!a.tried || next == nil), nil
 }
 
 // now returns the argument that stands for the database's clock in a test, else nil.

@@ -115,11 +115,11 @@ func readSlot(s, text string, rule *algorithm.Rule, base int64) (slot algorithm.
 		return slot, "", false
 	}
 	slot.Rule = rule
-	c := &slot.State.Counters
+	c := &slot.State
 	c.Time = base + n[0]
 	switch rule.Algorithm() {
 	case backend.TokenBucket:
-		c.Frac = n[1]
+		c.Rest = n[1]
 	case backend.SlidingLog:
 		c.Used = n[1]
 		slot.State.Log = readLog(log, c.Used, c.Time)
@@ -127,7 +127,7 @@ func readSlot(s, text string, rule *algorithm.Rule, base int64) (slot algorithm.
 			return slot, "", false
 		}
 	default:
-		c.Used, c.Prev = n[1], n[2]
+		c.Used, c.Rest = n[1], n[2]
 	}
 	return slot, rest, true
 }
@@ -135,8 +135,8 @@ func readSlot(s, text string, rule *algorithm.Rule, base int64) (slot algorithm.
 // readLog reads the charges of a log, as sliding_log.lua writes them. A reply has the oldest and the last: what is
 // missing of used counts as charged with the last, which is right until the oldest are out of the window.
 // None is later than the last, whatever the value says.
-func readLog(log string, used, latest int64) []algorithm.Charge {
-	charges := make([]algorithm.Charge, 0, len(log)/8)
+func readLog(log string, used, latest int64) *algorithm.Log {
+	charges := make(algorithm.Log, 0, len(log)/8)
 	for ; len(log) >= 8; log = log[8:] {
 		var at int64
 		for _, b := range []byte(log[:7]) {
@@ -160,5 +160,5 @@ func readLog(log string, used, latest int64) []algorithm.Charge {
 	if len(charges) > 0 {
 		charges[len(charges)-1].Units += used
 	}
-	return charges
+	return &charges
 }

@@ -114,7 +114,7 @@ func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key 
 	}
 	var few [inline]algorithm.Slot
 	slots := append(few[:0], den.slots...)
-	res, decided, _ := algorithm.Take(slots, p.rules, den.now+now.Sub(den.received).Microseconds(), cost)
+	decided, _ := algorithm.Take(slots, p.rules, den.now+now.Sub(den.received).Microseconds(), cost, &res)
 	if res.Allowed {
 		return res, ctx, nil // not possible: it is earlier than the end of the wait
 	}
@@ -145,7 +145,9 @@ func (d *denials) remember(key string, den *denial) {
 // charges returns for how many the logs have memory.
 func (den *denial) charges() (n int) {
 	for i := range den.slots {
-		n += cap(den.slots[i].State.Log)
+		if log := den.slots[i].State.Log; log != nil {
+			n += cap(*log)
+		}
 	}
 	return n
 }

@@ -134,13 +134,13 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	var res backend.Result
 	var decided int
 	if a.charged {
-		res, decided = algorithm.Admitted(a.slots, p.rules, a.now)
+		decided = algorithm.Admitted(a.slots, p.rules, a.now, &res)
 		if b.denials != nil {
 			b.denials.forget(key)
 		}
 	} else {
 		slots := append(make([]algorithm.Slot, 0, inline), a.slots...)
-		if res, decided, _ = algorithm.Take(slots, p.rules, a.now, cost); cost > 0 && res.Allowed {
+		if decided, _ = algorithm.Take(slots, p.rules, a.now, cost, &res); cost > 0 && res.Allowed {
 			return backend.Result{}, unavailable("take", fmt.Errorf("the script refused what it has room for: %q", reply))
 		}
 		if b.denials != nil && !res.Allowed && b.clock == nil {

@@ -73,7 +73,7 @@ func play(a limiter, requests []time.Duration) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	p := player{limiter: a, rules: []*algorithm.Rule{rule}, slots: make([]algorithm.Slot, 1), outcome: outcome{offered: requests}}
+	p := player{limiter: a, rules: []*algorithm.Rule{rule}, outcome: outcome{offered: requests}}
 	for _, at := range requests {
 		p.release(at)
 		p.request(at)
@@ -92,7 +92,10 @@ type player struct {
 }
 
 func (p *player) take(at time.Duration, cost int64) backend.Result {
-	res, _, _ := algorithm.Take(p.slots, p.rules, at.Microseconds(), cost)
+	var res backend.Result
+	if _, next := algorithm.Take(p.slots, p.rules, at.Microseconds(), cost, &res); next != nil {
+		p.slots = next
+	}
 	return res
 }
 
