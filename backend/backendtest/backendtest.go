@@ -95,6 +95,7 @@ func Run(t *testing.T, h Harness) {
 		{"Refund", asRules(refundTraces)},
 		{"Change", asRules(changeTraces)},
 		{"Backward", asRules(backwardTraces)},
+		{"Versions", versionRules},
 		{"Rules", contractRules},
 		{"Expiry", expiryRules},
 		{"Exactness", exactnessRules},
