@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -339,5 +340,89 @@ func TestAllocations(t *testing.T) {
 		if n := testing.AllocsPerRun(1000, f); n != 0 {
 			t.Errorf("%s: %v allocations, want none", name, n)
 		}
+	}
+}
+
+// TestRoomAtAnyTime: a backend whose keys are all live looks for room in other shards, whatever the clock says. On 32 bits the
+// clock's low bits are negative half of the time.
+func TestRoomAtAnyTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		perDay := backend.Limit{Count: 3, Period: 24 * time.Hour}
+		for range 9 { // 2^32 µs are 72 minutes
+			b := memory.New(memory.WithMaxKeys(5000)) // two shards
+			fill(t, b, "caller", 5000, 1, perDay)
+			if n := fill(t, b, "new", 100, 1, perDay); n == 0 || b.Len() != 5000 {
+				t.Errorf("%d of 100 new keys were admitted, and %d are held; want some to share buckets beside the 5000", n, b.Len())
+			}
+			time.Sleep(8 * time.Minute)
+		}
+	})
+}
+
+// TestNewIsSmall: tables are made as keys come, so that a limiter that nobody has asked costs nearly nothing.
+func TestNewIsSmall(t *testing.T) {
+	const n = 100
+	backends := make([]*memory.Backend, n)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range backends {
+		backends[i] = memory.New()
+	}
+	runtime.ReadMemStats(&after)
+	if got := (after.TotalAlloc - before.TotalAlloc) / n; got > 2048 {
+		t.Errorf("New took %d bytes, want at most 2048", got)
+	} else {
+		t.Logf("New took %d bytes", got)
+	}
+	runtime.KeepAlive(backends)
+}
+
+func TestOptions(t *testing.T) {
+	for name, c := range map[string]struct {
+		opt  memory.Option
+		want string
+	}{
+		"nil":  {nil, "ginlimit: memory.New: an option is nil"},
+		"zero": {memory.WithMaxKeys(0), "ginlimit: memory.WithMaxKeys(0): use at least 1"},
+		"less": {memory.WithMaxKeys(math.MinInt), "use at least 1"},
+	} {
+		func() {
+			defer func() {
+				if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("New with option %s: panics with %v, want an error that says %q", name, err, c.want)
+				}
+			}()
+			memory.New(c.opt)
+		}()
+	}
+}
+
+// TestOverflowWindows: a caller in a bucket of keys that came before it spends everything just before the window of the first
+// of them ends, and gets nothing more at that end. What it had goes with it to an entry of its own.
+func TestOverflowWindows(t *testing.T) {
+	for _, a := range []backend.Algorithm{backend.FixedWindow, backend.SlidingWindow} {
+		t.Run(a.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limits := []backend.Limit{{Count: 50, Period: time.Minute, Algorithm: a}, {Count: 1000, Period: time.Hour}}
+				b := memory.New(memory.WithMaxKeys(1))
+				take(t, b, "early", 1, backend.Limit{Count: 3, Period: 4 * time.Minute, Burst: 1}) // recovers after 80 s
+				fill(t, b, "first", 100, 1, limits...)                                             // a window of each bucket would begin now
+				time.Sleep(59 * time.Second)
+				var spent int64
+				for range 60 {
+					if n := take(t, b, "caller", 0, limits...).Remaining; n > 0 && take(t, b, "caller", n, limits...).Allowed {
+						spent += n
+					}
+					time.Sleep(time.Second)
+				}
+				if spent < 20 || spent > 50 {
+					t.Errorf("a caller got %d units within a minute, want some, and at most 50", spent)
+				}
+				if b.Len() != 1 {
+					t.Errorf("%d keys are held, want the caller", b.Len())
+				}
+			})
+		})
 	}
 }
