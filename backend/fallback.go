@@ -8,18 +8,17 @@ import (
 )
 
 // FallbackOption changes a default of [Fallback].
-type FallbackOption func(*fallback)
+type FallbackOption func(*fallbackConfig)
+
+type fallbackConfig struct{ instances int64 }
 
 // WithShare divides the limits of the secondary by the number of instances of the application that fall back at the same
 // time, each on a secondary of its own, so that together they admit about what the limits say. The default is 1, the
-// limits as they are; less than 1 panics. A share is rounded down, but never below one unit: more instances than a limit
-// has units admit one each. A TokenBucket's rate is divided exactly if its Period times the instances is at most
-// [MaxPeriod]; else, and under the other algorithms, Count is divided.
+// limits as they are; with less than 1 Fallback panics. A share is rounded down, but never below one unit: more instances than
+// a limit has units admit one each. A TokenBucket's rate is divided exactly if its Period times the instances is at most
+// [MaxPeriod]; otherwise, and under the other algorithms, Count is divided.
 func WithShare(instances int) FallbackOption {
-	if instances < 1 {
-		panic(fmt.Errorf("ginlimit: WithShare(%d): use the number of instances, at least 1", instances))
-	}
-	return func(f *fallback) { f.instances = int64(instances) }
+	return func(c *fallbackConfig) { c.instances = int64(instances) }
 }
 
 // Fallback returns a Backend that asks secondary where primary fails with [ErrUnavailable]: memory where Redis is down.
@@ -27,19 +26,25 @@ func WithShare(instances int) FallbackOption {
 // the Redis backend does. What secondary decided has [SourceFallback] as its Source, and its charges are refunded there.
 // A cost above a share of what its limit has room for takes the whole share.
 //
-// What was used in the one is not known to the other: a caller who is over the limit in primary has a share to use when
+// What was used in the one is not known to the other: a caller that is over the limit in primary has a share to use when
 // it fails, and what is used of that does not count once primary is back. Reset asks both, and fails if either does.
 //
-// It panics if either is nil.
+// It panics if either, or an option, is nil, and if an option has a value that it cannot have.
 func Fallback(primary, secondary Backend, opts ...FallbackOption) Backend {
 	if primary == nil || secondary == nil {
 		panic(errors.New("ginlimit: Fallback needs two backends; one is nil"))
 	}
-	f := &fallback{primary: primary, secondary: secondary, instances: 1}
+	c := fallbackConfig{instances: 1}
 	for _, opt := range opts {
-		opt(f)
+		if opt == nil {
+			panic(errors.New("ginlimit: Fallback: an option is nil; leave it out"))
+		}
+		opt(&c)
 	}
-	return f
+	if c.instances < 1 {
+		panic(fmt.Errorf("ginlimit: WithShare(%d): use the number of instances, at least 1", c.instances))
+	}
+	return &fallback{primary, secondary, c.instances}
 }
 
 type fallback struct {

@@ -117,9 +117,12 @@ func TestFallbackErrors(t *testing.T) {
 	require.ErrorIs(t, err, errDown)
 	require.ErrorIs(t, err, secondary.err)
 
-	assert.Panics(t, func() { backend.Fallback(nil, secondary) })
-	assert.Panics(t, func() { backend.Fallback(primary, nil) })
-	assert.Panics(t, func() { backend.WithShare(0) })
+	assert.PanicsWithError(t, "ginlimit: Fallback needs two backends; one is nil", func() { backend.Fallback(nil, secondary) })
+	assert.PanicsWithError(t, "ginlimit: Fallback needs two backends; one is nil", func() { backend.Fallback(primary, nil) })
+	assert.PanicsWithError(t, "ginlimit: Fallback: an option is nil; leave it out", func() { backend.Fallback(primary, secondary, nil) })
+	assert.PanicsWithError(t, "ginlimit: WithShare(0): use the number of instances, at least 1", func() {
+		backend.Fallback(primary, secondary, backend.WithShare(0))
+	})
 }
 
 // Instances that fall back admit together what the limit says, at most one unit each more where it does not divide.

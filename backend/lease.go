@@ -25,29 +25,25 @@ const (
 )
 
 // LeaseOption changes a default of [Lease].
-type LeaseOption func(*lease)
+type LeaseOption func(*leaseConfig)
+
+type leaseConfig struct {
+	time    time.Duration
+	maxKeys int
+}
 
 // WithLeaseTime sets how long after they were charged units may be spent; the default is [DefaultLeaseTime]. It is 1 ms to
-// 10 s, else WithLeaseTime panics. It should be several round trips to the store. It is also the time over which a key's
+// 10 s, otherwise Lease panics. It should be several round trips to the store. It is also the time over which a key's
 // rate is measured: a shorter one makes fewer keys hot.
-func WithLeaseTime(d time.Duration) LeaseOption {
-	if d < time.Millisecond || d > 10*time.Second {
-		panic(fmt.Errorf("ginlimit: WithLeaseTime(%v): use 1ms to 10s", d))
-	}
-	return func(l *lease) { l.time = d }
-}
+func WithLeaseTime(d time.Duration) LeaseOption { return func(c *leaseConfig) { c.time = d } }
 
-// WithLeaseKeys sets for how many keys units are held at once; the default is [DefaultLeaseKeys], less than 1 panics. Each
-// takes about 0.5 kB. Hot keys beyond that are decided by the store; no key loses its lease to another.
-func WithLeaseKeys(n int) LeaseOption {
-	if n < 1 {
-		panic(fmt.Errorf("ginlimit: WithLeaseKeys(%d): use at least 1", n))
-	}
-	return func(l *lease) { l.maxKeys = n }
-}
+// WithLeaseKeys sets for how many keys units are held at once; the default is [DefaultLeaseKeys], with less than 1 Lease
+// panics. Each takes about 0.5 kB. Hot keys beyond that are decided by the store; no key loses its lease to another.
+func WithLeaseKeys(n int) LeaseOption { return func(c *leaseConfig) { c.maxKeys = n } }
 
 // Lease returns a Backend that takes up to n units of a hot key from b at once and serves the key's next requests from them,
-// without asking b. It starts no goroutine and needs no Close. It panics if b is nil or n is less than 2.
+// without asking b. It starts no goroutine and needs no Close. It panics if b or an option is nil, if n is less than 2, and if
+// an option has a value that it cannot have.
 //
 // A key is hot while it has about 4 requests or more within the lease time, which is 100 ms by default; any other costs
 // what it costs without Lease. A lease grows with the key's rate. It is never more than the eighth part of what remains, so
@@ -59,9 +55,10 @@ func WithLeaseKeys(n int) LeaseOption {
 // never more than the tenth part of the shortest Period, and never past the end of a FixedWindow. So in any window, or after
 // any burst, up to n units for each instance may be spent that were charged before.
 //
-// What is left of a lease when it ends is given back with the key's next request, if that changes anything by then. If none
-// comes, the process ends, or the store's answer is lost, up to n units for each instance are lost until the limit has
-// recovered.
+// What is left of a lease when it ends is given back with the key's next request: to each limit what has not been refilled or
+// forgotten since. Where several limits decide, a bucket that did not say when it is full again gets back as if it had been
+// full before the lease. If no request comes, the process ends, or the store's answer is lost, up to n units for each instance
+// are lost until the limit has recovered.
 //
 // What was decided here has [SourceLease]. Its Remaining is what remained in the store after the charge, and what is left of
 // the lease; what others took since, or was refilled, for the lease time at most, is not in it. Its ResetAfter counts down
@@ -78,35 +75,41 @@ func Lease(b Backend, n int64, opts ...LeaseOption) Backend {
 	if n < 2 {
 		panic(fmt.Errorf("ginlimit: Lease of %d units: use at least 2, or the backend as it is", n))
 	}
-	l := &lease{
-		b: b, n: n, hot: hotRequests, time: DefaultLeaseTime, maxKeys: DefaultLeaseKeys,
-		start: time.Now(), seed: maphash.MakeSeed(),
-	}
+	c := leaseConfig{DefaultLeaseTime, DefaultLeaseKeys}
 	for _, opt := range opts {
-		opt(l)
+		if opt == nil {
+			panic(errors.New("ginlimit: Lease: an option is nil; leave it out"))
+		}
+		opt(&c)
 	}
+	switch {
+	case c.time < time.Millisecond || c.time > 10*time.Second:
+		panic(fmt.Errorf("ginlimit: WithLeaseTime(%v): use 1ms to 10s", c.time))
+	case c.maxKeys < 1:
+		panic(fmt.Errorf("ginlimit: WithLeaseKeys(%d): use at least 1", c.maxKeys))
+	}
+	l := &lease{b: b, n: n, hot: hotRequests, time: c.time, start: time.Now(), seed: maphash.MakeSeed()}
 	shards := 1
-	for shards < maxLeaseShards && shards*64 <= l.maxKeys {
+	for shards < maxLeaseShards && shards*64 <= c.maxKeys {
 		shards *= 2
 	}
 	l.shards = make([]leaseShard, shards)
 	for i := range l.shards {
 		sh := &l.shards[i]
-		sh.room = (l.maxKeys + i) / shards // the sum of all is maxKeys
+		sh.room = (c.maxKeys + i) / shards // the sum of all is maxKeys
 		sh.keys, sh.cells = make(map[string]*leased), make([]leaseCell, 256)
 	}
 	return l
 }
 
 type lease struct {
-	b       Backend
-	n       int64
-	hot     uint32
-	time    time.Duration
-	maxKeys int
-	start   time.Time // all times below are since then, by the process's monotonic clock
-	seed    maphash.Seed
-	shards  []leaseShard
+	b      Backend
+	n      int64
+	hot    uint32
+	time   time.Duration
+	start  time.Time // all times below are since then, by the process's monotonic clock
+	seed   maphash.Seed
+	shards []leaseShard
 }
 
 func (l *lease) now() time.Duration { return time.Since(l.start) }
@@ -130,49 +133,70 @@ func (l *lease) Take(ctx context.Context, key string, cost int64, limits ...Limi
 			sh.mu.Unlock()
 			return res, nil
 		}
-		if res, err, decided := l.miss(ctx, sh, e, back, key, now, cost, limits); decided {
+		r := leaseRequest{sh: sh, e: e, key: key, cost: cost, limits: limits}
+		r.plan(now, l.n)
+		sh.mu.Unlock()
+		l.giveBack(ctx, key, back)
+		if res, err, decided := l.miss(ctx, &r); decided {
 			return res, err
 		}
 	}
 }
 
-// miss decides where there is no lease that could, or reports false if it has waited for one. It unlocks the shard.
-func (l *lease) miss(ctx context.Context, sh *leaseShard, e *leased, back leftover, key string, now time.Duration, cost int64, limits []Limit) (res Result, err error, decided bool) {
+// leaseRequest is a request that no lease could serve, and what is to be done about it.
+type leaseRequest struct {
+	sh     *leaseShard
+	e      *leased // nil if the key is not hot
+	key    string
+	cost   int64
+	limits []Limit
+	count  uint64       // of the key's leases
+	flight *leaseFlight // what fetches the next lease; nil if the request asks for itself alone
+	mine   bool         // this request is to fetch it
+}
+
+// plan sets what is to be done. The shard is locked.
+func (r *leaseRequest) plan(now time.Duration, n int64) {
+	e := r.e
 	if e == nil {
-		sh.mu.Unlock()
-		l.giveBack(ctx, key, back)
-		res, err = l.b.Take(ctx, key, cost, limits...)
+		return
+	}
+	r.count = e.count
+	if e.extra(n, r.cost) < r.cost || now < e.calm { // a lease that could not serve another such request is not worth its share
+		return
+	}
+	if r.flight = e.flight; r.flight == nil {
+		e.learn(now, n)
+		r.flight = &leaseFlight{done: make(chan struct{}), cost: r.cost, extra: e.extra(n, r.cost), windowEnd: e.windowEnd}
+		r.mine, e.flight = true, r.flight
+	}
+}
+
+// miss does it, and reports false if r has waited for a lease and has to look again.
+func (l *lease) miss(ctx context.Context, r *leaseRequest) (res Result, err error, decided bool) {
+	switch f := r.flight; {
+	case r.e == nil:
+		res, err = l.b.Take(ctx, r.key, r.cost, r.limits...)
 		return res, err, true
-	}
-	if e.extra(l.n, cost) < cost || now < e.calm { // a lease that could not serve another such request is not worth its share
-		count := e.count
-		sh.mu.Unlock()
-		l.giveBack(ctx, key, back)
-		res, err = l.ask(ctx, sh, e, count, key, cost, limits)
+	case f == nil:
+		res, err = l.ask(ctx, r)
 		return res, err, true
-	}
-	f := e.flight
-	if f == nil {
-		e.learn(now, l.n)
-		f = &leaseFlight{done: make(chan struct{}), cost: cost, extra: e.extra(l.n, cost), windowEnd: e.windowEnd}
-		e.flight = f
-		sh.mu.Unlock()
-		l.giveBack(ctx, key, back)
-		res, back, err = l.fetch(ctx, sh, e, f, key, limits)
-		l.giveBack(ctx, key, back)
+	case r.mine:
+		var back leftover
+		res, back, err = l.fetch(ctx, r)
+		l.giveBack(ctx, r.key, back)
 		return res, err, true
+	default:
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return res, fmt.Errorf("ginlimit: lease: waiting for units: %w: %w", ErrUnavailable, ctx.Err()), true
+		}
+		if f.err != nil {
+			return res, f.err, true
+		}
+		return f.refused, nil, f.refused.RetryAfter != 0 && f.cost == r.cost // another cost has another wait
 	}
-	sh.mu.Unlock()
-	l.giveBack(ctx, key, back)
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return res, fmt.Errorf("ginlimit: lease: waiting for units: %w: %w", ErrUnavailable, ctx.Err()), true
-	}
-	if f.err != nil {
-		return res, f.err, true
-	}
-	return f.refused, nil, f.refused.RetryAfter != 0 && f.cost == cost // another cost has another wait
 }
 
 // leaseFlight is the fetching of a lease. The others who wait for it read it once done is closed.
@@ -187,36 +211,40 @@ type leaseFlight struct {
 
 // fetch takes the cost of a request and the units of a lease, or the cost alone if they do not fit. It returns what has to
 // be given back.
-func (l *lease) fetch(ctx context.Context, sh *leaseShard, e *leased, f *leaseFlight, key string, limits []Limit) (res Result, back leftover, err error) {
+func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back leftover, err error) {
+	sh, e, f := r.sh, r.e, r.flight
 	defer f.land(sh, e)
 	sent := l.now()
-	res, err = l.b.Take(ctx, key, f.cost+f.extra, limits...)
+	res, err = l.b.Take(ctx, r.key, f.cost+f.extra, r.limits...)
 	extra := f.extra
 	if err == nil && (!res.Allowed || res.Source == SourceFallback) {
 		if res.Allowed { // it may have charged less, its share, and knows how much only if all is given back
-			l.giveBack(ctx, key, leftover{res, f.cost + extra, limits})
+			_ = l.b.Refund(ctx, r.key, res, f.cost+extra, r.limits...)
 		}
 		extra = 0
-		if res, err = l.ask(ctx, sh, e, math.MaxUint64, key, f.cost, limits); err == nil && !res.Allowed {
+		alone := *r
+		alone.count = math.MaxUint64 // no lease is known that the store could have known of
+		if res, err = l.ask(ctx, &alone); err == nil && !res.Allowed {
 			f.refused = res
 		}
 	}
-	if err != nil && errors.Is(err, ErrUnavailable) && ctx.Err() == nil { // else it is this request's own
+	if err != nil && errors.Is(err, ErrUnavailable) && ctx.Err() == nil { // otherwise it is this request's own
 		f.err = err
 	}
 	if err != nil || extra == 0 {
 		return res, back, err
 	}
-	back = leftover{res, extra, limits}
-	end := l.windowEnd(ctx, key, f.windowEnd, sent, res, limits)
+	end := l.windowEnd(ctx, r.key, f.windowEnd, sent, res, r.limits)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	e.note(res)
-	// Else the key was reset, its limits changed, or a Lease in b decided, which Refund could not tell from the store later.
-	if sh.keys[key] == e && e.flight == f && res.Source == SourceStore {
-		back = e.drain(l.now())
-		e.charge, e.sent, e.ends, e.windowEnd = res, sent, min(sent+l.lifetime(limits), end), end
-		e.size, e.units, e.count = extra, extra, e.count+1
+	now := l.now()
+	back = leftover{res, f.cost + extra, now - sent, extra, r.limits}
+	// Otherwise the key was reset, its limits changed, or a Lease in b decided, which Refund could not tell from the store later.
+	if sh.keys[r.key] == e && e.flight == f && res.Source == SourceStore {
+		back = e.drain(now)
+		e.charge, e.sent, e.ends, e.windowEnd = res, sent, min(sent+l.lifetime(r.limits), end), end
+		e.charged, e.size, e.units, e.count = f.cost+extra, extra, extra, e.count+1
 	}
 	res.Remaining = plus(res.Remaining, extra)
 	return res, back, nil
@@ -257,36 +285,61 @@ func (l *lease) windowEnd(ctx context.Context, key string, known, sent time.Dura
 	return end
 }
 
-// giveBack refunds what is left of a lease. If that fails it is lost: it may have been given back nonetheless.
+// giveBack refunds what is left of a lease, to each limit as much as it can still get. If that fails it is lost: it may have
+// been given back nonetheless.
 func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
-	if back.units > 0 {
-		_ = l.b.Refund(ctx, key, back.charge, back.units, back.limits...)
+	if back.units == 0 {
+		return
+	}
+	if len(back.limits) == 1 {
+		if units := back.of(0); units > 0 {
+			_ = l.b.Refund(ctx, key, back.charge, units, back.limits...)
+		}
+		return
+	}
+	// One refund for all limits that get equally much. The others' places are taken by limits that keep nothing.
+	amounts := make([]int64, len(back.limits))
+	for i := range amounts {
+		amounts[i] = back.of(i)
+	}
+	for i, units := range amounts {
+		if units == 0 || slices.Contains(amounts[:i], units) {
+			continue
+		}
+		limits := slices.Repeat([]Limit{Unlimited()}, len(amounts))
+		for j := range limits {
+			if amounts[j] == units {
+				limits[j] = back.limits[j]
+			}
+		}
+		_ = l.b.Refund(ctx, key, back.charge, units, limits...)
 	}
 }
 
-// ask takes cost from the store alone, when the key's lease was the count-th. A refusal that may be the lease's fault makes
+// ask takes r's cost from the store alone, when the key's lease was the count-th. A refusal that may be the lease's fault makes
 // it give the lease back and ask again.
-func (l *lease) ask(ctx context.Context, sh *leaseShard, e *leased, count uint64, key string, cost int64, limits []Limit) (Result, error) {
-	res, err := l.b.Take(ctx, key, cost, limits...)
+func (l *lease) ask(ctx context.Context, r *leaseRequest) (Result, error) {
+	res, err := l.b.Take(ctx, r.key, r.cost, r.limits...)
 	if err != nil {
 		return res, err
 	}
-	sh.mu.Lock()
+	r.sh.mu.Lock()
+	e := r.e
 	e.note(res)
 	live := e.units > 0 && l.now() < e.ends
-	if live && !res.Allowed && res.RetryAfter >= 0 && cost > 0 {
+	if live && !res.Allowed && res.RetryAfter >= 0 && r.cost > 0 {
 		back := e.drain(l.now())
-		sh.mu.Unlock()
-		l.giveBack(ctx, key, back)
-		return l.b.Take(ctx, key, cost, limits...)
+		r.sh.mu.Unlock()
+		l.giveBack(ctx, r.key, back)
+		return l.b.Take(ctx, r.key, r.cost, r.limits...)
 	}
-	if live && e.count == count { // the store knew of it
+	if live && e.count == r.count { // the store knew of it
 		res.Remaining = min(plus(res.Remaining, e.units), res.Limit.Capacity())
-		if cost == 0 {
+		if r.cost == 0 {
 			res.Allowed, res.RetryAfter = true, 0
 		}
 	}
-	sh.mu.Unlock()
+	r.sh.mu.Unlock()
 	return res, nil
 }
 
@@ -310,7 +363,7 @@ func (l *lease) look(ctx context.Context, key string, cost int64, limits []Limit
 	if other {
 		return l.b.Take(ctx, key, 0, limits...)
 	}
-	return l.ask(ctx, sh, e, count, key, 0, limits)
+	return l.ask(ctx, &leaseRequest{sh: sh, e: e, key: key, limits: limits, count: count})
 }
 
 func (l *lease) Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error {

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -36,7 +37,8 @@ type leased struct {
 
 	charge     Result        // the lease: what the store said when it was charged
 	sent, ends time.Duration // just before that, and when the lease is over
-	size       int64         // units charged for it; 0 once want has learned from it
+	charged    int64         // units of that charge: those of the lease, and the cost of the request that fetched it
+	size       int64         // units charged for the lease; 0 once want has learned from it
 	units      int64         // not spent yet
 	count      uint64        // of leases: which one it is
 }
@@ -44,8 +46,38 @@ type leased struct {
 // leftover is what has to be given back of a lease.
 type leftover struct {
 	charge Result
+	size   int64         // units of the charge
+	age    time.Duration // of the charge, at least
 	units  int64
 	limits []Limit
+}
+
+// of returns how many of the units limit i can still get. What a bucket has refilled since is not missing any more: to give
+// that back would be to admit it twice. A bucket that decided has said when it would be full, and this charge is refilled last.
+// Of another nothing is known but that this charge is missing. The other algorithms know the charge, and how old it is.
+func (b *leftover) of(i int) int64 {
+	l := &b.limits[i]
+	decided := b.charge.Limit == *l && slices.Index(b.limits, *l) == i
+	switch {
+	case decided && b.age >= b.charge.ResetAfter, l.IsUnlimited() || l.Count == 0:
+		return 0
+	case l.Algorithm != TokenBucket && b.age >= 2*l.Period:
+		return 0
+	case l.Algorithm != TokenBucket:
+		return b.units
+	}
+	missing := b.charge.ResetAfter - b.age
+	if !decided {
+		hi, lo := bits.Mul64(uint64(b.size), uint64(l.Period)) // the charge fits, so that this is below MaxRefill
+		refill, rest := bits.Div64(hi, lo, uint64(l.Count))
+		missing = time.Duration(refill) - b.age
+		if rest > 0 {
+			missing++
+		}
+	}
+	hi, lo := bits.Mul64(uint64(max(0, missing)), uint64(l.Count)) // below what refills the capacity
+	units, _ := bits.Div64(hi, lo, uint64(l.Period))
+	return min(b.units, int64(units))
 }
 
 // find returns what is held of a key, nil if that is not hot, and what has to be given back now. If there is a lease it is
@@ -165,13 +197,9 @@ func (e *leased) learn(now time.Duration, n int64) bool {
 	return true
 }
 
-// drain ends the lease and returns what is left of it, if that is worth something: under a single limit it is not once that
-// has recovered since the charge.
+// drain ends the lease and returns what is left of it.
 func (e *leased) drain(now time.Duration) leftover {
-	back := leftover{e.charge, e.units, e.limits}
-	if len(e.limits) == 1 && now-e.sent >= e.charge.ResetAfter {
-		back.units = 0
-	}
+	back := leftover{e.charge, e.charged, now - e.sent, e.units, e.limits}
 	e.size, e.units, e.ends = 0, 0, 0
 	return back
 }

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -381,4 +382,58 @@ func TestLeaseRace(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestLeaseGivesBackWhatIsMissing: what is left of a lease is given back late, after another instance has spent all there was.
+// Each bucket then has what it would have without a lease, and no more: what it has refilled since is not given back again.
+func TestLeaseGivesBackWhatIsMissing(t *testing.T) {
+	bucket := per(10_000, time.Hour)
+	small := per(10_000, time.Hour).WithBurst(8_000)
+	window, log := per(9_000, 24*time.Hour).WithAlgorithm(backend.FixedWindow), per(9_000, 24*time.Hour).WithAlgorithm(backend.SlidingLog)
+	roomy := per(1_000_000, 24*time.Hour).WithAlgorithm(backend.SlidingWindow)
+	for name, limits := range map[string][]backend.Limit{
+		"one bucket": {bucket}, "two buckets": {bucket, small}, "the same twice": {bucket, bucket}, "beside one that has room": {roomy, bucket},
+		"beside a window that decides": {bucket, window}, "beside a log that decides": {log, bucket}, "all": {roomy, small, bucket, backend.Unlimited(), log},
+	} {
+		for _, age := range []time.Duration{150 * time.Millisecond, 5 * time.Second, 20 * time.Second, time.Minute, 50 * time.Minute} {
+			t.Run(fmt.Sprint(name, " after ", age), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s, ideal := newStore(), memory.New()
+					l := backend.Lease(s, 200)
+					spend := func(b backend.Backend, cost int64) {
+						t.Helper()
+						res, err := b.Take(ctx, "k", cost, limits...)
+						if err != nil || !res.Allowed {
+							t.Fatalf("Take(%d): got %+v and error %v, want it admitted", cost, res, err)
+						}
+						if res, err = ideal.Take(ctx, "k", cost, limits...); err != nil || !res.Allowed {
+							t.Fatalf("Take(%d) without a lease: got %+v and error %v, want it admitted", cost, res, err)
+						}
+					}
+					for range 200 { // in an instant, which a lease is taken for
+						spend(l, 1)
+					}
+					time.Sleep(age)
+					spend(s, mustTake(t, s, 0, limits...).Remaining-1)
+					spend(l, 1)
+					for i, limit := range limits {
+						alone := slices.Repeat([]backend.Limit{backend.Unlimited()}, len(limits))
+						alone[i] = limit
+						got := mustTake(t, s, 0, alone...).Remaining
+						res, err := ideal.Take(ctx, "k", 0, alone...)
+						if err != nil {
+							t.Fatal(err)
+						}
+						lost := int64(0)
+						if limit.Algorithm == backend.TokenBucket && name != "one bucket" {
+							lost = min(200, int64(age/(360*time.Millisecond))) // refilled while it was not given back
+						}
+						if got > res.Remaining || got < res.Remaining-lost-1 {
+							t.Errorf("%v has %d left, want %d as without a lease, or at most %d fewer", limit, got, res.Remaining, lost)
+						}
+					}
+				})
+			})
+		}
+	}
 }

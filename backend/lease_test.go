@@ -998,11 +998,12 @@ func TestLeaseKeys(t *testing.T) {
 
 func TestLeaseOptions(t *testing.T) {
 	for want, f := range map[string]func(){
-		"Lease needs a backend":  func() { backend.Lease(nil, 10) },
-		"Lease of 1 units":       func() { backend.Lease(memory.New(), 1) },
-		"WithLeaseTime(999µs)":   func() { backend.WithLeaseTime(999 * time.Microsecond) },
-		"WithLeaseTime(10.001s)": func() { backend.WithLeaseTime(10_001 * time.Millisecond) },
-		"WithLeaseKeys(0)":       func() { backend.WithLeaseKeys(0) },
+		"Lease needs a backend":   func() { backend.Lease(nil, 10) },
+		"Lease of 1 units":        func() { backend.Lease(memory.New(), 1) },
+		"WithLeaseTime(999µs)":    func() { backend.Lease(memory.New(), 10, backend.WithLeaseTime(999*time.Microsecond)) },
+		"WithLeaseTime(10.001s)":  func() { backend.Lease(memory.New(), 10, backend.WithLeaseTime(10_001*time.Millisecond)) },
+		"WithLeaseKeys(0)":        func() { backend.Lease(memory.New(), 10, backend.WithLeaseKeys(0)) },
+		"Lease: an option is nil": func() { backend.Lease(memory.New(), 10, nil) },
 	} {
 		func() {
 			defer func() {
