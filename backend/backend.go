@@ -1,8 +1,10 @@
 // Package backend is where limits are decided and remembered. It knows nothing of Gin or of HTTP: a
-// [Backend] is asked to take a cost from a key under some [Limit] values and answers with a [Result].
+// [Backend] is asked to take a cost from a key under some [Limit] values and answers with a
+// [Result].
 //
-// Applications need [Limit] and its modifiers, [Fallback] and [Lease], and [Backend] if they ask one themselves. Package
-// algorithm is for authors of backends: how limits are counted, whatever keeps the state.
+// Applications need [Limit] and its modifiers, [Fallback] and [Lease], and [Backend] if they ask
+// one themselves. Package algorithm is for authors of backends: how limits are counted, whatever
+// keeps the state.
 package backend
 
 import (
@@ -15,31 +17,35 @@ import (
 	"time"
 )
 
-// ErrUnavailable is in the chain of every error that comes from a store that could not decide: it is down,
-// too slow, out of memory, read-only, or holds a value that is not ours. It is the only kind of error that
-// a failure policy may let pass.
+// ErrUnavailable is in the chain of every error that comes from a store that could not decide: it
+// is down, too slow, out of memory, read-only, or holds a value that is not ours. It is the only
+// kind of error that a failure policy may let pass.
 var ErrUnavailable = errors.New("ginlimit: backend unavailable")
 
 // Backend decides and remembers. All methods may be called at once from any number of goroutines.
 //
-// The key is opaque and may hold any bytes: the root package makes it, injectively, from the limiter's
-// name and the client's key. Times are the backend's own: it has one clock, and callers never pass one.
+// The key is opaque and may hold any bytes: the root package makes it, injectively, from the
+// limiter's name and the client's key. Times are the backend's own: it has one clock, and callers
+// never pass one.
 type Backend interface {
-	// Take charges cost to every limit of key, or to none: if one refuses, the others stay as they were.
+	// Take charges cost to every limit of key, or to none: if one refuses, the others stay as they
+	// were.
 	//
-	// The Result is that of the limit that decided: the refusing one with the longest wait, else the one
-	// with the least left (the first of equals). Cost 0 charges and writes nothing: Allowed and RetryAfter
-	// then say whether, or when, one unit could be taken.
+	// The Result is that of the limit that decided: the refusing one with the longest wait, else
+	// the one with the least left (the first of equals). Cost 0 charges and writes nothing: Allowed
+	// and RetryAfter then say whether, or when, one unit could be taken.
 	//
-	// A refusal is not an error. An error means that no decision was reached: the cost is negative, there
-	// is no limit, a limit is not valid, or the store failed (then [ErrUnavailable] is in its chain).
+	// A refusal is not an error. An error means that no decision was reached: the cost is negative,
+	// there is no limit, a limit is not valid, or the store failed (then [ErrUnavailable] is in its
+	// chain).
 	Take(ctx context.Context, key string, cost int64, limits ...Limit) (Result, error)
 
-	// Refund gives back what a Take charged: charge is the Result of that Take, cost and limits are what it
-	// was called with. It never raises what is left above the capacity, never moves a window, and never
-	// credits a window other than the one charged: a charge that has aged out gives nothing back, nor does
-	// one that was refused. A TokenBucket knows no charges, only how much is missing: what it gives back is at most that,
-	// also if the charge itself was refilled meanwhile. It is not an error if there is nothing to give back.
+	// Refund gives back what a Take charged: charge is the Result of that Take, cost and limits are
+	// what it was called with. It never raises what is left above the capacity, never moves a
+	// window, and never credits a window other than the one charged: a charge that has aged out
+	// gives nothing back, nor does one that was refused. A TokenBucket knows no charges, only how
+	// much is missing: what it gives back is at most that, also if the charge itself was refilled
+	// meanwhile. It is not an error if there is nothing to give back.
 	Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error
 
 	// Reset forgets everything about key, for every limit. It is not an error if nothing was known.
@@ -50,21 +56,23 @@ type Backend interface {
 type Algorithm uint8
 
 const (
-	// TokenBucket holds Burst units and is refilled continuously with Count units per Period. It admits at
-	// most Burst + Count/Period × t units in any time t. A full bucket saves nothing up, not even a part of a
-	// µs: with Burst 1, units come at whole µs, at best one each Period/Count rounded up. State: two integers.
+	// TokenBucket holds Burst units and is refilled continuously with Count units per Period. It
+	// admits at most Burst + Count/Period × t units in any time t. A full bucket saves nothing up,
+	// not even a part of a µs: with Burst 1, units come at whole µs, at best one each Period/Count
+	// rounded up. State: two integers.
 	TokenBucket Algorithm = iota
-	// SlidingWindow weighs the count of the previous window with the share of it that the sliding window
-	// still covers, and adds the count of the current one. Windows follow one another from the key's first
-	// hit. It assumes that the previous window was filled evenly; the worst case, everything at that window's
-	// very end, admits fewer than 2 × Count units in one Period, never more than Count in one instant.
-	// State: three integers.
+	// SlidingWindow weighs the count of the previous window with the share of it that the sliding
+	// window still covers, and adds the count of the current one. Windows follow one another from
+	// the key's first hit. It assumes that the previous window was filled evenly; the worst case,
+	// everything at that window's very end, admits fewer than 2 × Count units in one Period, never
+	// more than Count in one instant. State: three integers.
 	SlidingWindow
-	// SlidingLog is exact: it never admits more than Count units in any Period. It remembers every charge
-	// until it is one Period old. There are at most Count of them; what each takes depends on the store.
+	// SlidingLog is exact: it never admits more than Count units in any Period. It remembers every
+	// charge until it is one Period old. There are at most Count of them; what each takes depends
+	// on the store.
 	SlidingLog
-	// FixedWindow admits Count units in a window that starts at the key's first hit and lasts one Period.
-	// Across the end of a window it can admit 2 × Count units at once. State: two integers.
+	// FixedWindow admits Count units in a window that starts at the key's first hit and lasts one
+	// Period. Across the end of a window it can admit 2 × Count units at once. State: two integers.
 	FixedWindow
 )
 
@@ -84,11 +92,12 @@ func (a Algorithm) String() string {
 	}
 }
 
-// The ranges that [Limit.Validate] accepts. They keep everything that is stored or compared below 2^53, so that
-// a script whose only numbers are doubles holds it exactly too; products are taken in 128 bits.
+// The ranges that [Limit.Validate] accepts. They keep everything that is stored or compared below
+// 2^53, so that a script whose only numbers are doubles holds it exactly too; products are taken in
+// 128 bits.
 const (
-	// MaxCount is the largest Count and Burst: the largest integer of RFC 9651, section 3.3.1, and so the
-	// largest that a response can state.
+	// MaxCount is the largest Count and Burst: the largest integer of RFC 9651, section 3.3.1, and
+	// so the largest that a response can state.
 	MaxCount = 999_999_999_999_999
 	// MinPeriod and MaxPeriod bound a Period, which must also be a whole number of microseconds.
 	MinPeriod = time.Millisecond
@@ -100,11 +109,15 @@ const (
 // Never is the RetryAfter of a refusal that no waiting can turn into a yes.
 const Never time.Duration = -1
 
-// Limit is a rate: Count units per Period. It is a small immutable value: WithBurst, WithAlgorithm and Named
-// return changed copies. The zero Limit is not valid.
+// Limit is a rate: Count units per Period. It is a small immutable value: WithBurst, WithAlgorithm
+// and Named return changed copies. The zero Limit is not valid.
 type Limit struct {
-	Name      string        // the policy's name in headers; "" becomes the limiter's name, or "100-per-1m" and the like where it has several limits
-	Count     int64         // units per Period, at most MaxCount; 0 blocks everything; math.MaxInt64 is unlimited
+	// Name is the policy's name in headers. The default is the limiter's name, or where that has
+	// several limits a name such as "100-per-1m".
+	Name string
+	// Count is how many units there are per Period, at most MaxCount. 0 blocks everything, and
+	// math.MaxInt64 is unlimited.
+	Count     int64
 	Period    time.Duration // 1 ms to 366 days, in whole microseconds
 	Burst     int64         // TokenBucket only: units at once, at most MaxCount; 0 means Count
 	Algorithm Algorithm     // TokenBucket if not set
@@ -142,8 +155,8 @@ func (l Limit) Named(name string) Limit {
 	return l
 }
 
-// Capacity returns the units that can be taken at once from an untouched key: Burst for a TokenBucket that
-// has one, else Count.
+// Capacity returns the units that can be taken at once from an untouched key: Burst for a
+// TokenBucket that has one, else Count.
 func (l Limit) Capacity() int64 {
 	if l.Algorithm == TokenBucket && l.Burst > 0 {
 		return l.Burst
@@ -165,8 +178,8 @@ func (l Limit) String() string {
 	return b.String()
 }
 
-// Validate returns nil if l can be enforced exactly, else an error that says what to change. See [MaxCount],
-// [MinPeriod], [MaxPeriod] and [MaxRefill] for the ranges.
+// Validate returns nil if l can be enforced exactly, else an error that says what to change. See
+// [MaxCount], [MinPeriod], [MaxPeriod] and [MaxRefill] for the ranges.
 func (l Limit) Validate() error {
 	switch {
 	case l.Algorithm > FixedWindow:
@@ -201,12 +214,13 @@ func (l Limit) Validate() error {
 	return nil
 }
 
-// Result is the answer to a Take: the view of the limit that decided. Times are exact to the microsecond.
+// Result is the answer to a Take: the view of the limit that decided. Times are exact to the
+// microsecond.
 type Result struct {
 	Allowed    bool          // whether the cost fits; if so it is charged
 	Limit      Limit         // the limit that decided, as it was passed
-	Remaining  int64         // units that could be taken now; never negative; math.MaxInt64 if unlimited
-	RetryAfter time.Duration // until this cost could be taken; 0 if Allowed, Never (negative) if it never can
+	Remaining  int64         // units that could be taken now, 0 or more; math.MaxInt64 if unlimited
+	RetryAfter time.Duration // until this cost fits: 0 if Allowed, Never (negative) if it never does
 	ResetAfter time.Duration // until Remaining is the capacity again
 	At         time.Time     // the backend's clock at the decision, in whole microseconds
 	Source     Source        // who decided

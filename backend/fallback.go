@@ -12,22 +12,25 @@ type FallbackOption func(*fallbackConfig)
 
 type fallbackConfig struct{ instances int64 }
 
-// WithShare divides the limits of the secondary by the number of instances of the application that fall back at the same
-// time, each on a secondary of its own, so that together they admit about what the limits say. The default is 1, the
-// limits as they are; with less than 1 Fallback panics. A share is rounded down, but never below one unit: more instances than
-// a limit has units admit one each. A TokenBucket's rate is divided exactly if its Period times the instances is at most
+// WithShare divides the limits of the secondary by the number of instances of the application that
+// fall back at the same time, each on a secondary of its own, so that together they admit about
+// what the limits say. The default is 1, the limits as they are; with less than 1 Fallback panics.
+// A share is rounded down, but never below one unit: more instances than a limit has units admit
+// one each. A TokenBucket's rate is divided exactly if its Period times the instances is at most
 // [MaxPeriod]; otherwise, and under the other algorithms, Count is divided.
 func WithShare(instances int) FallbackOption {
 	return func(c *fallbackConfig) { c.instances = int64(instances) }
 }
 
-// Fallback returns a Backend that asks secondary where primary fails with [ErrUnavailable]: memory where Redis is down.
-// Each call asks primary first, which therefore decides again as soon as it can; it should fail fast when it is down, as
-// the Redis backend does. What secondary decided has [SourceFallback] as its Source, and its charges are refunded there.
-// A cost above a share of what its limit has room for takes the whole share.
+// Fallback returns a Backend that asks secondary where primary fails with [ErrUnavailable]: memory
+// where Redis is down. Each call asks primary first, which therefore decides again as soon as it
+// can; it should fail fast when it is down, as the Redis backend does. What secondary decided has
+// [SourceFallback] as its Source, and its charges are refunded there. A cost above a share of what
+// its limit has room for takes the whole share.
 //
-// What was used in the one is not known to the other: a caller that is over the limit in primary has a share to use when
-// it fails, and what is used of that does not count once primary is back. Reset asks both, and fails if either does.
+// What was used in the one is not known to the other: a caller that is over the limit in primary
+// has a share to use when it fails, and what is used of that does not count once primary is back.
+// Reset asks both, and fails if either does.
 //
 // It panics if either, or an option, is nil, and if an option has a value that it cannot have.
 func Fallback(primary, secondary Backend, opts ...FallbackOption) Backend {

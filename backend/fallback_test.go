@@ -125,7 +125,8 @@ func TestFallbackErrors(t *testing.T) {
 	})
 }
 
-// Instances that fall back admit together what the limit says, at most one unit each more where it does not divide.
+// Instances that fall back admit together what the limit says, at most one unit each more where it
+// does not divide.
 func TestFallbackShares(t *testing.T) {
 	const instances = 4
 	for _, limit := range []backend.Limit{
@@ -199,7 +200,8 @@ func TestFallbackShareOfARate(t *testing.T) {
 	})
 }
 
-// A cost that a share has no room for takes the whole share; one that the limit has no room for never passes.
+// A cost that a share has no room for takes the whole share; one that the limit has no room for
+// never passes.
 func TestFallbackLargeCosts(t *testing.T) {
 	primary := newBreakable()
 	primary.err = errDown

@@ -10,17 +10,19 @@ import (
 	"time"
 )
 
-// DefaultLeaseTime is how long the units of a [Lease] may be spent unless [WithLeaseTime] says otherwise.
+// DefaultLeaseTime is how long the units of a [Lease] may be spent unless [WithLeaseTime] says
+// otherwise.
 const DefaultLeaseTime = 100 * time.Millisecond
 
-// DefaultLeaseKeys is for how many keys a [Lease] holds units unless [WithLeaseKeys] says otherwise.
+// DefaultLeaseKeys is for how many keys a [Lease] holds units unless [WithLeaseKeys] says
+// otherwise.
 const DefaultLeaseKeys = 10_000
 
 const (
-	hotRequests    = 4    // of a key within a lease time: with fewer, fetching and giving back costs more than it saves
-	leasedShare    = 8    // a lease is at most the eighth part of what remains, so that instances share the last units
+	hotRequests    = 4    // within a lease time: with fewer a lease costs more than it saves
+	leasedShare    = 8    // a lease is at most this part of what remains: instances share the last units
 	leasedPeriod   = 10   // and lasts at most the tenth part of a Period
-	maxLeasedKey   = 1024 // bytes: longer keys are not held, so that the table is bounded in bytes too
+	maxLeasedKey   = 1024 // bytes: longer keys are not held, which bounds the table in bytes too
 	maxLeaseShards = 64
 )
 
@@ -32,42 +34,50 @@ type leaseConfig struct {
 	maxKeys int
 }
 
-// WithLeaseTime sets how long after they were charged units may be spent; the default is [DefaultLeaseTime]. It is 1 ms to
-// 10 s, otherwise Lease panics. It should be several round trips to the store. It is also the time over which a key's
-// rate is measured: a shorter one makes fewer keys hot.
+// WithLeaseTime sets how long after they were charged units may be spent; the default is
+// [DefaultLeaseTime]. It is 1 ms to 10 s, otherwise Lease panics. It should be several round trips
+// to the store. It is also the time over which a key's rate is measured: a shorter one makes fewer
+// keys hot.
 func WithLeaseTime(d time.Duration) LeaseOption { return func(c *leaseConfig) { c.time = d } }
 
-// WithLeaseKeys sets for how many keys units are held at once; the default is [DefaultLeaseKeys], with less than 1 Lease
-// panics. Each takes about 0.5 kB. Hot keys beyond that are decided by the store; no key loses its lease to another.
+// WithLeaseKeys sets for how many keys units are held at once; the default is [DefaultLeaseKeys],
+// with less than 1 Lease panics. Each takes about 0.5 kB. Hot keys beyond that are decided by the
+// store; no key loses its lease to another.
 func WithLeaseKeys(n int) LeaseOption { return func(c *leaseConfig) { c.maxKeys = n } }
 
-// Lease returns a Backend that takes up to n units of a hot key from b at once and serves the key's next requests from them,
-// without asking b. It starts no goroutine and needs no Close. It panics if b or an option is nil, if n is less than 2, and if
-// an option has a value that it cannot have.
+// Lease returns a Backend that takes up to n units of a hot key from b at once and serves the key's
+// next requests from them, without asking b. It starts no goroutine and needs no Close. It panics
+// if b or an option is nil, if n is less than 2, and if an option has a value that it cannot have.
 //
-// A key is hot while it has about 4 requests or more within the lease time, which is 100 ms by default; any other costs
-// what it costs without Lease. A lease grows with the key's rate. It is never more than the eighth part of what remains, so
-// that instances share the last units of a limit: limits of fewer than 8 units are not leased at all, nor are those with a
-// Period below 10 ms. A cost above n/2 is always asked of b.
+// A key is hot while it has about 4 requests or more within the lease time, which is 100 ms by
+// default; any other costs what it costs without Lease. A lease grows with the key's rate. It is
+// never more than the eighth part of what remains, so that instances share the last units of a
+// limit: limits of fewer than 8 units are not leased at all, nor are those with a Period below 10
+// ms. A cost above n/2 is always asked of b.
 //
-// Units are charged before they are spent, so that no number of instances spends more than the limit lets them charge,
-// whether they crash or not. Only the time differs: a unit may be spent up to the lease time after it was charged, which is
-// never more than the tenth part of the shortest Period, and never past the end of a FixedWindow. So in any window, or after
-// any burst, up to n units for each instance may be spent that were charged before.
+// Units are charged before they are spent, so that no number of instances spends more than the
+// limit lets them charge, whether they crash or not. Only the time differs: a unit may be spent up
+// to the lease time after it was charged, which is never more than the tenth part of the shortest
+// Period, and never past the end of a FixedWindow. So in any window, or after any burst, up to n
+// units for each instance may be spent that were charged before.
 //
-// What is left of a lease when it ends is given back with the key's next request: to each limit what has not been refilled or
-// forgotten since. Where several limits decide, a bucket that did not say when it is full again gets back as if it had been
-// full before the lease. If no request comes, the process ends, or the store's answer is lost, up to n units for each instance
-// are lost until the limit has recovered.
+// What is left of a lease when it ends is given back with the key's next request: to each limit
+// what has not been refilled or forgotten since. Where several limits decide, a bucket that did not
+// say when it is full again gets back as if it had been full before the lease. If no request comes,
+// the process ends, or the store's answer is lost, up to n units for each instance are lost until
+// the limit has recovered.
 //
-// What was decided here has [SourceLease]. Its Remaining is what remained in the store after the charge, and what is left of
-// the lease; what others took since, or was refilled, for the lease time at most, is not in it. Its ResetAfter counts down
-// from the charge, as if all of the lease were spent. Its At is the instant of the charge, because Refund needs it: units go
-// back into the lease while that lasts, afterwards to the window of b that was charged. A refusal is always one of b.
+// What was decided here has [SourceLease]. Its Remaining is what remained in the store after the
+// charge, and what is left of the lease; what others took since, or was refilled, for the lease
+// time at most, is not in it. Its ResetAfter counts down from the charge, as if all of the lease
+// were spent. Its At is the instant of the charge, because Refund needs it: units go back into the
+// lease while that lasts, afterwards to the window of b that was charged. A refusal is always one
+// of b.
 //
-// When a lease is used up one request fetches the next, and others of the key wait for it until their contexts end. A
-// refusal then goes to all with the same cost, a failure of the store to all. Units that are left are served also while the
-// store fails. What a [Fallback] in b decides is not leased. Reset drops the lease of this instance; others may spend theirs.
+// When a lease is used up one request fetches the next, and others of the key wait for it until
+// their contexts end. A refusal then goes to all with the same cost, a failure of the store to all.
+// Units that are left are served also while the store fails. What a [Fallback] in b decides is not
+// leased. Reset drops the lease of this instance; others may spend theirs.
 func Lease(b Backend, n int64, opts ...LeaseOption) Backend {
 	if b == nil {
 		panic(errors.New("ginlimit: Lease needs a backend; it is nil"))
@@ -162,8 +172,8 @@ func (r *leaseRequest) plan(now time.Duration, n int64) {
 		return
 	}
 	r.count = e.count
-	if e.extra(n, r.cost) < r.cost || now < e.calm { // a lease that could not serve another such request is not worth its share
-		return
+	if e.extra(n, r.cost) < r.cost || now < e.calm {
+		return // a lease that could not serve another such request is not worth its share
 	}
 	if r.flight = e.flight; r.flight == nil {
 		e.learn(now, n)
@@ -195,7 +205,8 @@ func (l *lease) miss(ctx context.Context, r *leaseRequest) (res Result, err erro
 		if f.err != nil {
 			return res, f.err, true
 		}
-		return f.refused, nil, f.refused.RetryAfter != 0 && f.cost == r.cost // another cost has another wait
+		// Another cost has another wait.
+		return f.refused, nil, f.refused.RetryAfter != 0 && f.cost == r.cost
 	}
 }
 
@@ -209,8 +220,8 @@ type leaseFlight struct {
 	err       error  // the error, if it was one of the store
 }
 
-// fetch takes the cost of a request and the units of a lease, or the cost alone if they do not fit. It returns what has to
-// be given back.
+// fetch takes the cost of a request and the units of a lease, or the cost alone if they do not fit.
+// It returns what has to be given back.
 func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back leftover, err error) {
 	sh, e, f := r.sh, r.e, r.flight
 	defer f.land(sh, e)
@@ -218,7 +229,7 @@ func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back le
 	res, err = l.b.Take(ctx, r.key, f.cost+f.extra, r.limits...)
 	extra := f.extra
 	if err == nil && (!res.Allowed || res.Source == SourceFallback) {
-		if res.Allowed { // it may have charged less, its share, and knows how much only if all is given back
+		if res.Allowed { // it charged a share, and knows how much only if all is given back
 			_ = l.b.Refund(ctx, r.key, res, f.cost+extra, r.limits...)
 		}
 		extra = 0
@@ -228,8 +239,8 @@ func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back le
 			f.refused = res
 		}
 	}
-	if err != nil && errors.Is(err, ErrUnavailable) && ctx.Err() == nil { // otherwise it is this request's own
-		f.err = err
+	if err != nil && errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		f.err = err // for all that wait; any other error is this request's own
 	}
 	if err != nil || extra == 0 {
 		return res, back, err
@@ -240,7 +251,8 @@ func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back le
 	e.note(res)
 	now := l.now()
 	back = leftover{res, f.cost + extra, now - sent, extra, r.limits}
-	// Otherwise the key was reset, its limits changed, or a Lease in b decided, which Refund could not tell from the store later.
+	// Otherwise the key was reset, its limits changed, or a Lease in b decided, which Refund could
+	// not tell from the store later.
 	if sh.keys[r.key] == e && e.flight == f && res.Source == SourceStore {
 		back = e.drain(now)
 		e.charge, e.sent, e.ends, e.windowEnd = res, sent, min(sent+l.lifetime(r.limits), end), end
@@ -260,8 +272,8 @@ func (f *leaseFlight) land(sh *leaseShard, e *leased) {
 	close(f.done)
 }
 
-// windowEnd returns until when no FixedWindow ends that res was charged to. If there are other limits the store has to be
-// asked, once in a window. Before known it need not be.
+// windowEnd returns until when no FixedWindow ends that res was charged to. If there are other
+// limits the store has to be asked, once in a window. Before known it need not be.
 func (l *lease) windowEnd(ctx context.Context, key string, known, sent time.Duration, res Result, limits []Limit) time.Duration {
 	if sent < known {
 		return known
@@ -285,8 +297,8 @@ func (l *lease) windowEnd(ctx context.Context, key string, known, sent time.Dura
 	return end
 }
 
-// giveBack refunds what is left of a lease, to each limit as much as it can still get. If that fails it is lost: it may have
-// been given back nonetheless.
+// giveBack refunds what is left of a lease, to each limit as much as it can still get. If that
+// fails it is lost: it may have been given back nonetheless.
 func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
 	if back.units == 0 {
 		return
@@ -297,7 +309,8 @@ func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
 		}
 		return
 	}
-	// One refund for all limits that get equally much. The others' places are taken by limits that keep nothing.
+	// One refund for all limits that get equally much. The others' places are taken by limits that
+	// keep nothing.
 	amounts := make([]int64, len(back.limits))
 	for i := range amounts {
 		amounts[i] = back.of(i)
@@ -316,8 +329,8 @@ func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
 	}
 }
 
-// ask takes r's cost from the store alone, when the key's lease was the count-th. A refusal that may be the lease's fault makes
-// it give the lease back and ask again.
+// ask takes r's cost from the store alone, when the key's lease was the count-th. A refusal that
+// may be the lease's fault makes it give the lease back and ask again.
 func (l *lease) ask(ctx context.Context, r *leaseRequest) (Result, error) {
 	res, err := l.b.Take(ctx, r.key, r.cost, r.limits...)
 	if err != nil {

@@ -18,8 +18,9 @@ type leaseShard struct {
 	_     [64]byte // no two locks in one cache line
 }
 
-// leaseCell counts the requests of a key that is not held. Of the keys that meet in a cell it is that of the one with more
-// than half of the requests, so that a flood of keys hides a hot one only if it is as hot in that cell.
+// leaseCell counts the requests of a key that is not held. Of the keys that meet in a cell it is
+// that of the one with more than half of the requests, so that a flood of keys hides a hot one only
+// if it is as hot in that cell.
 type leaseCell struct {
 	tag, requests uint32
 	since         time.Duration
@@ -37,7 +38,7 @@ type leased struct {
 
 	charge     Result        // the lease: what the store said when it was charged
 	sent, ends time.Duration // just before that, and when the lease is over
-	charged    int64         // units of that charge: those of the lease, and the cost of the request that fetched it
+	charged    int64         // units of that charge: the lease, and the cost of the request that did
 	size       int64         // units charged for the lease; 0 once want has learned from it
 	units      int64         // not spent yet
 	count      uint64        // of leases: which one it is
@@ -52,9 +53,10 @@ type leftover struct {
 	limits []Limit
 }
 
-// of returns how many of the units limit i can still get. What a bucket has refilled since is not missing any more: to give
-// that back would be to admit it twice. A bucket that decided has said when it would be full, and this charge is refilled last.
-// Of another nothing is known but that this charge is missing. The other algorithms know the charge, and how old it is.
+// of returns how many of the units limit i can still get. What a bucket has refilled since is not
+// missing any more: to give that back would be to admit it twice. A bucket that decided has said
+// when it would be full, and this charge is refilled last. Of another nothing is known but that
+// this charge is missing. The other algorithms know the charge, and how old it is.
 func (b *leftover) of(i int) int64 {
 	l := &b.limits[i]
 	decided := b.charge.Limit == *l && slices.Index(b.limits, *l) == i
@@ -68,27 +70,30 @@ func (b *leftover) of(i int) int64 {
 	}
 	missing := b.charge.ResetAfter - b.age
 	if !decided {
-		hi, lo := bits.Mul64(uint64(b.size), uint64(l.Period)) // the charge fits, so that this is below MaxRefill
+		// The charge fits the bucket, so that what refills it is below MaxRefill.
+		hi, lo := bits.Mul64(uint64(b.size), uint64(l.Period))
 		refill, rest := bits.Div64(hi, lo, uint64(l.Count))
 		missing = time.Duration(refill) - b.age
 		if rest > 0 {
 			missing++
 		}
 	}
-	hi, lo := bits.Mul64(uint64(max(0, missing)), uint64(l.Count)) // below what refills the capacity
+	// These are at most the bucket's capacity.
+	hi, lo := bits.Mul64(uint64(max(0, missing)), uint64(l.Count))
 	units, _ := bits.Div64(hi, lo, uint64(l.Period))
 	return min(b.units, int64(units))
 }
 
-// find returns what is held of a key, nil if that is not hot, and what has to be given back now. If there is a lease it is
-// under limits and not over. The shard is locked.
+// find returns what is held of a key, nil if that is not hot, and what has to be given back now. If
+// there is a lease it is under limits and not over. The shard is locked.
 func (l *lease) find(sh *leaseShard, key string, h uint64, now time.Duration, cost int64, limits []Limit) (e *leased, back leftover) {
 	if e = sh.keys[key]; e == nil {
 		return l.admit(sh, key, h, now, cost, limits), back
 	}
 	switch {
 	case !slices.Equal(e.limits, limits):
-		// A key with two tiers at once would give each lease back: it has none as long as they alternate.
+		// A key with two tiers at once would give each lease back: it has none as long as they
+		// alternate.
 		back = e.drain(now)
 		*e = leased{limits: slices.Clone(limits), want: hotRequests, calm: now + l.time, count: e.count}
 		if l.lifetime(limits) < time.Millisecond {
@@ -105,8 +110,8 @@ func (l *lease) find(sh *leaseShard, key string, h uint64, now time.Duration, co
 	return e, back
 }
 
-// admit counts a request of a key that is not held. It returns an entry for it if it has become hot, can be leased and there
-// is room. The shard is locked.
+// admit counts a request of a key that is not held. It returns an entry for it if it has become
+// hot, can be leased and there is room. The shard is locked.
 func (l *lease) admit(sh *leaseShard, key string, h uint64, now time.Duration, cost int64, limits []Limit) *leased {
 	c, tag := &sh.cells[h%uint64(len(sh.cells))], uint32(h>>40)
 	switch {

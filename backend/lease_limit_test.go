@@ -20,8 +20,9 @@ type admission struct {
 	cost int64
 }
 
-// load drives one key through several instances over one store, from many goroutines with random costs, in bursts with
-// pauses of up to half a Period between them, so that there is something to lease again and again.
+// load drives one key through several instances over one store, from many goroutines with random
+// costs, in bursts with pauses of up to half a Period between them, so that there is something to
+// lease again and again.
 func load(t *testing.T, s *store, instances int, n int64, d time.Duration, maxCost int64, limits ...backend.Limit) []admission {
 	t.Helper()
 	s.delay = func() time.Duration { return time.Duration(rand.IntN(2000)) * time.Microsecond }
@@ -86,9 +87,9 @@ func in(all []admission, from, to time.Time) (units int64) {
 	return units
 }
 
-// TestLeaseNeverAboveTheLimit is the promise: whatever several instances do, what is admitted was charged before, so that
-// from the start on it is within the limit at every instant, and no window sees more than the limit and the leases that were
-// out when it began.
+// TestLeaseNeverAboveTheLimit is the promise: whatever several instances do, what is admitted was
+// charged before, so that from the start on it is within the limit at every instant, and no window
+// sees more than the limit and the leases that were out when it began.
 func TestLeaseNeverAboveTheLimit(t *testing.T) {
 	const instances, n = 3, 20
 	each(t, 400, time.Second, func(t *testing.T, limit backend.Limit) {
@@ -125,8 +126,8 @@ func TestLeaseNeverAboveTheLimit(t *testing.T) {
 	})
 }
 
-// TestLeaseSeveralLimits is the same for a bucket and a fixed window at once: the end of the window is known also when it
-// is not what decides.
+// TestLeaseSeveralLimits is the same for a bucket and a fixed window at once: the end of the window
+// is known also when it is not what decides.
 func TestLeaseSeveralLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
@@ -154,7 +155,8 @@ func TestLeaseSeveralLimits(t *testing.T) {
 	})
 }
 
-// TestLeaseEveryUnitIsUsable lets instances compete for a limit that does not recover, until nobody gets anything any more.
+// TestLeaseEveryUnitIsUsable lets instances compete for a limit that does not recover, until nobody
+// gets anything any more.
 func TestLeaseEveryUnitIsUsable(t *testing.T) {
 	each(t, 1000, 24*time.Hour, func(t *testing.T, limit backend.Limit) {
 		s := newStore().rtt(time.Millisecond)
@@ -195,8 +197,9 @@ func TestLeaseEveryUnitIsUsable(t *testing.T) {
 	})
 }
 
-// TestLeaseUnevenLoad lets four instances, of which one has nearly all of the load, ask for twice what the limit allows.
-// Together they get what they would get without leases, nearly, and never more.
+// TestLeaseUnevenLoad lets four instances, of which one has nearly all of the load, ask for twice
+// what the limit allows. Together they get what they would get without leases, nearly, and never
+// more.
 func TestLeaseUnevenLoad(t *testing.T) {
 	for _, n := range []int64{100, 1000} {
 		each(t, 2000, 10*time.Second, func(t *testing.T, limit backend.Limit) {
@@ -248,7 +251,8 @@ func unevenLoad(t *testing.T, n int64, limit backend.Limit) int64 {
 	return admitted.Load()
 }
 
-// TestLeaseLost drops an instance with its lease, as a crash does, and lets traffic stop in another.
+// TestLeaseLost drops an instance with its lease, as a crash does, and lets traffic stop in
+// another.
 func TestLeaseLost(t *testing.T) {
 	each(t, 1000, time.Hour, func(t *testing.T, limit backend.Limit) {
 		s := newStore()
@@ -270,7 +274,8 @@ func TestLeaseLost(t *testing.T) {
 	})
 }
 
-// TestLeaseAccounts makes requests of random costs and lets all leases end: what is charged is what was spent.
+// TestLeaseAccounts makes requests of random costs and lets all leases end: what is charged is what
+// was spent.
 func TestLeaseAccounts(t *testing.T) {
 	each(t, 1_000_000, time.Hour, func(t *testing.T, limit backend.Limit) {
 		s := newStore().rtt(time.Millisecond)
@@ -304,7 +309,8 @@ func TestLeaseAccounts(t *testing.T) {
 	})
 }
 
-// TestLeaseGrowsAndShrinks looks at the size of each lease: with the rate of the key, and with what remains.
+// TestLeaseGrowsAndShrinks looks at the size of each lease: with the rate of the key, and with what
+// remains.
 func TestLeaseGrowsAndShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limit := per(10_000, time.Hour).WithAlgorithm(backend.FixedWindow)
@@ -337,7 +343,8 @@ func TestLeaseGrowsAndShrinks(t *testing.T) {
 		if got := left(t, s, limit); got != 0 {
 			t.Errorf("%d units are left after more requests than that", got)
 		}
-		// A key over its limit stays hot: its requests cost one call each, and leases come with the next window.
+		// A key over its limit stays hot: its requests cost one call each, and leases come with the
+		// next window.
 		requests, takes, leased := int64(0), s.takes.Load(), false
 		for end := time.Now().Add(time.Hour); time.Now().Before(end) && !leased; time.Sleep(50 * time.Millisecond) {
 			leased = mustTake(t, l, 1, limit).Source == backend.SourceLease
@@ -384,8 +391,9 @@ func TestLeaseRace(t *testing.T) {
 	wg.Wait()
 }
 
-// TestLeaseGivesBackWhatIsMissing: what is left of a lease is given back late, after another instance has spent all there was.
-// Each bucket then has what it would have without a lease, and no more: what it has refilled since is not given back again.
+// TestLeaseGivesBackWhatIsMissing: what is left of a lease is given back late, after another
+// instance has spent all there was. Each bucket then has what it would have without a lease, and no
+// more: what it has refilled since is not given back again.
 func TestLeaseGivesBackWhatIsMissing(t *testing.T) {
 	bucket := per(10_000, time.Hour)
 	small := per(10_000, time.Hour).WithBurst(8_000)
@@ -426,7 +434,7 @@ func TestLeaseGivesBackWhatIsMissing(t *testing.T) {
 						}
 						lost := int64(0)
 						if limit.Algorithm == backend.TokenBucket && name != "one bucket" {
-							lost = min(200, int64(age/(360*time.Millisecond))) // refilled while it was not given back
+							lost = min(200, int64(age/(360*time.Millisecond))) // refilled meanwhile
 						}
 						if got > res.Remaining || got < res.Remaining-lost-1 {
 							t.Errorf("%v has %d left, want %d as without a lease, or at most %d fewer", limit, got, res.Remaining, lost)

@@ -20,7 +20,8 @@ import (
 
 var ctx = context.Background()
 
-// TestLeaseConformance runs the whole suite with keys that are taken for cold: then a Lease decides as what is below it.
+// TestLeaseConformance runs the whole suite with keys that are taken for cold: then a Lease decides
+// as what is below it.
 func TestLeaseConformance(t *testing.T) {
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
@@ -30,10 +31,11 @@ func TestLeaseConformance(t *testing.T) {
 	})
 }
 
-// TestLeaseConformanceHot runs it with keys that get hot. All named rules and written traces hold as they are. The random
-// schedules compare every ResetAfter and At with the model's, to the microsecond, and those of a lease are of the instant of
-// its charge: they hold only for a schedule in which none is taken, which the first one is. What a lease admits is
-// compared by the tests below instead.
+// TestLeaseConformanceHot runs it with keys that get hot. All named rules and written traces hold
+// as they are. The random schedules compare every ResetAfter and At with the model's, to the
+// microsecond, and those of a lease are of the instant of its charge: they hold only for a schedule
+// in which none is taken, which the first one is. What a lease admits is compared by the tests
+// below instead.
 func TestLeaseConformanceHot(t *testing.T) {
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
@@ -131,7 +133,8 @@ func mustTake(t *testing.T, b backend.Backend, cost int64, limits ...backend.Lim
 	return res
 }
 
-// heat takes single units until one comes from a lease, and returns how many were taken, and that last one.
+// heat takes single units until one comes from a lease, and returns how many were taken, and that
+// last one.
 func heat(t *testing.T, b backend.Backend, limits ...backend.Limit) (int64, backend.Result) {
 	t.Helper()
 	for n := int64(1); n < 100; n++ {
@@ -219,7 +222,8 @@ func TestLeaseHotKeySavesCalls(t *testing.T) {
 	}
 }
 
-// TestLeaseEndsWithItsWindow takes a lease shortly before the end of a window: what is left of it is not spent in the next.
+// TestLeaseEndsWithItsWindow takes a lease shortly before the end of a window: what is left of it
+// is not spent in the next.
 func TestLeaseEndsWithItsWindow(t *testing.T) {
 	window := per(100, 10*time.Second).WithAlgorithm(backend.FixedWindow)
 	for name, limits := range map[string][]backend.Limit{
@@ -413,8 +417,8 @@ func TestLeaseRefund(t *testing.T) {
 		if got := left(t, s, limit); limit.Algorithm != backend.SlidingLog && got != before+1 {
 			t.Errorf("%d are left after a refund to a lease before this one, want %d", got, before+1)
 		}
-		// A charge that has aged out gives nothing back: when a bucket has filled, a log's entry is a Period old, or the
-		// window is over.
+		// A charge that has aged out gives nothing back: when a bucket has filled, a log's entry is
+		// a Period old, or the window is over.
 		age := period
 		if limit.Algorithm == backend.SlidingWindow {
 			age *= 2
@@ -530,7 +534,8 @@ func TestLeaseChangedLimits(t *testing.T) {
 	})
 }
 
-// TestLeaseWindowUnknown lets the store fail when it is asked for the end of a window: then nothing is leased, nor lost.
+// TestLeaseWindowUnknown lets the store fail when it is asked for the end of a window: then nothing
+// is leased, nor lost.
 func TestLeaseWindowUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
@@ -849,7 +854,8 @@ func TestLeaseNotLeased(t *testing.T) {
 	}
 }
 
-// TestLeaseFallback puts a Fallback below and above a Lease. What the secondary decides is refunded there.
+// TestLeaseFallback puts a Fallback below and above a Lease. What the secondary decides is refunded
+// there.
 func TestLeaseFallback(t *testing.T) {
 	limit := per(1000, time.Hour).WithAlgorithm(backend.FixedWindow)
 	for name, build := range map[string]func(primary, secondary backend.Backend) backend.Backend{
@@ -901,7 +907,8 @@ func TestLeaseFallback(t *testing.T) {
 	}
 }
 
-// TestLeaseFallbackShare puts a Fallback with a share, which charges no more than that, below a Lease, which asks for more.
+// TestLeaseFallbackShare puts a Fallback with a share, which charges no more than that, below a
+// Lease, which asks for more.
 func TestLeaseFallbackShare(t *testing.T) {
 	for _, cost := range []int64{1, 3} {
 		t.Run(fmt.Sprint("cost ", cost), func(t *testing.T) {

@@ -46,8 +46,8 @@ func (k *key) copies(room int) []algorithm.Slot {
 	return slots
 }
 
-// take decides by Take, which is quick where it can be; once more with an empty slot too many, which keeps it from that; and by
-// Quick. They must agree.
+// take decides by Take, which is quick where it can be; once more with an empty slot too many,
+// which keeps it from that; and by Quick. They must agree.
 func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 	t.Helper()
 	rules := []*algorithm.Rule{rule(t, l)}
@@ -134,8 +134,8 @@ func corners() []backend.Limit {
 	return all
 }
 
-// Every corner, after every other one that could have been before it, with every kind of charge and the clock
-// standing, going on, and going back.
+// Every corner, after every other one that could have been before it, with every kind of charge and
+// the clock standing, going on, and going back.
 func TestCorners(t *testing.T) {
 	steps := []time.Duration{0, time.Microsecond, backend.MinPeriod, -time.Hour, backend.MaxPeriod - time.Microsecond, -backend.MaxPeriod}
 	for _, first := range corners() {
@@ -185,7 +185,8 @@ func TestCornersRecover(t *testing.T) {
 	}
 }
 
-// A clock that was hours ahead does not lock anybody out: nobody waits longer than from an empty start.
+// A clock that was hours ahead does not lock anybody out: nobody waits longer than from an empty
+// start.
 func TestClockGoesBack(t *testing.T) {
 	for _, a := range algorithms {
 		limit := per(10, time.Minute).WithAlgorithm(a)
@@ -291,9 +292,9 @@ func TestManyLimits(t *testing.T) {
 	}
 }
 
-// TestSlidingWindowWorstCase looks for the most units that a sliding window admits in one Period. The worst is
-// a burst at the very end of a window and a greedy flow through the next. It comes near to 2 × Count, and
-// never reaches it: the bound in SlidingWindow's comment.
+// TestSlidingWindowWorstCase looks for the most units that a sliding window admits in one Period.
+// The worst is a burst at the very end of a window and a greedy flow through the next. It comes
+// near to 2 × Count, and never reaches it: the bound in SlidingWindow's comment.
 func TestSlidingWindowWorstCase(t *testing.T) {
 	const count, period = 100, 10_000 // µs
 	limit := per(count, period*time.Microsecond).WithAlgorithm(backend.SlidingWindow)
@@ -309,8 +310,8 @@ func TestSlidingWindowWorstCase(t *testing.T) {
 	}
 }
 
-// mostInAPeriod returns the most units in any Period if early units come first, the rest at an instant, and
-// from then on one whenever it fits.
+// mostInAPeriod returns the most units in any Period if early units come first, the rest at an
+// instant, and from then on one whenever it fits.
 func mostInAPeriod(t *testing.T, limit backend.Limit, early, at int64) (most int64) {
 	k := newKey()
 	start, period := k.now, limit.Period.Microseconds()

@@ -2,16 +2,16 @@ package algorithm
 
 import "github.com/ginlimit/ginlimit/backend"
 
-// FixedWindow: Used units since Time, the key's first hit; the window is over one Period later. A window all
-// of whose charges were refunded still runs: a refund never moves a window.
+// FixedWindow: Used units since Time, the key's first hit; the window is over one Period later. A
+// window all of whose charges were refunded still runs: a refund never moves a window.
 
 var fixedWindow = row{
 	age: fixedWindowAge, used: fixedWindowUsed, until: fixedWindowUntil, reset: fixedWindowReset, expiry: fixedWindowExpiry,
 	carry: fixedWindowCarry, charge: windowCharge, refund: fixedWindowRefund, quick: fixedWindowQuick,
 }
 
-// fixedWindowAge has nothing to do as long as the window runs. After a clock that went back before it the window begins again,
-// with the units used.
+// fixedWindowAge has nothing to do as long as the window runs. After a clock that went back before
+// it the window begins again, with the units used.
 func fixedWindowAge(_ *Rule, st State, now int64) (_ State, repaired bool) {
 	if now < st.Time {
 		st.Time = now

@@ -1,9 +1,11 @@
-// Package algorithm is for authors of backends: the algorithms that limits are counted by, as pure integer functions of
-// (state, now, limit, cost), one file each. A store wraps them with whatever keeps the state, as package memory does, or
-// computes the same elsewhere, as package lua does. Applications need package backend alone.
+// Package algorithm is for authors of backends: the algorithms that limits are counted by, as pure
+// integer functions of (state, now, limit, cost), one file each. A store wraps them with whatever
+// keeps the state, as package memory does, or computes the same elsewhere, as package lua does.
+// Applications need package backend alone.
 //
-// [Take] and [Refund] are the law: what a key remembers, and what becomes of it when its limits change. An algorithm is a
-// row of the table that they work with. Both are named alike, in the same order, in Go, in Lua and in SQL.
+// [Take] and [Refund] are the law: what a key remembers, and what becomes of it when its limits
+// change. An algorithm is a row of the table that they work with. Both are named alike, in the same
+// order, in Go, in Lua and in SQL.
 package algorithm
 
 import (
@@ -12,20 +14,23 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// State is what a store remembers of one limit of one key. What the fields mean is the algorithm's, in whose file it says so;
-// those that mean nothing are zero. A State belongs to the [Rule] that it was charged under.
+// State is what a store remembers of one limit of one key. What the fields mean is the algorithm's,
+// in whose file it says so; those that mean nothing are zero. A State belongs to the [Rule] that it
+// was charged under.
 //
-// It goes through the table by value, because a pointer would put each on the heap. It has four words and no more, so that
-// this takes registers only.
+// It goes through the table by value, because a pointer would put each on the heap. It has four
+// words and no more, so that this takes registers only.
 type State struct {
 	Time int64 // an instant: a bucket's arrival time, or the start of the current window
 	Used int64 // units charged in the current window, or in the log
-	Rest int64 // a bucket: what Time lacks, in 1/Count of a µs; a sliding window: units charged in the window before; a log: charges at its front that have left
+	// Rest is what a bucket's Time lacks, in 1/Count of a µs; for a sliding window the units charged in
+	// the window before; and for a log how many charges at its front have left.
+	Rest int64
 	Log  *Log
 }
 
-// Log is the charges of a SlidingLog, oldest first, no two at one instant. Copies of a State share it, and a charge or a refund
-// changes it.
+// Log is the charges of a SlidingLog, oldest first, no two at one instant. Copies of a State share
+// it, and a charge or a refund changes it.
 type Log []Charge
 
 // Charge is one entry of a Log.
@@ -34,11 +39,12 @@ type Charge struct {
 	Units int64
 }
 
-// row is what an algorithm is. Its functions are named after it, as tokenBucketAge, and stand in this order in its file.
-// All but carry and charge get a state with the rule that it was charged under, and all but expiry and age one that has not
-// expired and that age has brought up to now.
+// row is what an algorithm is. Its functions are named after it, as tokenBucketAge, and stand in
+// this order in its file. All but carry and charge get a state with the rule that it was charged
+// under, and all but expiry and age one that has not expired and that age has brought up to now.
 type row struct {
-	// age brings a state up to now. It reports whether it had to repair it because the clock went back.
+	// age brings a state up to now. It reports whether it had to repair it because the clock went
+	// back.
 	age func(r *Rule, st State, now int64) (_ State, repaired bool)
 	// used returns how many units are in use, rounded up.
 	used func(r *Rule, st State, now int64) int64
@@ -52,11 +58,15 @@ type row struct {
 	carry func(r *Rule, st State, now int64, old *Rule) State
 	// charge adds units that fit.
 	charge func(r *Rule, st State, now, units int64) State
-	// refund takes off units that were charged at an instant, and reports whether there was anything to take off.
+	// refund takes off units that were charged at an instant, and reports whether there was
+	// anything to take off.
 	refund func(r *Rule, st State, now, charged, units int64) (_ State, given bool)
-	// quick is what the steps above come to where nothing changed, as Rule.Quick says; docs/fast-paths.md has what it buys.
-	quick func(r *Rule, st State, now, cost int64) (next State, a Answer, ok bool)
+	// quick is what the steps above come to where nothing changed, as Rule.Quick says;
+	// docs/fast-paths.md has what it buys.
+	quick quick
 }
+
+type quick func(r *Rule, st State, now, cost int64) (next State, a Answer, ok bool)
 
 // algorithms has a row for each.
 var algorithms = [...]row{
@@ -66,14 +76,14 @@ var algorithms = [...]row{
 	backend.FixedWindow:   fixedWindow,
 }
 
-// Rule is a valid [backend.Limit] with everything worked out that decisions under it need. It is what a store calls
-// the algorithms through; it is immutable. Times in this package are whole microseconds: an instant is since any epoch the
-// store likes, as long as it stays with it.
+// Rule is a valid [backend.Limit] with everything worked out that decisions under it need. It is
+// what a store calls the algorithms through; it is immutable. Times in this package are whole
+// microseconds: an instant is since any epoch the store likes, as long as it stays with it.
 type Rule struct {
 	limit     backend.Limit
 	row       *row
-	quick     func(r *Rule, st State, now, cost int64) (next State, a Answer, ok bool) // row's, if it keeps a state
-	period    int64                                                                    // of the limit, in µs
+	quick     quick // row's, if it keeps a state
+	period    int64 // of the limit, in µs
 	capacity  int64
 	stateless bool // it decides without looking: it blocks everything, or nothing
 	unit      span // TokenBucket: the time that refills one unit
@@ -112,16 +122,18 @@ func (r *Rule) Decides(l *backend.Limit) bool {
 		r.limit.Burst == l.Burst && r.limit.Algorithm == l.Algorithm
 }
 
-// Expiry returns the instant from which a state charged under r says nothing any more: the time of its TTL. It can be later
-// than the instant from which the whole capacity remains, because a window whose charges were all refunded still runs.
+// Expiry returns the instant from which a state charged under r says nothing any more: the time of
+// its TTL. It can be later than the instant from which the whole capacity remains, because a window
+// whose charges were all refunded still runs.
 func (r *Rule) Expiry(st State) int64 { return r.row.expiry(r, st) }
 
-// span is a length of time as a TokenBucket measures it: us whole microseconds and num/Count of one, where
-// 0 <= num < Count of the rule that it belongs to. In this form every multiple of Period/Count is exact.
+// span is a length of time as a TokenBucket measures it: us whole microseconds and num/Count of
+// one, where 0 <= num < Count of the rule that it belongs to. In this form every multiple of
+// Period/Count is exact.
 type span struct{ us, num int64 }
 
-// spanOf returns units × Period/Count. Units must not be above the capacity: then Validate has made sure
-// that the result is below MaxRefill.
+// spanOf returns units × Period/Count. Units must not be above the capacity: then Validate has made
+// sure that the result is below MaxRefill.
 func (r *Rule) spanOf(units int64) span {
 	us, num := mulAddDiv(units, r.period, 0, r.limit.Count)
 	return span{us, num}
@@ -162,8 +174,8 @@ func (r *Rule) scaled(age int64, from *Rule) int64 {
 	return us
 }
 
-// mulAddDiv returns the quotient and the remainder of (a×b+c)/d of non-negative integers. The quotient must
-// fit: every caller says why it does.
+// mulAddDiv returns the quotient and the remainder of (a×b+c)/d of non-negative integers. The
+// quotient must fit: every caller says why it does.
 func mulAddDiv(a, b, c, d int64) (quo, rem int64) {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	lo, carry := bits.Add64(lo, uint64(c), 0)

@@ -6,8 +6,9 @@ import (
 	"sort"
 )
 
-// SlidingLog: every charge until it is one Period old, and Used, their sum. A charge at t counts in [t, t+Period). The first
-// Rest charges of the log have left: they are still there, because a look must not change the log.
+// SlidingLog: every charge until it is one Period old, and Used, their sum. A charge at t counts in
+// [t, t+Period). The first Rest charges of the log have left: they are still there, because a look
+// must not change the log.
 
 var slidingLog = row{
 	age: slidingLogAge, used: slidingLogUsed, until: slidingLogUntil, reset: slidingLogReset, expiry: slidingLogReset,
@@ -22,7 +23,8 @@ func (st State) charges() Log {
 	return (*st.Log)[st.Rest:]
 }
 
-// slidingLogAge drops what is out of the window. After a clock that went back charges from the future are taken for new.
+// slidingLogAge drops what is out of the window. After a clock that went back charges from the
+// future are taken for new.
 func slidingLogAge(r *Rule, st State, now int64) (_ State, repaired bool) {
 	for _, c := range st.charges() {
 		if now-c.At < r.period {
@@ -37,8 +39,8 @@ func slidingLogAge(r *Rule, st State, now int64) (_ State, repaired bool) {
 	return st, false
 }
 
-// slidingLogMoved returns st with a copy of the log whose charges are at other instants, in the same order. Those that meet
-// become one.
+// slidingLogMoved returns st with a copy of the log whose charges are at other instants, in the
+// same order. Those that meet become one.
 func slidingLogMoved(st State, to func(at int64) int64) State {
 	log := make(Log, 0, len(st.charges()))
 	for _, c := range st.charges() {
@@ -96,8 +98,8 @@ func slidingLogCharge(r *Rule, st State, now, units int64) State {
 		return st
 	}
 	if len(log) == cap(log) {
-		// Half as much again, and never more than that for Count charges: the array's front runs out of
-		// use as charges expire, so that even a full log has to move on now and then.
+		// Half as much again, and never more than that for Count charges: the array's front runs
+		// out of use as charges expire, so that even a full log has to move on now and then.
 		room := min(int64(len(st.charges())), r.limit.Count)
 		log = append(make(Log, 0, room+room/2+1), st.charges()...)
 		st.Rest = 0

@@ -2,24 +2,26 @@ package algorithm
 
 import "github.com/ginlimit/ginlimit/backend"
 
-// SlidingWindow: Used units in the current window, which began at Time, and Rest in the one before. With e µs
-// of the current window gone, the sliding window still covers (Period-e)/Period of the one before:
+// SlidingWindow: Used units in the current window, which began at Time, and Rest in the one before.
+// With e µs of the current window gone, the sliding window still covers (Period-e)/Period of the
+// one before:
 //
 //	weight = Used + Rest × (Period-e)/Period
 //
-// and a cost fits if weight + cost <= Count. All comparisons are made on products, so that nothing is rounded.
+// and a cost fits if weight + cost <= Count. All comparisons are made on products, so that nothing
+// is rounded.
 //
-// The worst case: a units at the very end of a window, then a steady flow. After e µs of the next window the
-// flow was let Count - a×(Period-e)/Period units, so that the Period that begins with the burst saw
-// Count + a×e/Period: fewer than 2 × Count, because e < Period and a <= Count.
+// The worst case: a units at the very end of a window, then a steady flow. After e µs of the next
+// window the flow was let Count - a×(Period-e)/Period units, so that the Period that begins with
+// the burst saw Count + a×e/Period: fewer than 2 × Count, because e < Period and a <= Count.
 
 var slidingWindow = row{
 	age: slidingWindowAge, used: slidingWindowUsed, until: slidingWindowUntil, reset: slidingWindowReset, expiry: slidingWindowExpiry,
 	carry: slidingWindowCarry, charge: windowCharge, refund: slidingWindowRefund, quick: slidingWindowQuick,
 }
 
-// slidingWindowAge moves on to the window that now is in. After a clock that went back before it that window begins again,
-// with the units used.
+// slidingWindowAge moves on to the window that now is in. After a clock that went back before it
+// that window begins again, with the units used.
 func slidingWindowAge(r *Rule, st State, now int64) (_ State, repaired bool) {
 	if now < st.Time {
 		st.Time = now
@@ -39,8 +41,8 @@ func slidingWindowUsed(r *Rule, st State, now int64) int64 {
 	return st.Used + weight
 }
 
-// slidingWindowUntil returns the time until Rest × (Period-e) <= (units-Used) × Period, in this window or,
-// where Used alone is too much, in the next one, in which Used takes the place of Rest.
+// slidingWindowUntil returns the time until Rest × (Period-e) <= (units-Used) × Period, in this
+// window or, where Used alone is too much, in the next one, in which Used takes the place of Rest.
 func slidingWindowUntil(r *Rule, st State, now, units int64) int64 {
 	left := st.Time + r.period - now // Period - e
 	if room := units - st.Used; room >= 0 {
@@ -49,8 +51,8 @@ func slidingWindowUntil(r *Rule, st State, now, units int64) int64 {
 	return left + r.period - r.covered(units, st.Used)
 }
 
-// covered returns how many µs of a window with used units the sliding window may still cover if it has room
-// for so many: floor(room × period / used), at most the period.
+// covered returns how many µs of a window with used units the sliding window may still cover if it
+// has room for so many: floor(room × period / used), at most the period.
 func (r *Rule) covered(room, used int64) int64 {
 	if room >= used {
 		return r.period

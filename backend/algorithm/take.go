@@ -9,8 +9,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// Slot is one limit's place in a key: the state, and the rule that it was charged under. The zero Slot is empty, as is that
-// of a limit that keeps no state.
+// Slot is one limit's place in a key: the state, and the rule that it was charged under. The zero
+// Slot is empty, as is that of a limit that keeps no state.
 type Slot struct {
 	Rule  *Rule
 	State State
@@ -19,12 +19,14 @@ type Slot struct {
 // inline is for how many slots the functions below need no memory of their own.
 const inline = 4
 
-// Take decides cost for the rules against a key's slots, and charges all of them or none. It returns the Result of the rule
-// that decided, all but Limit and Source, and its index. The key's slots are next from now on, unless that is nil: then
-// nothing changed. Next is in slots' array if there is room.
+// Take decides cost for the rules against a key's slots, and charges all of them or none. It
+// returns the Result of the rule that decided, all but Limit and Source, and its index. The key's
+// slots are next from now on, unless that is nil: then nothing changed. Next is in slots' array if
+// there is room.
 //
-// Until another limit is charged, what is in use ages under the rule that it was charged under. So what is said of a limit
-// that changed counts down, and a smaller limit that is met now and then cuts nothing of what a larger one was charged.
+// Until another limit is charged, what is in use ages under the rule that it was charged under. So
+// what is said of a limit that changed counts down, and a smaller limit that is met now and then
+// cuts nothing of what a larger one was charged.
 func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, next []Slot) {
 	if decided, charged, ok := takeQuick(slots, rules, now, cost, res); ok {
 		if charged {
@@ -64,8 +66,8 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 	return decided, next
 }
 
-// takeQuick is Take where each slot is under the rule of its place and all have a quick form. It reports false, and changed
-// nothing, if they do not.
+// takeQuick is Take where each slot is under the rule of its place and all have a quick form. It
+// reports false, and changed nothing, if they do not.
 func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, charged, ok bool) {
 	if len(slots) != len(rules) || len(slots) > 2*inline {
 		return 0, false, false
@@ -92,7 +94,8 @@ func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result
 			if s.Rule != rules[i] {
 				s.Rule = rules[i]
 			}
-			s.State.Time, s.State.Used, s.State.Rest = few[i].Time, few[i].Used, few[i].Rest // it has no log
+			// It has no log. Where no pointer is written the garbage collector has nothing to be told.
+			s.State.Time, s.State.Used, s.State.Rest = few[i].Time, few[i].Used, few[i].Rest
 		}
 	}
 	tightest.Fill(res, now)
@@ -115,9 +118,10 @@ func (a Answer) Fill(res *backend.Result, now int64) {
 	res.At = time.UnixMicro(now)
 }
 
-// Quick is [Take] for a key whose one slot is under r and holds st, in one step: nearly all decisions are that. If it answers
-// that there is no wait, and cost is not 0, the state is next from now on. It leaves to Take what it reports false for: a log,
-// a limit that keeps no state, and a clock that went back.
+// Quick is [Take] for a key whose one slot is under r and holds st, in one step: nearly all
+// decisions are that. If it answers that there is no wait, and cost is not 0, the state is next
+// from now on. It leaves to Take what it reports false for: a log, a limit that keeps no state, and
+// a clock that went back.
 func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) {
 	return r.quick(r, st, now, cost)
 }
@@ -125,17 +129,18 @@ func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) 
 // notQuick is the quick form of what has none.
 func notQuick(_ *Rule, st State, _, _ int64) (_ State, _ Answer, ok bool) { return st, Answer{}, false }
 
-// Admitted returns what [Take] returns for a cost that a store has charged by the same steps elsewhere: slots are as
-// that left them at now, each under the rule of its place, or empty if that keeps no state.
+// Admitted returns what [Take] returns for a cost that a store has charged by the same steps
+// elsewhere: slots are as that left them at now, each under the rule of its place, or empty if that
+// keeps no state.
 func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (decided int) {
 	decided, left := tightest(slots, rules, now)
 	Answer{0, left, slots[decided].reset(now) - now}.Fill(res, now)
 	return decided
 }
 
-// Refund gives back cost, which was charged at an instant under rules. The key's slots are next from now on, in slots' array,
-// unless that is nil: then there was nothing to give back. Each slot gives back under its own rule, so that it is right also
-// if a limit changed in between.
+// Refund gives back cost, which was charged at an instant under rules. The key's slots are next
+// from now on, in slots' array, unless that is nil: then there was nothing to give back. Each slot
+// gives back under its own rule, so that it is right also if a limit changed in between.
 func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot) {
 	if cost <= 0 {
 		return nil
@@ -158,7 +163,8 @@ func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot)
 	return next
 }
 
-// load brings slots up to now and reports whether one had to be repaired because the clock went back.
+// load brings slots up to now and reports whether one had to be repaired because the clock went
+// back.
 func load(slots []Slot, now int64) (repaired bool) {
 	for j := range slots {
 		if s := &slots[j]; s.Rule != nil && s.load(now) {
@@ -177,7 +183,8 @@ func (s *Slot) load(now int64) (repaired bool) {
 	return repaired
 }
 
-// arrange returns the slots of rules, in their order: what each finds of its past, as match says. It uses slots' array.
+// arrange returns the slots of rules, in their order: what each finds of its past, as match says.
+// It uses slots' array.
 func arrange(slots []Slot, rules []*Rule) []Slot {
 	for len(slots) < len(rules) {
 		slots = append(slots, Slot{})
@@ -206,7 +213,8 @@ func arrange(slots []Slot, rules []*Rule) []Slot {
 	return slots[:len(rules)]
 }
 
-// inPlace reports whether every rule has its slot at its own place, as it has unless a limit changed.
+// inPlace reports whether every rule has its slot at its own place, as it has unless a limit
+// changed.
 func inPlace(slots []Slot, rules []*Rule) bool {
 	lacks, spare := false, false
 	for j := range slots {
@@ -222,8 +230,9 @@ func inPlace(slots []Slot, rules []*Rule) bool {
 	return !lacks || !spare
 }
 
-// match appends to from, for each rule, the index of the slot that is its past, or -1. A limit's past is what has the same
-// numbers, wherever it stands now; then what counts in the same way over the same Period; and then what stands at its place.
+// match appends to from, for each rule, the index of the slot that is its past, or -1. A limit's
+// past is what has the same numbers, wherever it stands now; then what counts in the same way over
+// the same Period; and then what stands at its place.
 func match(from []int, slots []Slot, rules []*Rule) []int {
 	for range rules {
 		from = append(from, -1)
@@ -256,7 +265,8 @@ func (r *Rule) alike(other *Rule) bool {
 // kin reports whether r counts as other does, over the same Period.
 func (r *Rule) kin(other *Rule) bool { return r.row == other.row && r.period == other.period }
 
-// wait returns the µs until cost > 0 fits beside what is in use in a loaded slot: 0 if it does now, negative if it never will.
+// wait returns the µs until cost > 0 fits beside what is in use in a loaded slot: 0 if it does now,
+// negative if it never will.
 func (r *Rule) wait(s *Slot, now, cost int64) int64 {
 	switch {
 	case cost > r.capacity:
@@ -317,8 +327,8 @@ func tightest(slots []Slot, rules []*Rule, now int64) (decided int, least int64)
 	return decided, least
 }
 
-// CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative cost, or no
-// limit. Limits are checked by [NewRule].
+// CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative
+// cost, or no limit. Limits are checked by [NewRule].
 func CheckTake(cost int64, limits []backend.Limit) error {
 	if cost < 0 {
 		return fmt.Errorf("ginlimit: cost %d is negative; use Refund to give units back", cost)

@@ -2,17 +2,19 @@ package algorithm
 
 import "github.com/ginlimit/ginlimit/backend"
 
-// TokenBucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the state is one instant, the
-// theoretical arrival time, at which the bucket will be full again: Time µs and Rest/Count of a µs. What lies
-// between now and then is the debt; each unit adds Period/Count to it, and it may not exceed the capacity's
-// own refill time. In 1/Count of a µs every step is an integer, so that no rate ever drifts.
+// TokenBucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the state is one instant,
+// the theoretical arrival time, at which the bucket will be full again: Time µs and Rest/Count of a
+// µs. What lies between now and then is the debt; each unit adds Period/Count to it, and it may not
+// exceed the capacity's own refill time. In 1/Count of a µs every step is an integer, so that no
+// rate ever drifts.
 
 var tokenBucket = row{
 	age: tokenBucketAge, used: tokenBucketUsed, until: tokenBucketUntil, reset: tokenBucketReset, expiry: tokenBucketReset,
 	carry: tokenBucketCarry, charge: tokenBucketCharge, refund: tokenBucketRefund, quick: tokenBucketQuick,
 }
 
-// tokenBucketAge has nothing to do: the arrival time stays. After a clock that went back nobody owes more than a full bucket.
+// tokenBucketAge has nothing to do: the arrival time stays. After a clock that went back nobody
+// owes more than a full bucket.
 func tokenBucketAge(r *Rule, st State, now int64) (_ State, repaired bool) {
 	if us := st.Time - now; us > r.full.us || us == r.full.us && st.Rest > r.full.num {
 		return State{Time: now + r.full.us, Rest: r.full.num}, true
@@ -40,15 +42,16 @@ func tokenBucketUntil(r *Rule, st State, now, units int64) int64 {
 
 func tokenBucketReset(_ *Rule, st State) int64 { return span{st.Time, st.Rest}.ceil() }
 
-// tokenBucketCarry keeps the debt if only the burst differs, and otherwise the units used, rounded up to 1/Period of a unit,
-// with Period in µs.
+// tokenBucketCarry keeps the debt if only the burst differs, and otherwise the units used, rounded
+// up to 1/Period of a unit, with Period in µs.
 func tokenBucketCarry(r *Rule, st State, now int64, old *Rule) State {
 	if old.limit.Count == r.limit.Count && old.period == r.period {
 		return st
 	}
-	units, part := mulAddDiv(st.Time-now, old.limit.Count, st.Rest, old.period) // at most old's capacity
-	// part < old.period, so that rest is at most r.period. There is room for the units and, if there is a part, for one more:
-	// the debt is below the capacity's time.
+	// units is at most old's capacity.
+	units, part := mulAddDiv(st.Time-now, old.limit.Count, st.Rest, old.period)
+	// part < old.period, so that rest is at most r.period. There is room for the units and, if
+	// there is a part, for one more: the debt is below the capacity's time.
 	rest, over := mulAddDiv(part, r.period, 0, old.period)
 	if over > 0 {
 		rest++
@@ -66,8 +69,8 @@ func tokenBucketCharge(r *Rule, st State, _, units int64) State {
 	return State{Time: at.us, Rest: at.num}
 }
 
-// tokenBucketRefund lowers the debt, at most to nothing. A charge that is older than the time in which the
-// bucket fills has been refilled since, and gives nothing back.
+// tokenBucketRefund lowers the debt, at most to nothing. A charge that is older than the time in
+// which the bucket fills has been refilled since, and gives nothing back.
 func tokenBucketRefund(r *Rule, st State, now, charged, units int64) (_ State, given bool) {
 	if now-charged >= r.full.ceil() {
 		return st, false

@@ -1,7 +1,7 @@
 // Package backendtest is the conformance suite of ginlimit's backends: one call of [Run] drives a
-// [backend.Backend] through written traces, through named rules, and through random schedules against a model
-// that shares no code with the algorithms. A backend that passes gives the same answers as every other that
-// does, to the microsecond.
+// [backend.Backend] through written traces, through named rules, and through random schedules
+// against a model that shares no code with the algorithms. A backend that passes gives the same
+// answers as every other that does, to the microsecond.
 //
 // The test of an implementation is a few lines:
 //
@@ -14,7 +14,8 @@
 //		})
 //	}
 //
-// Every subtest is one rule. When it fails, its last line says in one sentence what the rule demands.
+// Every subtest is one rule. When it fails, its last line says in one sentence what the rule
+// demands.
 package backendtest
 
 import (
@@ -27,34 +28,34 @@ import (
 
 // Harness tells [Run] how to make a backend and how to move its clock. Only New is required.
 type Harness struct {
-	// New returns an empty backend for one test, and a function that moves the backend's clock by d. The
-	// clock must stand still otherwise. New is called inside the function that is given to Bubble. What the
-	// backend holds open is closed with t.Cleanup.
+	// New returns an empty backend for one test, and a function that moves the backend's clock by
+	// d. The clock must stand still otherwise. New is called inside the function that is given to
+	// Bubble. What the backend holds open is closed with t.Cleanup.
 	New func(t *testing.T) (b backend.Backend, advance func(d time.Duration))
 
-	// Bubble runs one test. A backend that reads the process's clock sets it to testing/synctest.Test, and
-	// time.Sleep as New's advance. Nil means that f is called directly.
+	// Bubble runs one test. A backend that reads the process's clock sets it to
+	// testing/synctest.Test, and time.Sleep as New's advance. Nil means that f is called directly.
 	Bubble func(t *testing.T, f func(t *testing.T))
 
-	// Backward says that advance takes a negative d too. Without it the rules of a clock that went back are
-	// skipped.
+	// Backward says that advance takes a negative d too. Without it the rules of a clock that went
+	// back are skipped.
 	Backward bool
 
-	// TTL returns how long the store would still keep key if nobody used it, 0 if it does not hold key: what
-	// PTTL says, or expires_at - now. The suite allows for a minute that a real server's clock runs on during
-	// a test. Nil skips the rules of expiry.
+	// TTL returns how long the store would still keep key if nobody used it, 0 if it does not hold
+	// key: what PTTL says, or expires_at - now. The suite allows for a minute that a real server's
+	// clock runs on during a test. Nil skips the rules of expiry.
 	TTL func(t *testing.T, b backend.Backend, key string) time.Duration
 
-	// Rounds is the number of random schedules of each kind, each of about 120 steps. 0 means 16, and 6 with
-	// go test -short. A slow store sets less, a nightly run more.
+	// Rounds is the number of random schedules of each kind, each of about 120 steps. 0 means 16,
+	// and 6 with go test -short. A slow store sets less, a nightly run more.
 	Rounds int
 
-	// Seed is the seed of the first random schedule; the next ones count up from it. 0 means 1. A schedule
-	// that fails prints the Seed that makes it the first.
+	// Seed is the seed of the first random schedule; the next ones count up from it. 0 means 1. A
+	// schedule that fails prints the Seed that makes it the first.
 	Seed uint64
 
-	// Callers is the number of goroutines that hit one key at once. 0 means 10,000; a store with few
-	// connections may set less, but not below 500.
+	// Callers is the number of goroutines that hit one key at once. 0 means 10,000; a store with
+	// few connections may set less, but not below 500.
 	Callers int
 }
 

@@ -23,7 +23,8 @@ type store struct {
 
 var _ backend.Backend = (*store)(nil)
 
-// Take drops a key that has expired before it looks at it: a store that does so must not decide otherwise.
+// Take drops a key that has expired before it looks at it: a store that does so must not decide
+// otherwise.
 func (s *store) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return res, err

@@ -129,8 +129,8 @@ var exactnessRules = []rule{{
 // passed is a charge that was admitted and not given back.
 type passed struct{ at, units int64 } // at in µs
 
-// flow lets a caller loose on a limit who takes what there is and gives some of it back at once or, where the
-// algorithm knows which charge is meant, later.
+// flow lets a caller loose on a limit who takes what there is and gives some of it back at once or,
+// where the algorithm knows which charge is meant, later.
 func (e *env) flow(limit backend.Limit) []passed {
 	r := rand.New(rand.NewPCG(e.h.seed(), 1))
 	key := limit.String()

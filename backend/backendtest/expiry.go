@@ -6,7 +6,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// slack is what a real server's clock may run on during a test while the one that decides stands still.
+// slack is what a real server's clock may run on during a test while the one that decides stands
+// still.
 const slack = time.Minute
 
 var expiryRules = []rule{{

@@ -8,17 +8,19 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// The model says what the right answers are. It shares no code and no formula with the algorithms: it keeps
-// lists of charges and rational numbers, and it knows only how many units are in use at an instant. When a cost will
-// fit, and when everything will have recovered, it finds by asking that again and again (bisection). Which limit finds which
-// past it takes from a ranking of all pairs.
+// The model says what the right answers are. It shares no code and no formula with the algorithms:
+// it keeps lists of charges and rational numbers, and it knows only how many units are in use at an
+// instant. When a cost will fit, and when everything will have recovered, it finds by asking that
+// again and again (bisection). Which limit finds which past it takes from a ranking of all pairs.
 //
 // Times are whole µs since the start of a schedule, and can be negative.
 
-// history is what the model remembers of one limit of one key. It never changes: what would change it returns another.
+// history is what the model remembers of one limit of one key. It never changes: what would change
+// it returns another.
 type history interface {
-	// aged returns the history as it is at now, under the limit that it was charged under. It reports whether it begins after
-	// now, or says that more is in use than there may be, because the clock went back, and had to be repaired.
+	// aged returns the history as it is at now, under the limit that it was charged under. It
+	// reports whether it begins after now, or says that more is in use than there may be, because
+	// the clock went back, and had to be repaired.
 	aged(now int64, l backend.Limit) (_ history, repaired bool)
 	// used returns the units in use at an instant that is not before that of the history.
 	used(at int64, l backend.Limit) *big.Rat
@@ -283,7 +285,8 @@ func (h diary) refunded(_, charged, units int64, _ backend.Limit) (history, bool
 	return diary{left}, len(then) > 0
 }
 
-// place is what the model keeps at one position of a key: a history and the limit that it was charged under, or nothing.
+// place is what the model keeps at one position of a key: a history and the limit that it was
+// charged under, or nothing.
 type place struct {
 	h     history
 	limit backend.Limit
@@ -303,7 +306,8 @@ type answer struct {
 
 func stateless(l backend.Limit) bool { return l.Count == 0 || l.IsUnlimited() }
 
-// seen returns a key's places as they are at now. It reports whether a clock that went back had to be repaired.
+// seen returns a key's places as they are at now. It reports whether a clock that went back had to
+// be repaired.
 func (m *model) seen(key string, now int64) (places []place, repaired bool) {
 	for _, p := range m.keys[key] {
 		if p.h == nil || p.h.over(now, p.limit) {
@@ -317,8 +321,9 @@ func (m *model) seen(key string, now int64) (places []place, repaired bool) {
 	return places, repaired
 }
 
-// pasts returns for each limit the place that is its past, empty if it has none, and the index of that place, or -1. All
-// pairs of a limit and a place are ranked; the best goes first, and neither of the two is in another pair.
+// pasts returns for each limit the place that is its past, empty if it has none, and the index of
+// that place, or -1. All pairs of a limit and a place are ranked; the best goes first, and neither
+// of the two is in another pair.
 func pasts(places []place, limits []backend.Limit) (mine []place, from []int) {
 	type pair struct{ rank, limit, place int }
 	var pairs []pair
@@ -478,8 +483,8 @@ func (m *model) refund(key string, now, charged, cost int64, limits []backend.Li
 	}
 }
 
-// fading reports whether something that the model remembers of key does not matter any more. A store may have
-// forgotten it, so that nothing could be said about a clock that goes back.
+// fading reports whether something that the model remembers of key does not matter any more. A
+// store may have forgotten it, so that nothing could be said about a clock that goes back.
 func (m *model) fading(key string, now int64) bool {
 	return slices.ContainsFunc(m.keys[key], func(p place) bool { return p.h != nil && p.h.over(now, p.limit) })
 }

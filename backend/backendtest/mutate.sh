@@ -100,171 +100,222 @@ fi
 exit 0
 
 # The list.
-algorithm/token_bucket.go | debt of the last µs is kept when it is negative | debt.us < 0 { // also => debt.us < -1 { // also
-algorithm/token_bucket.go | carry-over ignored when only the count changes | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.period == r.period {
-algorithm/token_bucket.go | carry-over ignored when only the period changes | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.limit.Count == r.limit.Count {
-algorithm/token_bucket.go | a change forgets what was used | debt, changed = tokenBucketCarry(r, debt, old) => debt, changed = span{}, debt != (span{})
-algorithm/token_bucket.go | a changed burst is not written | return debt, true\n\t}\n\t// Used => return debt, false\n\t}\n\t// Used
-algorithm/token_bucket.go | another algorithm goes on with the state | if old == nil || old.limit.Algorithm != backend.TokenBucket { => if old == nil {
-algorithm/token_bucket.go | clamp to the capacity removed | return r.full, true // the burst => return debt, changed // the burst
-algorithm/token_bucket.go | clamp rounds up to the capacity | (debt.us > r.full.us || debt.num > r.full.num) => (debt.us >= 0)
-algorithm/token_bucket.go | clamp ignores parts of a µs | (debt.us > r.full.us || debt.num > r.full.num) => (debt.us > r.full.us)
-algorithm/token_bucket.go | a clamped state is not written | return r.full, true // the burst => return r.full, false // the burst
+algorithm/token_bucket.go | a clock that went back leaves more than a full bucket | if us := st.Time - now; us > r.full.us || => if us := st.Time - now; us > 1<<60 ||
+algorithm/token_bucket.go | repaired to the capacity without its part of a µs | Rest: r.full.num}, true => Rest: 0}, true
+algorithm/token_bucket.go | repair ignores parts of a µs | us == r.full.us && st.Rest > r.full.num => us == r.full.us && st.Rest > r.limit.Count
+algorithm/token_bucket.go | a full debt is repaired | us > r.full.us || us == r.full.us && st.Rest > r.full.num => us >= r.full.us
+algorithm/token_bucket.go | a repair is not written | Rest: r.full.num}, true => Rest: r.full.num}, false
+algorithm/token_bucket.go | used: parts of a µs dropped | mulAddDiv(st.Time-now, r.limit.Count, st.Rest, r.period) // at most the capacity => mulAddDiv(st.Time-now, r.limit.Count, 0, r.period) // at most the capacity
+algorithm/token_bucket.go | used: rounded down | if part > 0 {\n\t\tunits++ => if part > 1<<60 {\n\t\tunits++
+algorithm/token_bucket.go | used: rounded up always | if part > 0 {\n\t\tunits++ => if part >= 0 {\n\t\tunits++
+algorithm/token_bucket.go | until: for a cost of one waits for the capacity | left = r.but1 => left = r.full
+algorithm/token_bucket.go | until: any cost waits as one unit does | left = r.spanOf(units) => left = r.but1
+algorithm/token_bucket.go | until: a larger limit waits | } else if units < r.capacity { => } else {\n\t\tunits = min(units, 0)
+algorithm/token_bucket.go | until: rounded down | r.sub(span{st.Time - now, st.Rest}, left).ceil()) => r.sub(span{st.Time - now, st.Rest}, left).us)
+algorithm/token_bucket.go | until: an exact fit is refused | return max(0, r.sub(span{st.Time - now, st.Rest}, left).ceil()) => return max(0, r.sub(span{st.Time - now, st.Rest}, left).us+1)
+algorithm/token_bucket.go | reset and expiry: rounded down | return span{st.Time, st.Rest}.ceil() => return st.Time
+algorithm/token_bucket.go | carry: ignored when only the count changes | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.period == r.period {
+algorithm/token_bucket.go | carry: ignored when only the Period changes | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.limit.Count == r.limit.Count {
+algorithm/token_bucket.go | carry: another burst rounds the debt | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.limit == r.limit {
+algorithm/token_bucket.go | carry: what was used is forgotten | return State{Time: now + us, Rest: num}\n}\n\nfunc tokenBucketCharge => return State{Time: now}\n}\n\nfunc tokenBucketCharge
+algorithm/token_bucket.go | carry: parts of a µs dropped | mulAddDiv(st.Time-now, old.limit.Count, st.Rest, old.period) => mulAddDiv(st.Time-now, old.limit.Count, 0, old.period)
 algorithm/token_bucket.go | carry: rounded down | if over > 0 { => if over < 0 {
-algorithm/token_bucket.go | carry: parts of a µs dropped | mulAddDiv(debt.us, old.limit.Count, debt.num, old.period) => mulAddDiv(debt.us, old.limit.Count, 0, old.period)
 algorithm/token_bucket.go | carry: parts of a unit dropped | mulAddDiv(units, r.period, rest, r.limit.Count) => mulAddDiv(units, r.period, 0, r.limit.Count)
-algorithm/token_bucket.go | carry: debt above the old capacity is carried | \t\tdebt = old.full => \t\t_ = old.full
-algorithm/token_bucket.go | wait: rounded down | return max(0, r.sub(after, r.full).ceil()) => return max(0, r.sub(after, r.full).us)
-algorithm/token_bucket.go | take: wait rounded down | wait = max(0, r.sub(after, r.full).ceil()) => wait = max(0, r.sub(after, r.full).us)
-algorithm/token_bucket.go | wait: an exact fit is refused | return max(0, r.sub(after, r.full).ceil()) => return max(0, r.sub(after, r.full).us+1)
-algorithm/token_bucket.go | take: an exact fit is refused | wait = max(0, r.sub(after, r.full).ceil()) => wait = max(0, r.sub(after, r.full).us+1)
-algorithm/token_bucket.go | take one: a debt above the capacity is not clamped | if debt.us >= r.full.us {\n\t\treturn at => if debt.us >= r.full.us && now < 0 {\n\t\treturn at
-algorithm/token_bucket.go | take one: a debt that is gone is kept | debt := span{at - now, frac}\n\tif debt.us < 0 { => debt := span{at - now, frac}\n\tif debt.us < -1 {
-algorithm/token_bucket.go | take one: an exact fit is refused | res.Allowed = free.us >= 0; => res.Allowed = free.us > 0;
-algorithm/token_bucket.go | take one: parts of a µs are not charged | return now + debt.us, debt.num, true => return now + debt.us, 0, true
-algorithm/token_bucket.go | take one: nothing is charged | \t\tdebt = after\n\t\tres.Remaining => \t\tres.Remaining
-algorithm/token_bucket.go | take one: remaining without parts of a µs | res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, free.num, r.period) => res.Remaining, _ = mulAddDiv(free.us, r.limit.Count, 0, r.period)
-algorithm/token_bucket.go | take one: something remains after a refusal | res.Remaining = 0 => res.Remaining = 1
-algorithm/token_bucket.go | take one: wait rounded down | r.sub(after, r.full).ceil()) * => r.sub(after, r.full).us) *
-algorithm/token_bucket.go | take one: reset rounded down | debt.ceil()) * => debt.us) *
-algorithm/token_bucket.go | take: a look asks for nothing | r.cost(max(cost, 1)) => r.cost(cost)
-algorithm/token_bucket.go | take: a look is charged | \tif cost > 0 {\n\t\tif wait => \tif cost >= 0 {\n\t\tif wait
-algorithm/token_bucket.go | take: a cost of the whole capacity never passes | if cost <= r.capacity { => if cost < r.capacity {
-algorithm/token_bucket.go | take: one unit, whatever the cost | after = r.add(debt, r.cost(max(cost, 1))) => after = r.add(debt, r.unit)
-algorithm/token_bucket.go | take: a refusal does not write what was carried | \t\tif changed { => \t\tif wait == 0 {
-algorithm/token_bucket.go | take: a look says that it wrote | return changed && cost > 0 => return changed
-algorithm/token_bucket.go | take: reset rounded down | debt.ceil())\n => debt.us)\n
-algorithm/token_bucket.go | wait: for one unit, whatever the cost | after := r.add(span{c.Time - now, c.Frac}, r.cost(cost)) => after := r.add(span{c.Time - now, c.Frac}, r.unit)
-algorithm/token_bucket.go | charge: one unit, whatever the cost | debt := r.add(span{c.Time - now, c.Frac}, r.cost(cost)) => debt := r.add(span{c.Time - now, c.Frac}, r.unit)
-algorithm/token_bucket.go | charge: parts of a µs dropped | now+debt.us, debt.num\n}\n\n// tokenBucketRefund => now+debt.us, 0\n}\n\n// tokenBucketRefund
+algorithm/token_bucket.go | charge: one unit, whatever the cost | if units > 1 { => if units < 0 {
+algorithm/token_bucket.go | charge: parts of a µs dropped | return State{Time: at.us, Rest: at.num}\n} => return State{Time: at.us}\n}
 algorithm/token_bucket.go | refund: a charge as old as the refill time counts | now-charged >= r.full.ceil() => now-charged > r.full.ceil()
-algorithm/token_bucket.go | refund: age measured against the period | now-charged >= r.full.ceil() => now-charged >= r.period
-algorithm/token_bucket.go | refund: age ignored | if now-charged >= r.full.ceil() || debt == (span{}) => if debt == (span{})
-algorithm/token_bucket.go | refund: of the whole capacity gives nothing | if cost >= r.capacity || debt.us < 0 => if cost > r.capacity || debt.us < 0
-algorithm/token_bucket.go | refund: one unit, whatever the cost | debt = r.sub(debt, r.cost(cost)) => debt = r.sub(debt, r.unit)
-algorithm/token_bucket.go | refund: parts of a µs dropped | now+debt.us, debt.num\n\treturn true => now+debt.us, 0\n\treturn true
-algorithm/token_bucket.go | remaining: parts of a µs dropped | units, _ := mulAddDiv(free.us, r.limit.Count, free.num, r.period) => units, _ := mulAddDiv(free.us, r.limit.Count, 0, r.period)
-algorithm/token_bucket.go | reset and expiry: rounded down | return span{c.Time, c.Frac}.ceil() => return c.Time
-algorithm/sliding_window.go | a window lasts 1 µs longer | if age >= old.period {\n\t\tage => if age > old.period {\n\t\tage
-algorithm/sliding_window.go | the window before lasts 1 µs longer | if age >= old.period || c.Prev == 0 => if age > old.period || c.Prev == 0
-algorithm/sliding_window.go | an empty window is followed by the next | if age >= old.period || c.Prev == 0 => if age >= old.period
-algorithm/sliding_window.go | the window before is forgotten | c.Prev, c.Used = c.Used, 0 => c.Prev, c.Used = 0, 0
-algorithm/sliding_window.go | the current window is never over | c.Prev, c.Used = c.Used, 0 => c.Prev = c.Used
-algorithm/sliding_window.go | carry: keeps the age in µs | age, _ = mulDiv(age, r.period, old.period) => age = min(age, r.period-1)
-algorithm/sliding_window.go | carry: age off by one | age, _ = mulDiv(age, r.period, old.period) => age, _ = mulDiv(age+1, r.period, old.period)
-algorithm/sliding_window.go | carry: a changed period is not written | \t\tchanged = true\n => \t\tchanged = false\n
-algorithm/sliding_window.go | start of the window off by one | c.Time = now - age\n => c.Time = now - age - 1\n
-algorithm/sliding_window.go | clamp of the current window removed | if c.Used > r.limit.Count { => if c.Used < 0 {
-algorithm/sliding_window.go | clamp of the current window not written | c.Used, changed = r.limit.Count, true => c.Used = r.limit.Count
-algorithm/sliding_window.go | clamp of the window before removed | c.Prev, changed = most, true => changed = true
-algorithm/sliding_window.go | clamp of the window before not written | c.Prev, changed = most, true => c.Prev = most
-algorithm/sliding_window.go | clamp of the window before ignores its weight | r.period, r.period-age); ok => r.period, r.period); ok
-algorithm/sliding_window.go | clamp of the window before ignores the current one | mulDiv(r.limit.Count-c.Used, r.period, r.period-age) => mulDiv(r.limit.Count, r.period, r.period-age)
-algorithm/sliding_window.go | a clock that went back is not written | age, changed = 0, true => age = 0
-algorithm/sliding_window.go | wait: an exact fit is refused | if room >= 0 { => if room > 0 {
-algorithm/sliding_window.go | wait: 1 µs short | left-covered(room, c.Prev, r.period) => left-covered(room, c.Prev, r.period)-1
-algorithm/sliding_window.go | wait: only until the window's end | return left + r.period - covered(room+c.Used, c.Used, r.period) => return left
-algorithm/sliding_window.go | wait: always two periods | return left + r.period - covered(room+c.Used, c.Used, r.period) => return left + r.period
+algorithm/token_bucket.go | refund: age measured against the Period | now-charged >= r.full.ceil() => now-charged >= r.period
+algorithm/token_bucket.go | refund: age ignored | if now-charged >= r.full.ceil() { => if now < 0 {
+algorithm/token_bucket.go | refund: everything, whatever the cost | if units < r.capacity {\n\t\tif less => if units < 0 {\n\t\tif less
+algorithm/token_bucket.go | refund: one unit, whatever the cost | st.Rest}, r.spanOf(units)); less.us => st.Rest}, r.unit); less.us
+algorithm/token_bucket.go | refund: below nothing | less.us >= now { => less.us < 1<<62 {
+algorithm/token_bucket.go | refund: parts of a µs dropped | return State{Time: at.us, Rest: at.num}, true => return State{Time: at.us}, true
+algorithm/token_bucket.go | quick: a debt that is gone is kept | if debt.us < 0 { // also => if debt.us < -1 { // also
+algorithm/token_bucket.go | quick: a debt above the capacity is judged as it is | if debt.us >= r.full.us { => if debt.us >= 1<<60 {
+algorithm/token_bucket.go | quick: a cost above the capacity waits | if cost <= r.capacity { => if cost <= 2*r.capacity {
+algorithm/token_bucket.go | quick: a cost of the whole capacity never passes | if cost <= r.capacity { => if cost < r.capacity {
+algorithm/token_bucket.go | quick: one unit, whatever the cost | if cost > 1 {\n\t\t\tafter => if cost < 0 {\n\t\t\tafter
+algorithm/token_bucket.go | quick: wait rounded down | r.sub(after, r.full).ceil()); a.Wait => r.sub(after, r.full).us); a.Wait
+algorithm/token_bucket.go | quick: an exact fit is refused | r.sub(after, r.full).ceil()); a.Wait => r.sub(after, r.full).us+1); a.Wait
+algorithm/token_bucket.go | quick: a refused cost is charged | a.Wait == 0 && cost > 0 { => cost > 0 {
+algorithm/token_bucket.go | quick: a look is charged | a.Wait == 0 && cost > 0 { => a.Wait == 0 {
+algorithm/token_bucket.go | quick: nothing remains after a refusal | if a.Wait == 0 || cost > 1 { => if a.Wait == 0 {
+algorithm/token_bucket.go | quick: remaining without parts of a µs | mulAddDiv(free.us, r.limit.Count, free.num, r.period) => mulAddDiv(free.us, r.limit.Count, 0, r.period)
+algorithm/token_bucket.go | quick: reset rounded down | a.Reset = debt.ceil() => a.Reset = debt.us
+algorithm/token_bucket.go | quick: parts of a µs are not charged | return State{Time: now + debt.us, Rest: debt.num}, a, true => return State{Time: now + debt.us}, a, true
+algorithm/sliding_window.go | a clock that went back is ignored | if now < st.Time {\n\t\tst.Time = now\n\t\treturn st, true => if now < st.Time {\n\t\treturn st, true
+algorithm/sliding_window.go | a clock that went back is not written | st.Time = now\n\t\treturn st, true => st.Time = now\n\t\treturn st, false
+algorithm/sliding_window.go | a clock that went back forgets the window before | st.Time = now\n\t\treturn st, true => return State{Time: now, Used: st.Used}, true
+algorithm/sliding_window.go | a window lasts 1 µs longer | if now-st.Time >= r.period {\n => if now-st.Time > r.period {\n
+algorithm/sliding_window.go | the window before is forgotten | return State{Time: st.Time + r.period, Rest: st.Used}, false => return State{Time: st.Time + r.period}, false
+algorithm/sliding_window.go | the current window is never over | return State{Time: st.Time + r.period, Rest: st.Used}, false => return State{Time: st.Time + r.period, Used: st.Used, Rest: st.Used}, false
+algorithm/sliding_window.go | the next window begins now | return State{Time: st.Time + r.period, Rest: st.Used}, false => return State{Time: now, Rest: st.Used}, false
+algorithm/sliding_window.go | used: the weight is rounded down | if rest > 0 {\n\t\tweight++ => if rest < 0 {\n\t\tweight++
+algorithm/sliding_window.go | used: the window before weighs as much as ever | mulAddDiv(st.Rest, st.Time+r.period-now, 0, r.period) => mulAddDiv(st.Rest, r.period, 0, r.period)
+algorithm/sliding_window.go | used: the current window alone | return st.Used + weight => return st.Used + 0*weight
+algorithm/sliding_window.go | until: an exact fit is refused | room >= 0 { => room > 0 {
+algorithm/sliding_window.go | until: 1 µs short | left-r.covered(room, st.Rest)) => left-r.covered(room, st.Rest)-1)
+algorithm/sliding_window.go | until: only until the window's end | return left + r.period - r.covered(units, st.Used) => return left
+algorithm/sliding_window.go | until: always two Periods | return left + r.period - r.covered(units, st.Used) => return left + r.period
 algorithm/sliding_window.go | an empty window before needs room | if room >= used { => if room > used {
-algorithm/sliding_window.go | refund: a charge at a window's start is the window before's | if charged < c.Time { => if charged <= c.Time {
-algorithm/sliding_window.go | refund: always credits the current window | if charged < c.Time { => if charged < 0 {
-algorithm/sliding_window.go | refund: a charge at the start of the window before is over | charged < c.Time-r.period || => charged <= c.Time-r.period ||
-algorithm/sliding_window.go | refund: credits the window before for older ones | *window == 0 || charged < c.Time-r.period || => *window == 0 ||
-algorithm/sliding_window.go | refund: credits for a window to come | charged < c.Time-r.period || charged >= c.Time+r.period { => charged < c.Time-r.period {
-algorithm/sliding_window.go | refund: below nothing | max(0, *window-cost) => *window - cost
-algorithm/sliding_window.go | remaining: rounds the weight down | if rest > 0 { => if rest < 0 {
-algorithm/sliding_window.go | reset and expiry: one period early | return c.Time + 2*r.period => return c.Time + r.period
-algorithm/sliding_window.go | reset and expiry: one period late | case c.Prev > 0:\n\t\treturn c.Time + r.period => case c.Prev > 0:\n\t\treturn c.Time + 2*r.period
-algorithm/sliding_log.go | a charge counts 1 µs longer | now-st.Log[gone].At >= old.period => now-st.Log[gone].At > old.period
-algorithm/sliding_log.go | charges age under the new limit | now-st.Log[gone].At >= old.period => now-st.Log[gone].At >= r.period
-algorithm/sliding_log.go | used units of dropped charges are kept | st.Used -= st.Log[gone].Units => st.Used -= 0
-algorithm/sliding_log.go | a charge now is taken for the future | .At > now\n => .At >= now\n
-algorithm/sliding_log.go | carry-over ignored | if back || old.period != r.period { => if back {
-algorithm/sliding_log.go | a clock that went back is ignored | if back || old.period != r.period { => if back && now < 0 || old.period != r.period {
-algorithm/sliding_log.go | a carried log is not written | changed = len(st.Log) > 0 => changed = len(st.Log) > 1<<30
-algorithm/sliding_log.go | clamp removed | for st.Used > r.limit.Count { => for st.Used > 1<<60 {
-algorithm/sliding_log.go | clamp drops whole charges | drop := min(st.Log[0].Units, st.Used-r.limit.Count) => drop := st.Log[0].Units
-algorithm/sliding_log.go | clamp writes to the shared log | st.Log, changed = slices.Clone(st.Log), true => changed = true
-algorithm/sliding_log.go | carry: age off by one | mulDiv(max(0, now-c.At), r.period => mulDiv(max(0, now-c.At)+1, r.period
-algorithm/sliding_log.go | carry: charges that meet replace one another | carried[last].Units += c.Units => carried[last].Units = c.Units
-algorithm/sliding_log.go | carry: charges that meet stay apart | last >= 0 && carried[last].At == c.At => last >= 0 && carried[last].At > c.At
-algorithm/sliding_log.go | wait: an exact fit is refused | over := st.Used + cost - r.limit.Count => over := st.Used + cost - r.limit.Count + 1
-algorithm/sliding_log.go | wait: for one charge more | st.Log[i].Units; over <= 0 { => st.Log[i].Units; over < 0 || i == len(st.Log)-1 {
-algorithm/sliding_log.go | wait: for the oldest charge only | return st.Log[i].At + r.period - now => return st.Log[0].At + r.period - now
-algorithm/sliding_log.go | wait: 1 µs short | return st.Log[i].At + r.period - now => return st.Log[i].At + r.period - now - 1
-algorithm/sliding_log.go | charge: at one instant replaces | st.Log[last].Units += cost => st.Log[last].Units = cost
-algorithm/sliding_log.go | charge: at one instant stays apart | last >= 0 && st.Log[last].At == now => last >= 0 && st.Log[last].At > now
-algorithm/sliding_log.go | charge: not counted | st.Used += cost => st.Used += 0
-algorithm/sliding_log.go | refund: finds the next charge instead | if i == len(st.Log) || st.Log[i].At != charged { => if i == len(st.Log) {
-algorithm/sliding_log.go | refund: more than the charge | cost = min(cost, st.Log[i].Units) => cost = min(cost, st.Used)
-algorithm/sliding_log.go | refund: one unit, whatever the cost | st.Used -= cost => st.Used -= 1
-algorithm/sliding_log.go | refund: keeps an empty charge | st.Log = slices.Delete(st.Log, i, i+1) => _ = slices.Index(st.Log, st.Log[i])
-algorithm/sliding_log.go | reset and expiry: of the oldest charge | return st.Log[len(st.Log)-1].At + r.period => return st.Log[0].At + r.period
-algorithm/fixed_window.go | a window lasts 1 µs longer | if age >= old.period { => if age > old.period {
-algorithm/fixed_window.go | windows follow one another | *c = Counters{Time: now} => *c = Counters{Time: now - age%old.period}
-algorithm/fixed_window.go | a clock that went back frees everything | if age >= old.period { => if age < 0 || age >= old.period {
-algorithm/fixed_window.go | a clock that went back is not written | age, changed = 0, true => age = 0
-algorithm/fixed_window.go | carry: keeps the age in µs | age, _ = mulDiv(age, r.period, old.period) => age = min(age, r.period-1)
-algorithm/fixed_window.go | carry: age off by one | age, _ = mulDiv(age, r.period, old.period) => age, _ = mulDiv(age+1, r.period, old.period)
-algorithm/fixed_window.go | carry: a changed period is not written | \t\tchanged = true\n => \t\tchanged = false\n
-algorithm/fixed_window.go | start of the window off by one | c.Time = now - age\n => c.Time = now - age - 1\n
-algorithm/fixed_window.go | clamp removed | if c.Used > r.limit.Count { => if c.Used < 0 {
-algorithm/fixed_window.go | clamp not written | c.Used, changed = r.limit.Count, true => c.Used = r.limit.Count
-algorithm/fixed_window.go | a fit to the last unit is refused | if c.Used+cost <= r.limit.Count { => if c.Used+cost < r.limit.Count {
-algorithm/fixed_window.go | one unit too many | if c.Used+cost <= r.limit.Count { => if c.Used+cost <= r.limit.Count+1 {
-algorithm/fixed_window.go | wait: 1 µs short | return c.Time + r.period - now => return c.Time + r.period - now - 1
-algorithm/fixed_window.go | wait: a whole period | return c.Time + r.period - now => return r.period
-algorithm/fixed_window.go | refund: a charge at the window's start is over | charged < c.Time || => charged <= c.Time ||
-algorithm/fixed_window.go | refund: credits another window | charged < c.Time || => charged < 0 ||
-algorithm/fixed_window.go | refund: credits for a window to come | charged < c.Time || charged >= c.Time+r.period { => charged < c.Time {
-algorithm/fixed_window.go | refund: below nothing | c.Used = max(0, c.Used-cost) => c.Used -= cost
-algorithm/fixed_window.go | refund: everything | c.Used = max(0, c.Used-cost) => c.Used = 0
-algorithm/fixed_window.go | refund: moves the window | c.Used = max(0, c.Used-cost) => c.Used, c.Time = max(0, c.Used-cost), charged
-algorithm/fixed_window.go | reset: of an empty window | if c.Used == 0 {\n\t\treturn c.Time => if c.Used < 0 {\n\t\treturn c.Time
-algorithm/fixed_window.go | reset and expiry: 1 µs late | return c.Time + r.period\n => return c.Time + r.period + 1\n
-algorithm/rule.go | all or none broken: a refused cost is charged | if longest == 0 {\n\t\t\tif cost => if longest >= 0 {\n\t\t\tif cost
-algorithm/rule.go | the first refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 && longest == 0 {
-algorithm/rule.go | the last refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 {
-algorithm/rule.go | never is shorter than any wait | (a < 0 || a > b) } => a > b }
-algorithm/rule.go | a wait is longer than never | return b >= 0 && ( => return (
-algorithm/rule.go | the last of equals decides | &st.State, now); left < least { => &st.State, now); left <= least {
-algorithm/rule.go | the last limit decides, not the least left | remaining(&st.State, now); left < least {\n\t\t\t\tleast, decided = left, i => remaining(&st.State, now); left < least {\n\t\t\t\tdecided = i
-algorithm/rule.go | in place: a refused cost is charged | if longest == 0 {\n\t\tleast => if longest >= 0 {\n\t\tleast
-algorithm/rule.go | in place: the first refusal decides, not the longest | asked); longer(wait, longest) { => asked); wait != 0 && longest == 0 {
-algorithm/rule.go | in place: the last refusal decides, not the longest | asked); longer(wait, longest) { => asked); wait != 0 {
-algorithm/rule.go | in place: the last limit decides, not the least left | remainingCounters(c, now); left < least {\n\t\t\t\tleast, decided = left, i => remainingCounters(c, now); left < least {\n\t\t\t\tdecided = i
-algorithm/rule.go | in place: a look charges | if cost > 0 {\n\t\t\t\tr.chargeCounters => if cost >= 0 {\n\t\t\t\tr.chargeCounters
-algorithm/rule.go | in place: what was charged is not written | slots[i].State.Counters = *c => _ = c
-algorithm/rule.go | in place: a refusal does not write what was clamped | slots[i].State.Counters = loaded[i] => _ = loaded[i]
-algorithm/rule.go | in place: a look writes what was clamped | } else if cost > 0 { => } else {
-algorithm/rule.go | a look asks for nothing | r.wait(&st, now, max(cost, 1)) => r.wait(&st, now, cost)
-algorithm/rule.go | a look writes | if st.changed && cost > 0 { => if st.changed {
-algorithm/rule.go | a refusal writes every limit | if st.changed && cost > 0 { => if cost > 0 {
-algorithm/rule.go | a look under one limit asks for nothing | r.waitCounters(&st, now, max(cost, 1)) => r.waitCounters(&st, now, cost)
-algorithm/rule.go | one limit: a refused charge does not write what was carried | if write = wait == 0 || changed; write { => if write = wait == 0 || changed && wait < 0; write {
-algorithm/rule.go | one limit: a refused cost is charged | \t\tif wait == 0 {\n => \t\tif wait >= 0 {\n
-algorithm/rule.go | a limit without state says that it wrote | if cost > 0 && !r.stateless {\n\t\t\t\tr.charge => if cost > 0 {\n\t\t\t\tr.charge
-algorithm/rule.go | another algorithm goes on with the state | s.Rule.limit.Algorithm != r.limit.Algorithm || r.stateless: => r.stateless:
-algorithm/rule.go | one limit: another algorithm goes on with the state | r != old && old.limit.Algorithm != r.limit.Algorithm: => r == nil:
-algorithm/rule.go | a cost of the whole capacity never passes | case cost > r.capacity: => case cost >= r.capacity:
-algorithm/rule.go | expiry of a refunded window too early | return max(st.Time+r.period, r.reset(st)) => return r.reset(st)
-algorithm/rule.go | expiry of a sliding window too early | return max(st.Time+r.period, r.reset(st)) => return st.Time + r.period
-algorithm/rule.go | expired 1 µs late | s.Rule.Expiry(&s.State) <= now => s.Rule.Expiry(&s.State) < now
-algorithm/rule.go | refund of cost 0 writes | || cost <= 0 { => || cost < 0 {
-algorithm/rule.go | refund: to another algorithm | s.Rule == nil || s.Rule.limit.Algorithm != l.Algorithm || => s.Rule == nil ||
-algorithm/rule.go | refund: of an unlimited charge | l.Count == 0 || l.IsUnlimited() || => l.Count == 0 ||
-algorithm/rule.go | refund does not write | s.State, write = st, true => write = true
-algorithm/rule.go | a refusal for ever looks like a yes | res.RetryAfter = backend.Never => res.RetryAfter = 0
-algorithm/rule.go | reset after below nothing | time.Duration(max(0, reset)) => time.Duration(reset)
-algorithm/rule.go | a negative cost passes | if cost < 0 { => if cost < -1 {
-algorithm/rule.go | no limits pass | if len(limits) == 0 { => if len(limits) < 0 {
+algorithm/sliding_window.go | reset: one Period early | return st.Time + 2*r.period => return st.Time + r.period
+algorithm/sliding_window.go | reset: one Period late | case st.Rest > 0:\n\t\treturn st.Time + r.period => case st.Rest > 0:\n\t\treturn st.Time + 2*r.period
+algorithm/sliding_window.go | reset: of empty windows | default:\n\t\treturn st.Time => default:\n\t\treturn st.Time + r.period
+algorithm/sliding_window.go | expiry: a refunded window is forgotten | return max(st.Time+r.period, slidingWindowReset(r, st)) => return slidingWindowReset(r, st)
+algorithm/sliding_window.go | expiry: one Period early | return max(st.Time+r.period, slidingWindowReset(r, st)) => return st.Time + r.period
+algorithm/sliding_window.go | carry: keeps the age in µs | st.Time = now - r.scaled(now-st.Time, old) => st.Time = max(st.Time, now-r.period+1)
+algorithm/sliding_window.go | carry: age off by one | r.scaled(now-st.Time, old) => r.scaled(now-st.Time+1, old)
+algorithm/sliding_window.go | carry: the window begins anew | st.Time = now - r.scaled(now-st.Time, old) => st.Time = now
+algorithm/sliding_window.go | charge: not counted | st.Used += units => st.Used += 0
+algorithm/sliding_window.go | charge: to the window before | st.Used += units => st.Rest += units
+algorithm/sliding_window.go | refund: a charge at the start of the window before is over | case charged < st.Time-r.period || => case charged <= st.Time-r.period ||
+algorithm/sliding_window.go | refund: credits the window before for older ones | case charged < st.Time-r.period || charged => case charged
+algorithm/sliding_window.go | refund: credits for a window to come | case charged < st.Time-r.period || charged >= st.Time+r.period: => case charged < st.Time-r.period:
+algorithm/sliding_window.go | refund: a charge at a window's start is the window before's | case charged >= st.Time: => case charged > st.Time:
+algorithm/sliding_window.go | refund: always credits the current window | case charged >= st.Time: => case charged >= 0 || charged < 0:
+algorithm/sliding_window.go | refund: below nothing | st.Used = max(0, st.Used-units) => st.Used = st.Used - units
+algorithm/sliding_window.go | refund: below nothing in the window before | st.Rest = max(0, st.Rest-units) => st.Rest = st.Rest - units
+algorithm/sliding_window.go | refund: of the current window not written | given = st.Used > 0 => given = st.Used < 0
+algorithm/sliding_window.go | refund: of the window before not written | given = st.Rest > 0 => given = st.Rest < 0
+algorithm/sliding_window.go | refund: writes where there was nothing | given = st.Used > 0 => given = true
+algorithm/sliding_window.go | quick: a clock that went back is judged | if now < st.Time {\n\t\treturn st, a, false => if now < -1<<62 {\n\t\treturn st, a, false
+algorithm/sliding_window.go | quick: what has expired moves on | if slidingWindowExpiry(r, st) <= now { => if slidingWindowExpiry(r, st) < now {
+algorithm/sliding_window.go | quick: what has expired is kept | if slidingWindowExpiry(r, st) <= now { => if now < -1<<62 {
+algorithm/sliding_window.go | quick: what is live begins anew | } else {\n\t\tst, _ = slidingWindowAge => } else if now < -1<<62 {\n\t\tst, _ = slidingWindowAge
+algorithm/sliding_window.go | quick: a cost of the whole capacity never passes | cost <= r.capacity { => cost < r.capacity {
+algorithm/sliding_window.go | quick: a look asks for nothing | r.capacity-max(cost, 1)) => r.capacity-cost)
+algorithm/sliding_window.go | quick: a refused cost is charged | if a.Wait == 0 { => if a.Wait >= 0 {
+algorithm/sliding_window.go | quick: reset of empty windows | a.Reset = slidingWindowReset(r, st) - now => a.Reset = slidingWindowReset(r, st) - st.Time
+algorithm/sliding_log.go | those that have left count | return (*st.Log)[st.Rest:] => return *st.Log
+algorithm/sliding_log.go | a charge counts 1 µs longer | if now-c.At < r.period { => if now-c.At <= r.period {
+algorithm/sliding_log.go | used units of those that have left are kept | st.Used -= c.Units\n\t\tst.Rest++ => st.Rest++
+algorithm/sliding_log.go | a charge now is taken for the future | .At > now { => .At >= now {
+algorithm/sliding_log.go | a clock that went back is ignored | .At > now { => .At > 1<<62 {
+algorithm/sliding_log.go | a clock that went back is not written | return min(at, now) }), true => return min(at, now) }), false
+algorithm/sliding_log.go | charges that meet replace one another | log[last].Units += c.Units => log[last].Units = c.Units
+algorithm/sliding_log.go | charges that meet stay apart | last >= 0 && log[last].At == c.At { => last >= 0 && log[last].At > c.At {
+algorithm/sliding_log.go | moved: the sum is lost | return State{Used: st.Used, Log: &log} => return State{Log: &log}
+algorithm/sliding_log.go | until: an exact fit is refused | for over > log[i].Units { => for over >= log[i].Units && i < len(log)-1 {
+algorithm/sliding_log.go | until: for the oldest charge only | for over > log[i].Units { => for over > log[i].Units && i > len(log) {
+algorithm/sliding_log.go | until: 1 µs short | return log[i].At + r.period - now => return log[i].At + r.period - now - 1
+algorithm/sliding_log.go | until: one unit more | over := st.Used - units\n => over := st.Used - units + 1\n
+algorithm/sliding_log.go | reset and expiry: of the oldest charge | return log[len(log)-1].At + r.period => return log[0].At + r.period
+algorithm/sliding_log.go | carry: ignored | if r.period == old.period { => if r.period != 0 {
+algorithm/sliding_log.go | carry: age off by one | r.scaled(now-at, old) }) => r.scaled(now-at+1, old) })
+algorithm/sliding_log.go | carry: ages in µs | return now - r.scaled(now-at, old) }) => return max(at, now-r.period+1) })
+algorithm/sliding_log.go | charge: not counted | st.Used += units\n\tif last => if last
+algorithm/sliding_log.go | charge: at one instant replaces | log[last].Units += units => log[last].Units = units
+algorithm/sliding_log.go | charge: at one instant stays apart | last >= 0 && log[last].At == now => last >= 0 && log[last].At > now
+algorithm/sliding_log.go | charge: those that have left come back when the log grows | st.Rest = 0 => st.Rest += 0
+algorithm/sliding_log.go | refund: finds the next charge instead | if i == len(log) || log[i].At != charged { => if i == len(log) {
+algorithm/sliding_log.go | refund: more than the charge | units = min(units, log[i].Units) => units = min(units, st.Used)
+algorithm/sliding_log.go | refund: not taken off the sum | st.Used -= units\n => st.Used -= 0\n
+algorithm/sliding_log.go | refund: keeps an empty charge | ; log[i].Units == 0 { => ; log[i].Units < 0 {
+algorithm/sliding_log.go | refund: takes another charge out | slices.Delete(*st.Log, int(st.Rest)+i, int(st.Rest)+i+1) => slices.Delete(*st.Log, i, i+1)
+algorithm/fixed_window.go | a clock that went back frees everything | if now < st.Time {\n\t\tst.Time = now\n\t\treturn st, true => if now < st.Time {\n\t\treturn State{Time: now}, true
+algorithm/fixed_window.go | a clock that went back is ignored | st.Time = now\n\t\treturn st, true => return st, true
+algorithm/fixed_window.go | a clock that went back is not written | st.Time = now\n\t\treturn st, true => st.Time = now\n\t\treturn st, false
+algorithm/fixed_window.go | used: nothing | return st.Used } => return 0 * st.Used }
+algorithm/fixed_window.go | until: a fit to the last unit is refused | if st.Used <= units { => if st.Used < units {
+algorithm/fixed_window.go | until: one unit too many | if st.Used <= units { => if st.Used <= units+1 {
+algorithm/fixed_window.go | until: 1 µs short | return st.Time + r.period - now => return st.Time + r.period - now - 1
+algorithm/fixed_window.go | until: a whole Period | return st.Time + r.period - now => return r.period
+algorithm/fixed_window.go | reset: of an empty window | if st.Used == 0 {\n\t\treturn st.Time\n => if st.Used < 0 {\n\t\treturn st.Time\n
+algorithm/fixed_window.go | reset: 1 µs late | return st.Time + r.period\n} => return st.Time + r.period + 1\n}
+algorithm/fixed_window.go | expiry: 1 µs late | return st.Time + r.period } => return st.Time + r.period + 1 }
+algorithm/fixed_window.go | expiry: a refunded window is forgotten | return st.Time + r.period } => return fixedWindowReset(r, st) }
+algorithm/fixed_window.go | carry: keeps the age in µs | st.Time = now - r.scaled(now-st.Time, old) => st.Time = max(st.Time, now-r.period+1)
+algorithm/fixed_window.go | carry: age off by one | r.scaled(now-st.Time, old) => r.scaled(now-st.Time+1, old)
+algorithm/fixed_window.go | carry: the window begins anew | st.Time = now - r.scaled(now-st.Time, old) => st.Time = now
+algorithm/fixed_window.go | refund: a charge at the window's start is over | charged < st.Time || => charged <= st.Time ||
+algorithm/fixed_window.go | refund: credits another window | charged < st.Time ||  => 
+algorithm/fixed_window.go | refund: credits for a window to come | charged < st.Time || charged >= st.Time+r.period { => charged < st.Time {
+algorithm/fixed_window.go | refund: below nothing | st.Used = max(0, st.Used-units) => st.Used -= units
+algorithm/fixed_window.go | refund: everything | st.Used = max(0, st.Used-units) => st.Used = 0
+algorithm/fixed_window.go | refund: moves the window | st.Used = max(0, st.Used-units) => st.Used, st.Time = max(0, st.Used-units), charged
+algorithm/fixed_window.go | refund: writes where there was nothing | if st.Used == 0 || charged => if charged
+algorithm/fixed_window.go | quick: a clock that went back is judged | if now < st.Time {\n\t\treturn st, a, false => if now < -1<<62 {\n\t\treturn st, a, false
+algorithm/fixed_window.go | quick: a window lasts 1 µs longer | if fixedWindowExpiry(r, st) <= now { => if fixedWindowExpiry(r, st) < now {
+algorithm/fixed_window.go | quick: windows follow one another | st = State{Time: now}\n\t}\n\tif a.Wait => st = State{Time: now - (now-st.Time)%r.period}\n\t}\n\tif a.Wait
+algorithm/fixed_window.go | quick: a cost of the whole capacity never passes | cost <= r.capacity { => cost < r.capacity {
+algorithm/fixed_window.go | quick: a look asks for nothing | r.capacity-max(cost, 1)) => r.capacity-cost)
+algorithm/fixed_window.go | quick: a refused cost is charged | if a.Wait == 0 { => if a.Wait >= 0 {
+algorithm/fixed_window.go | quick: reset is an instant | a.Reset = fixedWindowReset(r, st) - now => a.Reset = fixedWindowReset(r, st) - st.Time
+algorithm/rule.go | a limit without state keeps one | r.stateless = l.Count == 0 || l.IsUnlimited() => r.stateless = l.Count == 0
+algorithm/rule.go | all but one unit: the capacity | r.spanOf(r.capacity-1) => r.spanOf(r.capacity)
+algorithm/rule.go | decides: bursts ignored | r.limit.Burst == l.Burst && r.limit => r.limit
 algorithm/rule.go | span: add drops parts of a µs | a.us + b.us, a.num + b.num => a.us + b.us, a.num
 algorithm/rule.go | span: sub borrows for nothing | if s.num < 0 { => if s.num <= 0 {
 algorithm/rule.go | span: whole µs rounded up | if s.num > 0 { => if s.num >= 0 {
-algorithm/rule.go | decides: bursts ignored | r.limit.Burst == l.Burst && r.limit => r.limit
+algorithm/rule.go | scaled: the other way round | mulAddDiv(age, r.period, 0, from.period) => mulAddDiv(age, from.period, 0, r.period)
+algorithm/rule.go | scaled: rounded up | return us\n}\n\n// mulAddDiv => return us + 1\n}\n\n// mulAddDiv
+algorithm/take.go | a look asks for nothing | now, max(cost, 1)); longer(wait, longest) => now, cost); longer(wait, longest)
+algorithm/take.go | the first refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 && longest == 0 {
+algorithm/take.go | the last refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 {
+algorithm/take.go | a look charges | if cost > 0 && slices.ContainsFunc( => if cost >= 0 && slices.ContainsFunc(
+algorithm/take.go | a charge of nothing is written | if cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) { => if cost > 0 {
+algorithm/take.go | all or none broken: a refused cost is charged | \t\tif longest == 0 {\n\t\t\tnext => \t\tif longest >= 0 {\n\t\t\tnext
+algorithm/take.go | a repair is not written with a refusal | } else if repaired { // otherwise => } else if repaired && now < -1<<62 { // otherwise
+algorithm/take.go | a refusal writes what has aged | } else if repaired { // otherwise => } else { // otherwise
+algorithm/take.go | a repair is written as it was | next = slots\n\t\t\tload(next, now) => next = slots
+algorithm/take.go | quick: more slots than limits | if len(slots) != len(rules) || len(slots) > 2*inline { => if len(slots) < len(rules) || len(slots) > 2*inline {\n\t\treturn 0, false, false\n\t}\n\tif len(rules) < len(slots) && slots[len(rules)].Rule == nil {
+algorithm/take.go | quick: whatever the numbers | if s.Rule != r && (s.Rule == nil || !s.Rule.alike(r)) { => if s.Rule != r && (s.Rule == nil || s.Rule.row != r.row) {
+algorithm/take.go | quick: the first refusal decides, not the longest | longer(a.Wait, tightest.Wait) || => a.Wait != 0 && tightest.Wait == 0 ||
+algorithm/take.go | quick: the last refusal decides, not the longest | longer(a.Wait, tightest.Wait) || => a.Wait != 0 ||
+algorithm/take.go | quick: the last of equals decides | a.Left < tightest.Left { => a.Left <= tightest.Left {
+algorithm/take.go | quick: the last limit decides, not the least left | tightest.Wait == 0 && a.Wait == 0 && a.Left < tightest.Left { => tightest.Wait == 0 && a.Wait == 0 {
+algorithm/take.go | quick: a refused cost is charged | charged = tightest.Wait == 0 && cost > 0; => charged = cost > 0;
+algorithm/take.go | quick: a look charges | charged = tightest.Wait == 0 && cost > 0; => charged = tightest.Wait == 0;
+algorithm/take.go | quick: what was charged is not written | s.State.Time, s.State.Used, s.State.Rest = few[i].Time, few[i].Used, few[i].Rest => _ = few[i]
+algorithm/take.go | quick: the window before is not written | s.State.Time, s.State.Used, s.State.Rest = few[i].Time, few[i].Used, few[i].Rest => s.State.Time, s.State.Used = few[i].Time, few[i].Used
+algorithm/take.go | a refusal for ever looks like a wait | max(backend.Never, time.Duration(a.Wait)*time.Microsecond) => max(0, time.Duration(a.Wait)*time.Microsecond)
+algorithm/take.go | reset after below nothing | time.Duration(max(0, a.Reset)) => time.Duration(a.Reset)
+algorithm/take.go | refund of cost 0 writes | if cost <= 0 { => if cost < 0 {
+algorithm/take.go | refund: without what has aged | load(aged, now)\n\tvar fewer => var fewer
+algorithm/take.go | refund: to another algorithm | if j < 0 || aged[j].Rule.row != rules[i].row { => if j < 0 {
+algorithm/take.go | refund: under the rule that is asked | row.refund(aged[j].Rule, aged[j].State => row.refund(rules[i], aged[j].State
+algorithm/take.go | refund: does not write | aged[j].State = st\n => _ = st\n
+algorithm/take.go | refund: writes nothing but what it gave | copy(next, aged) => copy(next, aged[:min(1, len(next))])
+algorithm/take.go | expired 1 µs late | if s.Rule.Expiry(s.State) <= now { => if s.Rule.Expiry(s.State) < now {
+algorithm/take.go | what has expired is kept for what it was | *s = Slot{}\n\t\treturn false => s.State = State{Time: now}\n\t\treturn false
+algorithm/take.go | slots that move: what stood there is lost | slots[i], slots[j] = slots[j], slots[i] => slots[i] = slots[j]
+algorithm/take.go | slots that move: a later limit takes the wrong one | if from[k] == i {\n\t\t\t\tfrom[k] = j => if from[k] == i {\n\t\t\t\tfrom[k] = i
+algorithm/take.go | a limit without a past takes what stands at its place | if j < 0 {\n\t\t\tslots[i] = Slot{} => if j < -1 {\n\t\t\tslots[i] = Slot{}
+algorithm/take.go | a slot that is left over is not looked for | return !lacks || !spare => return true
+algorithm/take.go | other numbers are in place | case own != rules[j] && !own.alike(rules[j]): => case own != rules[j] && !own.kin(rules[j]):
+algorithm/take.go | match: the same numbers elsewhere before those at the place | {{true, (*Rule).alike}, {false, (*Rule).alike}, => {{false, (*Rule).alike},
+algorithm/take.go | match: never the same numbers elsewhere | {{true, (*Rule).alike}, {false, (*Rule).alike}, => {{true, (*Rule).alike},
+algorithm/take.go | match: the same algorithm elsewhere before that at the place | {true, (*Rule).kin}, {false, (*Rule).kin}, => {false, (*Rule).kin},
+algorithm/take.go | match: never the same algorithm elsewhere | {true, (*Rule).kin}, {false, (*Rule).kin}, => {true, (*Rule).kin},
+algorithm/take.go | match: the place before the same algorithm elsewhere | {true, (*Rule).kin}, {false, (*Rule).kin}, {true, always}} => {true, (*Rule).kin}, {true, always}, {false, (*Rule).kin}}
+algorithm/take.go | match: never the place alone | {false, (*Rule).kin}, {true, always}} => {false, (*Rule).kin}}
+algorithm/take.go | match: anything anywhere | {true, always}} => {true, always}, {false, always}}
+algorithm/take.go | match: a slot for several limits | pass.is(slots[j].Rule, r) && !slices.Contains(from, j) { => pass.is(slots[j].Rule, r) {
+algorithm/take.go | match: a limit without state claims a slot | if from[i] < 0 && r.keeps() && slots => if from[i] < 0 && slots
+algorithm/take.go | alike: whatever the count | r.kin(other) && r.limit.Count == other.limit.Count && r => r.kin(other) && r
+algorithm/take.go | alike: whatever the capacity |  && r.capacity == other.capacity => 
+algorithm/take.go | alike: burst as it is written | r.capacity == other.capacity => r.limit.Burst == other.limit.Burst
+algorithm/take.go | kin: whatever the Period | return r.row == other.row && r.period == other.period => return r.row == other.row
+algorithm/take.go | kin: whatever the algorithm | return r.row == other.row && r.period == other.period => return r.period == other.period
+algorithm/take.go | a cost of the whole capacity never passes | case cost > r.capacity: => case cost >= r.capacity:
+algorithm/take.go | judged under the new limit | return s.Rule.row.until(s.Rule, s.State => return s.Rule.row.until(r, s.State
+algorithm/take.go | judged against the old capacity | s.State, now, r.capacity-cost) => s.State, now, max(0, s.Rule.capacity-cost))
+algorithm/take.go | never is shorter than any wait | (a < 0 || a > b) } => a > b }
+algorithm/take.go | a wait is longer than never | return b >= 0 && ( => return (
+algorithm/take.go | a limit without state is charged | if r.stateless {\n\t\treturn Slot{} => if r.stateless && now < -1<<62 {\n\t\treturn Slot{}
+algorithm/take.go | a charge forgets what was used under another limit | st = r.row.carry(r, st, now, old) => st = State{Time: now}
+algorithm/take.go | a charge does not carry over | case old == r || old != nil && old.alike(r): => case old == r || old != nil && old.kin(r):
+algorithm/take.go | another algorithm starts empty | cost += old.row.used(old, st, now) => cost += 0
+algorithm/take.go | remaining: against the old capacity | max(0, r.capacity-s.Rule.row.used => max(0, s.Rule.capacity-s.Rule.row.used
+algorithm/take.go | remaining: below nothing | return max(0, r.capacity-s.Rule => return max(-1<<60, r.capacity-s.Rule
+algorithm/take.go | reset: of a limit without a past | if s.Rule == nil {\n\t\treturn now => if s.Rule == nil {\n\t\treturn now + 1
+algorithm/take.go | the last of equals decides | now); left < least { => now); left <= least {
+algorithm/take.go | the last limit decides, not the least left | decided, least = i, left => decided = i
+algorithm/take.go | a negative cost passes | if cost < 0 {\n\t\treturn fmt => if cost < -1 {\n\t\treturn fmt
+algorithm/take.go | no limits pass | if len(limits) == 0 { => if len(limits) < 0 {
 backend.go | capacity ignores the burst | l.Algorithm == TokenBucket && l.Burst > 0 { => l.Burst < 0 {
-backend.go | parts of a µs accepted in a period | l.Period%time.Microsecond != 0 => l.Period%time.Nanosecond != 0
+backend.go | parts of a µs accepted in a Period | l.Period%time.Microsecond != 0 => l.Period%time.Nanosecond != 0
 backend.go | 100 years to fill accepted | lo >= least => lo > least
 backend.go | the largest count refused | case l.Count > MaxCount: => case l.Count >= MaxCount:
-backend.go | the shortest period refused | l.Period < MinPeriod || => l.Period <= MinPeriod ||
-backend.go | the longest period refused | l.Period > MaxPeriod: => l.Period >= MaxPeriod:
+backend.go | the shortest Period refused | l.Period < MinPeriod || => l.Period <= MinPeriod ||
+backend.go | the longest Period refused | l.Period > MaxPeriod: => l.Period >= MaxPeriod:

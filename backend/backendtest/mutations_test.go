@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestMutations sees to it that every mutation of mutate.sh can still be made, and that MUTATIONS.md says what became of it:
-// the script itself takes minutes, and runs by hand.
+// TestMutations sees to it that every mutation of mutate.sh can still be made, and that
+// MUTATIONS.md says what became of it: the script itself takes minutes, and runs by hand.
 func TestMutations(t *testing.T) {
 	read := func(name string) string {
 		text, err := os.ReadFile(name)

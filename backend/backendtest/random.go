@@ -10,7 +10,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// stepsPerRound is the length of a random schedule: long enough for a key to fill, change and recover a few times.
+// stepsPerRound is the length of a random schedule: long enough for a key to fill, change and
+// recover a few times.
 const stepsPerRound = 120
 
 // stepsShown is how many steps of a schedule that failed are printed.
@@ -210,7 +211,8 @@ func (s *schedule) look() {
 	s.take(0, s.limits)
 }
 
-// refund gives back one of the last charges: admitted or refused, not yet refunded or already, fresh or old.
+// refund gives back one of the last charges: admitted or refused, not yet refunded or already,
+// fresh or old.
 func (s *schedule) refund() {
 	if len(s.charges) == 0 {
 		return

@@ -26,7 +26,8 @@ type trace struct {
 	steps  []step
 }
 
-// step is one line of a trace: a take, by, refund, change or forget. All times are since the trace's start.
+// step is one line of a trace: a take, by, refund, change or forget. All times are since the
+// trace's start.
 type step interface{ do(e *env, p *play) }
 
 // take charges cost at an instant and says what the answer must be.

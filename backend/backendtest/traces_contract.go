@@ -586,7 +586,7 @@ var changeTraces = []trace{{
 		change{window(5, 10*sec), window(5, 10*sec), window(5, 10*sec)},
 		by{0, 1, yes, 3, 0, 10 * sec, 0},
 		change{per(9, sec), window(5, 10*sec), window(5, 10*sec), window(5, 10*sec)},
-		by{0, 0, yes, 3, 0, 10 * sec, 3}, // the first window finds the second past, the third what is left: the first
+		by{0, 0, yes, 3, 0, 10 * sec, 3}, // the first finds the second past, the third what is left
 	},
 }, {
 	name:   "then the same algorithm and Period",
@@ -601,7 +601,7 @@ var changeTraces = []trace{{
 		change{log(9, 20*sec), window(9, 10*sec), window(6, 10*sec)},
 		by{0, 0, yes, 2, 0, 10 * sec, 2}, // the second keeps its place, the third has the first
 		change{log(3, 20*sec), log(9, hour), window(9, 10*sec)},
-		by{0, 1, yes, 2, 0, 20 * sec, 0}, // the third has the first, whose place is no longer to be had
+		by{0, 1, yes, 2, 0, 20 * sec, 0}, // the third has the first, which leaves its place
 		change{window(9, 10*sec)},
 		take{0, 0, yes, 4, 0, 10 * sec},
 	},
@@ -612,7 +612,7 @@ var changeTraces = []trace{{
 	steps: []step{
 		by{0, 4, yes, 1, 0, 20 * sec, 0},
 		change{window(9, 10*sec), log(9, hour)},
-		by{0, 0, yes, 5, 0, 10 * sec, 0}, // the window of the second place; the log of an hour starts empty
+		by{0, 0, yes, 5, 0, 10 * sec, 0}, // the window has moved; the log of an hour starts empty
 		change{sliding(9, hour), per(9, hour)},
 		by{0, 0, yes, 5, 0, 20 * sec, 0},
 		by{1 * sec, 5, yes, 0, 0, 2 * hour, 0},
@@ -727,7 +727,7 @@ var backwardTraces = []trace{{
 		take{-hour, 0, no, 0, 10 * sec, 10 * sec},
 		take{-hour + 1*sec, 1, no, 0, 10 * sec, 10 * sec},
 		take{-hour + 4*sec, 1, no, 0, 7 * sec, 7 * sec},
-		change{log(8, 10*sec), window(9, 20*sec)}, // a window of 10 s at the first place; the log has moved
+		change{log(8, 10*sec), window(9, 20*sec)}, // the log has moved, the window starts empty
 		take{-hour + 4*sec, 0, yes, 3, 0, 7 * sec},
 		change{window(5, 10*sec)},
 		take{-hour + 11*sec, 5, yes, 0, 0, 10 * sec},

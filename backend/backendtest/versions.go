@@ -8,8 +8,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// versionRules mix versions of limits on one key: two deployments side by side, a look-up of a customer's plan that fails now
-// and then, a caller of Take with limits of its own.
+// versionRules mix versions of limits on one key: two deployments side by side, a look-up of a
+// customer's plan that fails now and then, a caller of Take with limits of its own.
 var versionRules = []rule{{
 	name:   "a smaller limit that is met once",
 	demand: "Where most instances have a limit of 100 and one in ten a smaller one, 100 are admitted, and neither more nor fewer.",
@@ -93,8 +93,8 @@ var versionRules = []rule{{
 	},
 }}
 
-// mixed asks 200 times at one instant, one in ten of them under other limits. It is admitted 100 times, which is what most
-// has room for.
+// mixed asks 200 times at one instant, one in ten of them under other limits. It is admitted 100
+// times, which is what most has room for.
 func (e *env) mixed(most, other []backend.Limit) {
 	e.Helper()
 	key := fmt.Sprint(most, other)
@@ -121,8 +121,8 @@ func (e *env) refuses(key string, cost int64, limits ...backend.Limit) {
 	}
 }
 
-// versions sends random costs under random versions of one limit, some with another limit in front or behind that never
-// refuses, and holds what is admitted to what the largest version allows.
+// versions sends random costs under random versions of one limit, some with another limit in front
+// or behind that never refuses, and holds what is admitted to what the largest version allows.
 func (e *env) versions(a backend.Algorithm, key string, r *rand.Rand) {
 	period := pick(r, 7*ms, 999_983*µs, hour)
 	var versions [][]backend.Limit
@@ -167,8 +167,8 @@ func (e *env) versions(a backend.Algorithm, key string, r *rand.Rand) {
 	}
 }
 
-// allowance returns the most units that a limit admits within t µs, both ends included, if it says something of so long a
-// time.
+// allowance returns the most units that a limit admits within t µs, both ends included, if it says
+// something of so long a time.
 func allowance(a backend.Algorithm, t, largest, rate, period int64) (most int64, ok bool) {
 	switch a {
 	case backend.TokenBucket:

@@ -25,7 +25,8 @@ func ExampleNew() {
 	// 1
 }
 
-// A flood of made-up keys takes no more room than was given, and frees nobody who is over the limit.
+// A flood of made-up keys takes no more room than was given, and frees nobody who is over the
+// limit.
 func ExampleWithMaxKeys() {
 	b := memory.New(memory.WithMaxKeys(1000))
 	ctx := context.Background()

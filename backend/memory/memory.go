@@ -1,4 +1,5 @@
-// Package memory is the backend that keeps its state in the process: exact, without a goroutine, bounded.
+// Package memory is the backend that keeps its state in the process: exact, without a goroutine,
+// bounded.
 package memory
 
 import (
@@ -24,23 +25,25 @@ type Option func(*config)
 
 type config struct{ maxKeys int64 }
 
-// WithMaxKeys sets how many keys are held at most; the default is [DefaultMaxKeys], less than 1 panics in [New].
-// One TokenBucket, SlidingWindow or FixedWindow costs about 44 bytes a key; a key with several limits or a
-// SlidingLog costs more: about 100 bytes a limit, and 16 to 26 bytes for each charge in a log.
+// WithMaxKeys sets how many keys are held at most; the default is [DefaultMaxKeys], less than 1
+// panics in [New]. One TokenBucket, SlidingWindow or FixedWindow costs about 44 bytes a key; a key
+// with several limits or a SlidingLog costs more: about 100 bytes a limit, and 16 to 26 bytes for
+// each charge in a log.
 //
-// Keys that have fully recovered go first. When all are live, new keys do not push one out: they share
-// overflow buckets, so that a flood of made-up keys frees nobody who is over the limit. A key that shares a
-// bucket can be refused for what others in it took, and its refunds are lost. A window in a bucket is counted as a SlidingLog:
-// the bucket's window is not the key's, and its end would free a caller who has just spent everything. Once there is room
-// again the key starts with what its bucket had used. Keys under different limits share no bucket, unless there are more than
+// Keys that have fully recovered go first. When all are live, new keys do not push one out: they
+// share overflow buckets, so that a flood of made-up keys frees nobody who is over the limit. A key
+// that shares a bucket can be refused for what others in it took, and its refunds are lost. A
+// window in a bucket is counted as a SlidingLog: the bucket's window is not the key's, and its end
+// would free a caller who has just spent everything. Once there is room again the key starts with
+// what its bucket had used. Keys under different limits share no bucket, unless there are more than
 // 32 lists of limits at the cap.
 func WithMaxKeys(n int) Option {
 	return func(c *config) { c.maxKeys = int64(n) }
 }
 
-// Backend is a [backend.Backend] in memory. It decides in well under a microsecond and never fails, so that it
-// does not look at contexts. Its clock is the process's monotonic one: setting the wall clock changes no limit.
-// Create one with [New]; it starts no goroutine and needs no Close.
+// Backend is a [backend.Backend] in memory. It decides in well under a microsecond and never fails,
+// so that it does not look at contexts. Its clock is the process's monotonic one: setting the wall
+// clock changes no limit. Create one with [New]; it starts no goroutine and needs no Close.
 type Backend struct {
 	seeds   [2]maphash.Seed // random: nobody outside can aim keys at one shard, place or bucket
 	start   time.Time
@@ -64,7 +67,8 @@ type known struct {
 	id   uint16 // index of Backend.rules; 0 if its state never fits into an entry
 }
 
-// hashed is a key with its hash and its shard, which take longer than to see that a hot key has come again.
+// hashed is a key with its hash and its shard, which take longer than to see that a hot key has
+// come again.
 type hashed struct {
 	key   string
 	hash  hash
@@ -78,8 +82,8 @@ type shard struct {
 	latest     int64 // when somebody last took something
 	table      table
 	hand       int                              // where sweeping goes on
-	minExpiry  int64                            // when the first of the entries recovers that hand passed since it was at 0
-	nextExpiry int64                            // when the first of all entries recovers, or earlier
+	minExpiry  int64                            // of the entries that hand passed since it was at 0
+	nextExpiry int64                            // of all entries, or earlier
 	slots      [][]algorithm.Slot               // states that do not fit into an entry
 	free       []uint32                         // unused indices of slots
 	overflow   map[overflowKey][]algorithm.Slot // shared by keys for which there was no room
@@ -89,7 +93,8 @@ type shard struct {
 	_          [64]byte                         // no two locks in one cache line
 }
 
-// clock returns now, which a caller may have read before it had the lock, or the later instant of one that came first.
+// clock returns now, which a caller may have read before it had the lock, or the later instant of
+// one that came first.
 func (sh *shard) clock(now int64) int64 {
 	sh.latest = max(sh.latest, now)
 	return sh.latest
@@ -129,16 +134,19 @@ func New(opts ...Option) *Backend {
 	return b
 }
 
-// Len returns the number of keys held, of which some may have recovered. It does not count overflow buckets.
+// Len returns the number of keys held, of which some may have recovered. It does not count overflow
+// buckets.
 func (b *Backend) Len() int { return int(b.keys.Load()) }
 
-// Take implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
+// Take implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or
+// not valid.
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (res backend.Result, err error) {
 	if cost < 0 || len(limits) == 0 {
 		return res, algorithm.CheckTake(cost, limits)
 	}
-	// To read the clock takes as long as all else that is done under the lock. For that of a hot key many may wait, and its
-	// entry is in the cache; the entry of another key is fetched meanwhile, and while the second half of its hash is made.
+	// To read the clock takes as long as all else that is done under the lock. For that of a hot
+	// key many may wait, and its entry is in the cache; the entry of another key is fetched
+	// meanwhile, and while the second half of its hash is made.
 	var h hash
 	var sh *shard
 	var now int64
@@ -172,8 +180,8 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 					e.set(next) // it fits: no count is above the limit's
 				}
 				answer.Fill(&res, now)
-				// Field by field: a copy of the whole goes through memory twice. Before the lock is given back, which makes sure
-				// that the caller's copy finds all of it written.
+				// Field by field: a copy of the whole goes through memory twice. Before the lock is
+				// given back, which makes sure that the caller's copy finds all of it written.
 				res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
 				res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
 				sh.mu.Unlock()
@@ -256,7 +264,8 @@ func (b *Backend) takeNew(sh *shard, h hash, now, cost int64, rules []*algorithm
 	return decided
 }
 
-// Refund implements [backend.Backend]. It fails only if the cost is negative or a limit is missing or not valid.
+// Refund implements [backend.Backend]. It fails only if the cost is negative or a limit is missing
+// or not valid.
 func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return err
@@ -291,8 +300,8 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	return nil
 }
 
-// Reset implements [backend.Backend]. It never fails. A key that shares an overflow bucket takes the bucket's
-// other keys along.
+// Reset implements [backend.Backend]. It never fails. A key that shares an overflow bucket takes
+// the bucket's other keys along.
 func (b *Backend) Reset(_ context.Context, key string) error {
 	h := b.hash(key)
 	sh := b.shard(h)
@@ -317,8 +326,8 @@ func (b *Backend) hash(key string) hash {
 	return hash{maphash.String(b.seeds[0], key), maphash.String(b.seeds[1], key)}
 }
 
-// remember makes key the one whose hash is known, if it is sampled twice in a row. If one key is much hotter than all
-// others it soon is it.
+// remember makes key the one whose hash is known, if it is sampled twice in a row. If one key is
+// much hotter than all others it soon is it.
 func (b *Backend) remember(sh *shard, key string, h hash) {
 	if sh.sample != h {
 		sh.sample = h
@@ -386,7 +395,7 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 	k := &known{rule: r}
 	rules := *b.rules.Load()
 	if len(b.ids) == inSlots-1 {
-		return k, nil // more limits than ids: their states go to the slots, and nothing more is remembered
+		return k, nil // more limits than ids: their states go to the slots, and nothing is remembered
 	}
 	if l.Algorithm != backend.SlidingLog && l.Count <= math.MaxUint32 {
 		k.id = uint16(len(rules))
@@ -397,7 +406,8 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 	return k, nil
 }
 
-// keep writes slots to an entry that has none beside it: into it if they fit there, and otherwise a copy of them beside it.
+// keep writes slots to an entry that has none beside it: into it if they fit there, and otherwise a
+// copy of them beside it.
 func (b *Backend) keep(sh *shard, e *entry, slots []algorithm.Slot) {
 	if !b.put(e, slots) {
 		e.rule, e.a = inSlots, sh.acquire(slices.Clone(slots))
@@ -405,7 +415,8 @@ func (b *Backend) keep(sh *shard, e *entry, slots []algorithm.Slot) {
 	b.noteExpiry(sh, e)
 }
 
-// keepBeside writes slots to an entry that has some beside it. They are those, in the same array if it has room.
+// keepBeside writes slots to an entry that has some beside it. They are those, in the same array if
+// it has room.
 func (b *Backend) keepBeside(sh *shard, e *entry, slots []algorithm.Slot) {
 	at := e.a
 	switch {

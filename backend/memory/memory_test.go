@@ -51,8 +51,8 @@ func fill(t *testing.T, b *memory.Backend, kind string, n int, cost int64, limit
 	return admitted
 }
 
-// TestCap floods a full backend with made-up keys. Nobody who is over the limit gets away, and the flood gets no
-// more than its overflow buckets hold.
+// TestCap floods a full backend with made-up keys. Nobody who is over the limit gets away, and the
+// flood gets no more than its overflow buckets hold.
 func TestCap(t *testing.T) {
 	sets := map[string][]backend.Limit{"several limits": {perHour, {Count: 100, Period: time.Hour, Algorithm: backend.SlidingLog}}}
 	for a := backend.TokenBucket; a <= backend.FixedWindow; a++ {
@@ -83,8 +83,8 @@ func TestCap(t *testing.T) {
 	}
 }
 
-// TestOverflowIsInherited takes a key's units in an overflow bucket, makes room, and takes again: the key does not get
-// its budget twice.
+// TestOverflowIsInherited takes a key's units in an overflow bucket, makes room, and takes again:
+// the key does not get its budget twice.
 func TestOverflowIsInherited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := memory.New(memory.WithMaxKeys(1))
@@ -108,8 +108,8 @@ func TestOverflowIsInherited(t *testing.T) {
 	})
 }
 
-// TestOverflowKeepsLimitsApart floods a full backend under one limit. A caller under another, larger one keeps what
-// it used.
+// TestOverflowKeepsLimitsApart floods a full backend under one limit. A caller under another,
+// larger one keeps what it used.
 func TestOverflowKeepsLimitsApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := memory.New(memory.WithMaxKeys(1))
@@ -123,8 +123,8 @@ func TestOverflowKeepsLimitsApart(t *testing.T) {
 	})
 }
 
-// TestRecoveredGoFirst fills a backend with keys that recover and some that do not. New keys take the place of the
-// recovered ones and are counted exactly.
+// TestRecoveredGoFirst fills a backend with keys that recover and some that do not. New keys take
+// the place of the recovered ones and are counted exactly.
 func TestRecoveredGoFirst(t *testing.T) {
 	for _, maxKeys := range []int{100, 20_000} {
 		synctest.Test(t, func(t *testing.T) {
@@ -149,8 +149,8 @@ func TestRecoveredGoFirst(t *testing.T) {
 	}
 }
 
-// TestRecoveredAreSwept sees many keys, few of them live at any time. The backend forgets the others as it goes, far
-// below its cap, and gives their memory back.
+// TestRecoveredAreSwept sees many keys, few of them live at any time. The backend forgets the
+// others as it goes, far below its cap, and gives their memory back.
 func TestRecoveredAreSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const live, rounds = 20_000, 15
@@ -178,8 +178,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestBytesPerKey holds the memory per key to what the documentation says of it, wherever a table is on its way
-// from one size to the next.
+// TestBytesPerKey holds the memory per key to what the documentation says of it, wherever a table
+// is on its way from one size to the next.
 func TestBytesPerKey(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector takes memory of its own; make test runs this without it too")
@@ -198,7 +198,8 @@ func TestBytesPerKey(t *testing.T) {
 	}
 }
 
-// TestLogIsBounded charges a SlidingLog for many periods. Its state does not grow beyond Count charges.
+// TestLogIsBounded charges a SlidingLog for many periods. Its state does not grow beyond Count
+// charges.
 func TestLogIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const count, keys = 1000, 50
@@ -218,8 +219,8 @@ func TestLogIsBounded(t *testing.T) {
 	})
 }
 
-// TestManyLimits uses more limits than the backend has ids for, counts that do not fit into an entry, and keys that
-// go from one to the other.
+// TestManyLimits uses more limits than the backend has ids for, counts that do not fit into an
+// entry, and keys that go from one to the other.
 func TestManyLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := memory.New()
@@ -243,8 +244,8 @@ func TestManyLimits(t *testing.T) {
 	})
 }
 
-// TestManyKeys compares a backend with one per key: no key's entry is lost or mixed up while tables grow, shrink and
-// close gaps.
+// TestManyKeys compares a backend with one per key: no key's entry is lost or mixed up while tables
+// grow, shrink and close gaps.
 func TestManyKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := memory.New(memory.WithMaxKeys(5000))
@@ -273,7 +274,8 @@ func TestManyKeys(t *testing.T) {
 	})
 }
 
-// TestParallel hits a few keys of a backend that is at its cap from many goroutines, with everything that a backend can do.
+// TestParallel hits a few keys of a backend that is at its cap from many goroutines, with
+// everything that a backend can do.
 func TestParallel(t *testing.T) {
 	b := memory.New(memory.WithMaxKeys(5000))
 	sets := [][]backend.Limit{{perHour}, {perSecond, perHour.WithAlgorithm(backend.SlidingLog)}, {perHour.WithAlgorithm(backend.SlidingWindow)}}
@@ -306,7 +308,8 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// TestSeed makes two backends treat one flood differently: where a key goes depends on a seed that nobody knows.
+// TestSeed makes two backends treat one flood differently: where a key goes depends on a seed that
+// nobody knows.
 func TestSeed(t *testing.T) {
 	admitted := map[string]bool{}
 	for range 8 {
@@ -343,8 +346,8 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// TestRoomAtAnyTime: a backend whose keys are all live looks for room in other shards, whatever the clock says. On 32 bits the
-// clock's low bits are negative half of the time.
+// TestRoomAtAnyTime: a backend whose keys are all live looks for room in other shards, whatever the
+// clock says. On 32 bits the clock's low bits are negative half of the time.
 func TestRoomAtAnyTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		perDay := backend.Limit{Count: 3, Period: 24 * time.Hour}
@@ -359,7 +362,8 @@ func TestRoomAtAnyTime(t *testing.T) {
 	})
 }
 
-// TestNewIsSmall: tables are made as keys come, so that a limiter that nobody has asked costs nearly nothing.
+// TestNewIsSmall: tables are made as keys come, so that a limiter that nobody has asked costs
+// nearly nothing.
 func TestNewIsSmall(t *testing.T) {
 	const n = 100
 	backends := make([]*memory.Backend, n)
@@ -398,16 +402,18 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestOverflowWindows: a caller in a bucket of keys that came before it spends everything just before the window of the first
-// of them ends, and gets nothing more at that end. What it had goes with it to an entry of its own.
+// TestOverflowWindows: a caller in a bucket of keys that came before it spends everything just
+// before the window of the first of them ends, and gets nothing more at that end. What it had goes
+// with it to an entry of its own.
 func TestOverflowWindows(t *testing.T) {
 	for _, a := range []backend.Algorithm{backend.FixedWindow, backend.SlidingWindow} {
 		t.Run(a.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				limits := []backend.Limit{{Count: 50, Period: time.Minute, Algorithm: a}, {Count: 1000, Period: time.Hour}}
 				b := memory.New(memory.WithMaxKeys(1))
-				take(t, b, "early", 1, backend.Limit{Count: 3, Period: 4 * time.Minute, Burst: 1}) // recovers after 80 s
-				fill(t, b, "first", 100, 1, limits...)                                             // a window of each bucket would begin now
+				// It recovers after 80 s. Without logs a window of each bucket would begin now.
+				take(t, b, "early", 1, backend.Limit{Count: 3, Period: 4 * time.Minute, Burst: 1})
+				fill(t, b, "first", 100, 1, limits...)
 				time.Sleep(59 * time.Second)
 				var spent int64
 				for range 60 {

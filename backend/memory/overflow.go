@@ -8,8 +8,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
-// Keys for which there is no room share buckets: a bucket is a key that many use. Each key that comes when there is room
-// again starts with what its bucket has used.
+// Keys for which there is no room share buckets: a bucket is a key that many use. Each key that
+// comes when there is room again starts with what its bucket has used.
 
 const (
 	overflowBuckets = 16  // in a shard, for each set of limits
@@ -17,8 +17,8 @@ const (
 	overflowCharges = 8   // in a bucket's log
 )
 
-// overflowKey names a bucket. Keys under different limits never share one: what keys under a large limit have used would
-// refuse those under a small one.
+// overflowKey names a bucket. Keys under different limits never share one: what keys under a large
+// limit have used would refuse those under a small one.
 type overflowKey struct {
 	bucket uint16
 	limits uint64 // hash of their numbers
@@ -45,8 +45,9 @@ func (b *Backend) takeShared(sh *shard, h hash, now, cost int64, rules []*algori
 	return decided
 }
 
-// inBucket returns the rule that a bucket counts by. A window would begin with the bucket's first key: another that spends
-// everything just before its end could do so again just after it. A log has no end.
+// inBucket returns the rule that a bucket counts by. A window would begin with the bucket's first
+// key: another that spends everything just before its end could do so again just after it. A log
+// has no end.
 func (b *Backend) inBucket(r *algorithm.Rule) *algorithm.Rule {
 	limit := r.Limit()
 	if r.Stateless() || limit.Algorithm != backend.SlidingWindow && limit.Algorithm != backend.FixedWindow {
@@ -117,8 +118,8 @@ func expiryOf(slots []algorithm.Slot) int64 {
 	return last
 }
 
-// fold merges charges of a bucket's log until there are few, because each key that comes from the bucket inherits them. A
-// charge moves to the instant of the next: nothing is forgotten too soon.
+// fold merges charges of a bucket's log until there are few, because each key that comes from the
+// bucket inherits them. A charge moves to the instant of the next: nothing is forgotten too soon.
 func fold(st *algorithm.State) {
 	if st.Log == nil {
 		return

@@ -6,8 +6,9 @@ import (
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
-// Keys that have recovered are found by those that come: each new key looks at the next few entries of its shard, more when
-// there is no room. A shard that has seen all of its entries knows when the first of them recovers, and rests until then.
+// Keys that have recovered are found by those that come: each new key looks at the next few entries
+// of its shard, more when there is no room. A shard that has seen all of its entries knows when the
+// first of them recovers, and rests until then.
 
 const (
 	sweepAlways = 2   // entries looked at for each new key
@@ -16,8 +17,8 @@ const (
 	shardsAtCap = 4   // those shards
 )
 
-// insert makes an entry for a new key, and returns its index. The entry is empty:
-// keep has to follow. It returns false if there is no room and every key that was looked at is live.
+// insert makes an entry for a new key, and returns its index. The entry is empty: keep has to
+// follow. It returns false if there is no room and every key that was looked at is live.
 func (b *Backend) insert(sh *shard, h hash, now int64) (int, bool) {
 	b.sweep(sh, now, sweepAlways)
 	at, _ := sh.table.find(h) // entries may have moved, also into a smaller table
@@ -47,7 +48,8 @@ func (b *Backend) reserve() bool {
 	}
 }
 
-// makeRoom removes recovered keys, from sh if it can, otherwise from another shard. It reports whether it did.
+// makeRoom removes recovered keys, from sh if it can, otherwise from another shard. It reports
+// whether it did.
 func (b *Backend) makeRoom(sh *shard, now int64) bool {
 	if b.sweep(sh, now, sweepAtCap) {
 		return true
@@ -60,7 +62,8 @@ func (b *Backend) makeRoom(sh *shard, now int64) bool {
 	return false
 }
 
-// sweepOther sweeps a shard that is not sh, if it is there and nobody has it: to wait for it could be a deadlock.
+// sweepOther sweeps a shard that is not sh, if it is there and nobody has it: to wait for it could
+// be a deadlock.
 func (b *Backend) sweepOther(other, sh *shard, now int64) (removed bool) {
 	if other == nil || other == sh || !other.mu.TryLock() {
 		return false
@@ -69,8 +72,9 @@ func (b *Backend) sweepOther(other, sh *shard, now int64) (removed bool) {
 	return b.sweep(other, now, sweepOthers)
 }
 
-// sweep looks at the next few entries and removes those that have recovered. It reports whether there was one.
-// Once it has seen that all entries are live it does nothing until the first of them recovers.
+// sweep looks at the next few entries and removes those that have recovered. It reports whether
+// there was one. Once it has seen that all entries are live it does nothing until the first of them
+// recovers.
 func (b *Backend) sweep(sh *shard, now int64, few int) (removed bool) {
 	if now < sh.nextExpiry {
 		return false
@@ -97,7 +101,8 @@ func (b *Backend) sweep(sh *shard, now int64, few int) (removed bool) {
 	return removed
 }
 
-// noteExpiry tells sweep of an entry that is new, or that may recover sooner than those it knows of.
+// noteExpiry tells sweep of an entry that is new, or that may recover sooner than those it knows
+// of.
 func (b *Backend) noteExpiry(sh *shard, e *entry) {
 	expiry := b.expiry(sh, e)
 	sh.minExpiry, sh.nextExpiry = min(sh.minExpiry, expiry), min(sh.nextExpiry, expiry)
@@ -124,7 +129,8 @@ func (b *Backend) remove(sh *shard, at int) {
 	b.keys.Add(-1)
 }
 
-// resize forgets what has recovered and gives the rest a table with room for it, and for so many more.
+// resize forgets what has recovered and gives the rest a table with room for it, and for so many
+// more.
 func (b *Backend) resize(sh *shard, now int64, more int) {
 	for i := len(sh.table.entries) - 1; i >= 0; i-- {
 		if e := &sh.table.entries[i]; e.rule != 0 && b.expiry(sh, e) <= now {

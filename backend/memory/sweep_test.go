@@ -50,8 +50,8 @@ func TestInsertAfterShrinking(t *testing.T) {
 	}
 }
 
-// TestSweepKnows holds small backends, on random schedules, to what sweep relies on: entries stand in order, and it knows of
-// none later than it recovers.
+// TestSweepKnows holds small backends, on random schedules, to what sweep relies on: entries stand
+// in order, and it knows of none later than it recovers.
 func TestSweepKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		periods := []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, time.Minute}
@@ -97,8 +97,8 @@ func TestSweepKnows(t *testing.T) {
 	})
 }
 
-// TestRoomIsFound: a full backend has room again as soon as one key has recovered, also if that recovers sooner because its
-// limit changed, or came when others had been looked at.
+// TestRoomIsFound: a full backend has room again as soon as one key has recovered, also if that
+// recovers sooner because its limit changed, or came when others had been looked at.
 func TestRoomIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(WithMaxKeys(1))
@@ -132,8 +132,8 @@ func TestRoomIsFound(t *testing.T) {
 	})
 }
 
-// TestRefundsDoNotStopSweeping: a flood filled the backend and has recovered. While regular callers are charged and get
-// refunds, new keys find room.
+// TestRefundsDoNotStopSweeping: a flood filled the backend and has recovered. While regular callers
+// are charged and get refunds, new keys find room.
 func TestRefundsDoNotStopSweeping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(WithMaxKeys(2000))
@@ -155,8 +155,9 @@ func TestRefundsDoNotStopSweeping(t *testing.T) {
 	})
 }
 
-// TestManyListsOfLimits: more lists of limits than have buckets of their own have been at the cap. Those that have recovered
-// make room, so that a flood under one limit does not free a caller under another.
+// TestManyListsOfLimits: more lists of limits than have buckets of their own have been at the cap.
+// Those that have recovered make room, so that a flood under one limit does not free a caller under
+// another.
 func TestManyListsOfLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(WithMaxKeys(1))
@@ -198,8 +199,8 @@ func TestManyListsOfLimits(t *testing.T) {
 	})
 }
 
-// TestBucketsHaveShortLogs: keys that come from a bucket inherit its log. It is short, whatever the limit's count, and says
-// of no unit that it was charged earlier than it was.
+// TestBucketsHaveShortLogs: keys that come from a bucket inherit its log. It is short, whatever the
+// limit's count, and says of no unit that it was charged earlier than it was.
 func TestBucketsHaveShortLogs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := backend.Limit{Count: 2000, Period: time.Hour, Algorithm: backend.SlidingLog}
@@ -225,7 +226,8 @@ func TestBucketsHaveShortLogs(t *testing.T) {
 	})
 }
 
-// TestSlotsAreGivenBack: after a flood of keys with several limits the memory for their states goes too.
+// TestSlotsAreGivenBack: after a flood of keys with several limits the memory for their states goes
+// too.
 func TestSlotsAreGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		two := []backend.Limit{second, {Count: 5, Period: time.Second}}

@@ -7,8 +7,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
-// entry is one key, in 32 bytes and without a pointer, so that the garbage collector never looks at a
-// million of them. A key is known by 104 bits of its hash.
+// entry is one key, in 32 bytes and without a pointer, so that the garbage collector never looks at
+// a million of them. A key is known by 104 bits of its hash.
 type entry struct {
 	tag  uint64 // the table's order
 	time int64  // State.Time
@@ -19,12 +19,13 @@ type entry struct {
 	rule uint16 // an index of Backend.rules; 0 is no entry
 }
 
-// inSlots is the rule of an entry whose state does not fit into it: several limits, a SlidingLog, a count
-// above 32 bits.
+// inSlots is the rule of an entry whose state does not fit into it: several limits, a SlidingLog, a
+// count above 32 bits.
 const inSlots = math.MaxUint16
 
-// hash is the 128-bit hash of a key: the first half is its tag, of which the low bits pick its shard and the high ones its
-// home there; of the second half the low 40 bits are in tag2 and tag3, and the high ones pick its overflow bucket.
+// hash is the 128-bit hash of a key: the first half is its tag, of which the low bits pick its
+// shard and the high ones its home there; of the second half the low 40 bits are in tag2 and tag3,
+// and the high ones pick its overflow bucket.
 type hash struct{ tag, rest uint64 }
 
 func (h hash) bucket() uint16 { return uint16(h.rest>>48) % overflowBuckets }
@@ -53,10 +54,11 @@ func (e *entry) state() algorithm.State {
 	return algorithm.State{Time: e.time, Used: int64(e.a), Rest: int64(e.b)}
 }
 
-// table is a hash table with linear probing whose entries stand in the order of their tags: an entry's home
-// grows with its tag, and what comes later in the order moves up. So a search ends at the first larger
-// tag, also for a key that is not there, and a table can be 85 % full; a rebuild is one pass from front to
-// back. Tried and dropped: Go's map of 16-byte keys to indices of a slab (70 bytes a key, two cache misses).
+// table is a hash table with linear probing whose entries stand in the order of their tags: an
+// entry's home grows with its tag, and what comes later in the order moves up. So a search ends at
+// the first larger tag, also for a key that is not there, and a table can be 85 % full; a rebuild
+// is one pass from front to back. Tried and dropped: Go's map of 16-byte keys to indices of a slab
+// (70 bytes a key, two cache misses).
 type table struct {
 	entries []entry // room homes, some more for what moves up, and a last one that is always empty
 	room    uint64
@@ -78,9 +80,9 @@ func (t *table) home(tag uint64) int {
 	return int(hi)
 }
 
-// look begins the search for h, whose entry is likely not in the processor's cache, with a byte that nobody reads: a
-// processor waits for memory that it reads, but not for what it writes. So the entry is on its way while the caller does
-// what is left to do before find.
+// look begins the search for h, whose entry is likely not in the processor's cache, with a byte
+// that nobody reads: a processor waits for memory that it reads, but not for what it writes. So the
+// entry is on its way while the caller does what is left to do before find.
 func (t *table) look(h hash) {
 	if t.room > 0 {
 		t.entries[t.home(h.tag)].look = 1
@@ -132,7 +134,8 @@ func (t *table) remove(at int) {
 	t.n--
 }
 
-// rebuild returns a table with the entries of t and room homes, or a few more if they do not fit otherwise.
+// rebuild returns a table with the entries of t and room homes, or a few more if they do not fit
+// otherwise.
 func (t *table) rebuild(room int) table {
 	to := newTable(room)
 	next := 0

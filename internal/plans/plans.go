@@ -1,4 +1,5 @@
-// Package plans remembers what a backend has worked out for the lists of limits that it is asked with.
+// Package plans remembers what a backend has worked out for the lists of limits that it is asked
+// with.
 package plans
 
 import (
@@ -9,8 +10,9 @@ import (
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
-// Cache remembers the plans, of type P, of recent lists of limits, each in one of a few places. An application has some
-// dozens; if it has a thousand, some are made again now and then. The zero value is ready; it is safe for concurrent use.
+// Cache remembers the plans, of type P, of recent lists of limits, each in one of a few places. An
+// application has some dozens; if it has a thousand, some are made again now and then. The zero
+// value is ready; it is safe for concurrent use.
 type Cache[P any] struct {
 	recent [256]atomic.Pointer[P]
 	next   atomic.Uint32 // of the places of a list, the one to use when all are taken
