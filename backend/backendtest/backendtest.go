@@ -225,11 +225,18 @@ func per(count int64, period time.Duration) backend.Limit {
 	return backend.Limit{Count: count, Period: period}
 }
 
-// everyAlgorithm returns count per period, counted in each of the four ways.
+// everyAlgorithm returns count per period, counted in each of the ways that there are.
 func everyAlgorithm(count int64, period time.Duration) []backend.Limit {
 	var all []backend.Limit
-	for a := backend.TokenBucket; a <= backend.FixedWindow; a++ {
+	for _, a := range algorithms() {
 		all = append(all, per(count, period).WithAlgorithm(a))
+	}
+	return all
+}
+
+func algorithms() (all []backend.Algorithm) {
+	for a := backend.TokenBucket; per(1, time.Second).WithAlgorithm(a).Validate() == nil; a++ {
+		all = append(all, a)
 	}
 	return all
 }

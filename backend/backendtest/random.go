@@ -17,34 +17,31 @@ const stepsPerRound = 120
 // stepsShown is how many steps of a schedule that failed are printed.
 const stepsShown = 20
 
-func randomRules() []rule {
-	var rules []rule
-	kinds := []string{"token bucket", "sliding window", "sliding log", "fixed window", "several limits"}
+func randomRules() (rules []rule) {
+	kinds := algorithms()
 	for _, back := range []bool{false, true} {
-		for kind, name := range kinds {
-			algorithm := backend.Algorithm(kind)
-			demand := "Whatever happens to a key, in any order, the answers are the model's, to the microsecond."
+		for kind := range len(kinds) + 1 {
+			name, of := "several limits", kinds
+			if kind < len(kinds) {
+				name, of = kinds[kind].String(), kinds[kind:kind+1]
+			}
 			if back {
 				name += " and a clock that goes back"
 			}
-			rules = append(rules, rule{name: name, demand: demand, backward: back, run: func(e *env) {
+			run := func(e *env) {
 				for round := range e.h.rounds() {
 					seed := e.h.seed() + uint64(round)
 					s := &schedule{
-						env:     e,
-						rand:    rand.New(rand.NewPCG(seed, uint64(kind))),
-						seed:    seed,
-						model:   model{map[string][]place{}},
-						several: kind > int(backend.FixedWindow), algorithm: algorithm,
-						back: back,
-						key:  fmt.Sprint("round ", round),
+						env: e, rand: rand.New(rand.NewPCG(seed, uint64(kind))), seed: seed,
+						model: model{map[string][]place{}}, of: of, back: back, key: fmt.Sprint("round ", round),
 					}
-					s.run()
-					if e.Failed() {
+					if s.run(); e.Failed() {
 						return
 					}
 				}
-			}})
+			}
+			demand := "Whatever happens to a key, in any order, the answers are the model's, to the microsecond."
+			rules = append(rules, rule{name: name, demand: demand, backward: back, run: run})
 		}
 	}
 	return rules
@@ -53,18 +50,17 @@ func randomRules() []rule {
 // schedule is a random sequence of steps on one key, checked against the model.
 type schedule struct {
 	*env
-	rand      *rand.Rand
-	seed      uint64
-	model     model
-	several   bool              // limits of any algorithm, else one limit
-	algorithm backend.Algorithm // of that one
-	back      bool              // the clock may go back
-	key       string
-	limits    []backend.Limit
-	scale     int64 // µs: the Period that the limits are about as long as
-	charges   []taken
-	last      backend.Result
-	steps     []string
+	rand    *rand.Rand
+	seed    uint64
+	model   model
+	of      []backend.Algorithm // several limits of any of them, or one limit of the one
+	back    bool                // the clock may go back
+	key     string
+	limits  []backend.Limit
+	scale   int64 // µs: the Period that the limits are about as long as
+	charges []taken
+	last    backend.Result
+	steps   []string
 }
 
 func (s *schedule) run() {
@@ -255,7 +251,7 @@ func (s *schedule) change() {
 
 func (s *schedule) newLimits() []backend.Limit {
 	n := 1
-	if s.several {
+	if len(s.of) > 1 {
 		n = 1 + s.rand.IntN(6)
 	}
 	limits := make([]backend.Limit, n)
@@ -270,10 +266,10 @@ func (s *schedule) newLimit(i int) backend.Limit {
 		Name:      fmt.Sprint("limit ", i),
 		Count:     pick(s.rand, int64(1), 2, 3, 5, 7, 10, 13, 100, 999, 1_000_003),
 		Period:    s.period(),
-		Algorithm: s.algorithm,
+		Algorithm: s.of[0],
 	}
-	if s.several {
-		l.Algorithm = backend.Algorithm(s.rand.IntN(4))
+	if len(s.of) > 1 {
+		l.Algorithm = pick(s.rand, s.of...)
 	}
 	if l.Algorithm == backend.TokenBucket && s.chance(40) {
 		l.Burst = 1 + s.rand.Int64N(3*l.Count)

@@ -287,7 +287,7 @@ func invalidLimit(e *env) {
 		per(1, sec).WithBurst(backend.MaxCount + 1),
 		per(1, backend.MaxPeriod).WithBurst(100),
 		window(1, sec).WithBurst(1),
-		per(1, sec).WithAlgorithm(backend.FixedWindow + 1),
+		per(1, sec).WithAlgorithm(255),
 		backend.Unlimited().WithBurst(1),
 	} {
 		e.fails("k", 1, bad)
