@@ -1,29 +1,31 @@
--- FixedWindow: the twin of backend/fixed_window.go, which says how it works. The state is time, when the window began,
--- and used, the units charged in it.
+-- FixedWindow: the twin of backend/algorithm/fixed_window.go, which says how it works. The state is time, when
+-- the window began, and used, the units charged in it.
 
--- fixed_window_load starts a new window if the old one is over, and carries units over from old.
-local function fixed_window_load(r, st, old, now)
-  local age, changed = now - st.time, false
-  if age >= old.period then
-    st.time, st.used = now, 0
-    return false
+-- fixed_window_age does nothing to a window that runs. One that begins in the future begins now.
+local function fixed_window_age(r, st, now)
+  if st.time > now then
+    st.time = now
+    return true
   end
-  if age < 0 then -- the clock went back: the window starts again, with the units used
-    age, changed = 0, true
-  end
-  if old.period ~= r.period then
-    age = mul_add_div(age, r.period, 0, old.period) -- below r.period
-    changed = true
-  end
-  st.time = now - age
-  if st.used > r.count then
-    st.used, changed = r.count, true
-  end
-  return changed
+  return false
 end
 
-local function fixed_window_fits(r, st, now, cost)
-  return st.used + cost <= r.count
+local function fixed_window_used(r, st, now)
+  return st.used
+end
+
+-- fixed_window_fits reports whether at most units are in use.
+local function fixed_window_fits(r, st, now, units)
+  return st.used <= units
+end
+
+local function fixed_window_expiry(r, st)
+  return st.time + r.period -- also of a window whose charges were all refunded
+end
+
+-- fixed_window_carry keeps the units, and the age in proportion to the period.
+local function fixed_window_carry(r, st, now, old)
+  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
 end
 
 local function fixed_window_charge(r, st, now, cost)
@@ -34,10 +36,11 @@ local function fixed_window_refund(r, st, now, charged, cost)
   if st.used == 0 or charged < st.time or charged >= st.time + r.period then
     return false
   end
-  st.used = math.max(0, st.used - cost)
+  st.used = math.max(0.0, st.used - cost)
   return true
 end
 
 algorithms.f = {
-  load = fixed_window_load, fits = fixed_window_fits, charge = fixed_window_charge, refund = fixed_window_refund,
+  age = fixed_window_age, used = fixed_window_used, fits = fixed_window_fits, expiry = fixed_window_expiry,
+  carry = fixed_window_carry, charge = fixed_window_charge, refund = fixed_window_refund,
 }

@@ -1,12 +1,11 @@
-// Package lua is what package backend does, for Redis: one .lua file for each algorithm, the twin of the .go file of
-// the same name, and the scripts that are put together of them. They are Lua 5.1, as Redis, Valkey and miniredis have it,
-// and use no command or option that Redis 6.2 lacks.
+// Package lua is what package backend/algorithm does, for Redis: one .lua file for each algorithm, the twin of the .go
+// file of the same name, and the scripts that are put together of them. They run on Lua 5.1, as Redis, Valkey and
+// miniredis have it, and give the same bytes on Lua 5.4. They use no command or option that Redis 6.2 lacks.
 package lua
 
 import (
 	"embed"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -17,16 +16,17 @@ import (
 //go:embed *.lua *.tmpl
 var files embed.FS
 
-var fileOf = [...]string{
-	backend.TokenBucket:   "token_bucket",
-	backend.SlidingWindow: "sliding_window",
-	backend.SlidingLog:    "sliding_log",
-	backend.FixedWindow:   "fixed_window",
+// law are the files that decide, in the order in which they use each other. All algorithms are there, whatever
+// the limits of a call are, because the limits that a key was charged under before may be others.
+var law = []string{"rule", "token_bucket", "sliding_window", "sliding_log", "fixed_window", "slots", "value"}
+
+// Take returns the script that decides for any limits; take.lua says what it is called with, and what it replies.
+func Take() string {
+	return join("open") + "local raw, n = nil, #ARGV - 1\n" + join(law...) + join("take")
 }
 
-// Take returns the script that decides for limits of these algorithms, and of no others; take.lua says what it is
-// called with, and what it replies.
-func Take(algorithms ...backend.Algorithm) string { return join("open", "key") + take(algorithms) }
+// Refund returns the script that gives a charge back; refund.lua says what it is called with, and what it replies.
+func Refund() string { return join("open") + join(law...) + join("refund") }
 
 // QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units take parts of a
 // microsecond.
@@ -74,30 +74,6 @@ func constants(limits int, args []string) template.FuncMap {
 // QuickTake is Take for calls that have just these limits. The common case is decided first, as quick.lua.tmpl says. If
 // args are not nil the script is for a cost of one, and has them, the arguments after the cost, as constants.
 func QuickTake(limits []QuickLimit, args []string) string {
-	algorithms := make([]backend.Algorithm, len(limits))
-	for i, l := range limits {
-		algorithms[i] = l.Algorithm
-	}
-	text := join("open") + decide(false, limits, args)
-	if args != nil { // take.lua finds them where they would be
-		text += "first = '1'\nlocal ARGV = {first"
-		for _, rule := range args[:len(limits)] {
-			text += ", " + strconv.Quote(rule)
-		}
-		text += "}\n"
-	}
-	return text + take(algorithms)
-}
-
-// Batch returns the script that decides about many keys, under just these limits and with the arguments of QuickTake. It
-// replies with a list: what QuickTake replies, for each key, or nil for one that is not the common case. Nothing was
-// written to that, and QuickTake has to be asked.
-func Batch(limits []QuickLimit, args []string) string {
-	return join("open") + decide(true, limits, args)
-}
-
-// decide returns what quick.lua.tmpl makes of limits.
-func decide(batch bool, limits []QuickLimit, args []string) string {
 	type view struct {
 		I, X                   int // which limit it is, from 1; where in the arguments after the cost its numbers begin, from 0
 		Parts, Window, Sliding bool
@@ -110,30 +86,22 @@ func decide(batch bool, limits []QuickLimit, args []string) string {
 		x += l.Numbers()
 	}
 	var b strings.Builder
+	b.WriteString(join("open"))
 	err := template.Must(quick.Clone()).Funcs(constants(len(limits), args)).Execute(&b, struct {
-		Batch     bool
 		Constants bool
 		Limits    []view
-	}{batch, args != nil, views})
+	}{args != nil, views})
 	if err != nil {
 		panic("ginlimit: " + err.Error()) // not possible: the template is part of the program
 	}
-	return b.String()
-}
-
-func take(algorithms []backend.Algorithm) string {
-	names := []string{"rule"}
-	for a, name := range fileOf {
-		if slices.Contains(algorithms, backend.Algorithm(a)) {
-			names = append(names, name)
+	if args != nil { // take.lua finds them where they would be
+		b.WriteString("first = '1'\nlocal ARGV = {first")
+		for _, rule := range args[:len(limits)] {
+			b.WriteString(", " + strconv.Quote(rule))
 		}
+		b.WriteString("}\n")
 	}
-	return join(append(names, "take")...)
-}
-
-// Refund returns the script that gives a charge back; refund.lua says what it is called with, and what it replies.
-func Refund() string {
-	return join("open", "key", "rule") + join(fileOf[:]...) + join("refund")
+	return b.String() + join(law...) + join("take")
 }
 
 func join(names ...string) string {

@@ -1,19 +1,17 @@
--- SlidingLog: the twin of backend/sliding_log.go, which says how it works. The state is log, the charges, oldest
--- first, used, their sum, and time, that of the last.
+-- SlidingLog: the twin of backend/algorithm/sliding_log.go, which says how it works. The state is log, the
+-- charges, oldest first, used, their sum, and time, that of the last.
 --
 -- A charge is one entry of 8 bytes for each of its decimal digits that is not 0: seven bytes of time, and one of
 -- exponent * 16 + digit. So every entry has the same size, whatever its units, and is found without reading the
--- others; a charge of one unit is one entry, and no log has more than count of them.
+-- others; a charge of one unit is one entry, and no log has more entries than units. If it has as many, each is
+-- of one unit, and none has to be read to be counted.
 
 -- sliding_log_entry returns the time and the units of entry i, counted from 0.
 local function sliding_log_entry(log, i)
   local a, b, c, d, e, f, g, units = string.byte(log, i * 8 + 1, i * 8 + 8)
-  local at = (((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g
-  if units < 16 then
-    return at, units
-  end
+  local at = (((((a * 256.0 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g
   local exponent = math.floor(units / 16)
-  units = units % 16
+  units = units % 16 + 0.0
   for _ = 1, exponent do
     units = units * 10
   end
@@ -41,61 +39,83 @@ local function sliding_log_encode(at, units)
   return entries
 end
 
--- sliding_log_carry returns the log with its ages stretched from old's period to r's. Charges from the future, after
--- the clock went back, are taken for new. It also returns the time of the last.
-local function sliding_log_carry(r, log, old, now)
-  local carried, last = {}, now
-  for i = 0, #log / 8 - 1 do
-    local at, units = sliding_log_entry(log, i)
-    local age = math.max(0, math.min(now - at, old.period - 1)) -- in a log of ours it is
-    age = mul_add_div(age, r.period, 0, old.period) -- below r.period
-    last = now - age
-    carried[#carried + 1] = sliding_log_encode(last, units)
+-- sliding_log_find returns the index of the first entry that is not older than at: the number of entries if all
+-- are.
+local function sliding_log_find(log, at)
+  local first, last = 0, #log / 8
+  while first < last do
+    local middle = math.floor((first + last) / 2)
+    if sliding_log_entry(log, middle) < at then
+      first = middle + 1
+    else
+      last = middle
+    end
   end
-  return table.concat(carried), last
+  return first
 end
 
--- sliding_log_load drops what is out of the window, and carries the rest over from old. Where charges are more than
--- the limit has room for, the oldest go: they would be free first.
-local function sliding_log_load(r, st, old, now)
-  local log, changed = st.log, false
-  local gone, n = 0, #log / 8
-  if now - st.time >= old.period then -- all, as after a pause
-    gone, st.used = n, 0
+-- sliding_log_skip returns the index of the first entry, not before from, before which there are units, of which
+-- there are sum before from, or the index to if that is smaller; and the sum before it.
+local function sliding_log_skip(st, from, sum, units, to)
+  if st.used == #st.log / 8 then -- one for each entry
+    from = math.max(from, math.min(units, to))
+    return from, from
   end
-  while gone < n do
-    local at, units = sliding_log_entry(log, gone)
-    if now - at < old.period then
-      break
-    end
-    st.used = st.used - units
-    gone = gone + 1
+  while sum < units and from < to do
+    local _, more = sliding_log_entry(st.log, from)
+    from, sum = from + 1, sum + more
   end
-  log = string.sub(log, gone * 8 + 1)
-  if #log > 0 and (st.time > now or old.period ~= r.period) then
-    log, st.time = sliding_log_carry(r, log, old, now)
-    changed = true
-  end
-  gone, n = 0, #log / 8
-  local rest = ''
-  while st.used > r.count and gone < n do
-    local at, units = sliding_log_entry(log, gone)
-    local drop = math.min(units, st.used - r.count)
-    st.used = st.used - drop
-    if drop < units then
-      rest = sliding_log_encode(at, units - drop)
-    end
-    gone, changed = gone + 1, true
-  end
-  st.log = rest .. string.sub(log, gone * 8 + 1)
-  if st.used <= 0 or st.log == '' then -- both, or the value is not ours
-    st.used, st.log = 0, ''
-  end
-  return changed
+  return from, sum
 end
 
-local function sliding_log_fits(r, st, now, cost)
-  return st.used + cost <= r.count
+-- sliding_log_age drops what is out of the window. Charges of the future are of now.
+local function sliding_log_age(r, st, now)
+  local repaired = st.time > now
+  if repaired then
+    local first, time = sliding_log_find(st.log, now), string.sub(sliding_log_encode(now, 1), 1, 7)
+    local entries = {string.sub(st.log, 1, first * 8)}
+    for i = first + 1, #st.log / 8 do
+      entries[#entries + 1] = time .. string.sub(st.log, i * 8, i * 8)
+    end
+    st.log, st.time = table.concat(entries), now
+  end
+  local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
+  st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
+  if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
+    st.rule = nil
+  end
+  return repaired
+end
+
+local function sliding_log_used(r, st, now)
+  return st.used
+end
+
+-- sliding_log_fits reports whether at most units are in use.
+local function sliding_log_fits(r, st, now, units)
+  return st.used <= units
+end
+
+local function sliding_log_expiry(r, st)
+  if st.used == 0 then
+    return 0.0
+  end
+  return st.time + r.period
+end
+
+-- sliding_log_carry keeps the charges, and their ages in proportion to the period.
+local function sliding_log_carry(r, st, now, old)
+  if old.period == r.period then
+    return
+  end
+  local entries = {}
+  for i = 0, #st.log / 8 - 1 do
+    local at, units = sliding_log_entry(st.log, i)
+    local age = math.max(0.0, math.min(now - at, old.period - 1)) -- in a log of ours it is
+    st.time = now - mul_add_div(age, r.period, 0, old.period) -- below r.period
+    entries[#entries + 1] = sliding_log_encode(st.time, units)
+  end
+  st.log = table.concat(entries)
 end
 
 local function sliding_log_charge(r, st, now, cost)
@@ -105,54 +125,43 @@ local function sliding_log_charge(r, st, now, cost)
 end
 
 local function sliding_log_refund(r, st, now, charged, cost)
-  local log, first, last = st.log, 0, #st.log / 8
-  while first < last do -- the first entry that is not older than charged
-    local middle = math.floor((first + last) / 2)
-    if sliding_log_entry(log, middle) < charged then
-      first = middle + 1
-    else
-      last = middle
-    end
-  end
-  local units = 0
-  last = first
-  while last < #log / 8 do
-    local at, more = sliding_log_entry(log, last)
-    if at ~= charged then
-      break
-    end
+  local first = sliding_log_find(st.log, charged)
+  local last = sliding_log_find(st.log, charged + 1)
+  local units = 0.0
+  for i = first, last - 1 do
+    local _, more = sliding_log_entry(st.log, i)
     units = units + more
-    last = last + 1
   end
   if units == 0 then
     return false
   end
   cost = math.min(cost, units)
   st.used = st.used - cost
-  st.log = string.sub(log, 1, first * 8) .. sliding_log_encode(charged, units - cost) .. string.sub(log, last * 8 + 1)
+  st.log = string.sub(st.log, 1, first * 8) .. sliding_log_encode(charged, units - cost) .. string.sub(st.log, last * 8 + 1)
   if #st.log > 0 then
     st.time = sliding_log_entry(st.log, #st.log / 8 - 1) -- the first of two results
   end
   return true
 end
 
--- sliding_log_summary returns what a caller needs of a loaded log to work out an answer to cost: the oldest charges
--- as far as they have to expire for cost to fit, and the last.
-local function sliding_log_summary(r, st, cost)
-  local log, i, n = st.log, 0, #st.log / 8
-  local over = st.used - r.count + (cost <= r.count and cost or 0)
-  while over > 0 and i < n do
-    local _, units = sliding_log_entry(log, i)
-    over = over - units
-    i = i + 1
+-- sliding_log_shorten returns what an answer to cost needs of a log under a capacity: the oldest charges as far
+-- as they have to expire for cost to fit, and the last. Before more than a capacity of them is gone nothing is
+-- left, so that these are one charge, of the time of the last of them.
+local function sliding_log_shorten(st, capacity, cost)
+  local n, over = #st.log / 8, st.used - capacity
+  local first, units = sliding_log_skip(st, 0, 0.0, over, n)
+  local last = sliding_log_skip(st, first, units, cost <= capacity and over + cost or 0, n)
+  local short = string.sub(st.log, first * 8 + 1, last * 8)
+  if first > 0 then
+    short = sliding_log_encode(sliding_log_entry(st.log, first - 1), units) .. short -- the time, and the sum
   end
-  if i < n then
-    log = string.sub(log, 1, i * 8) .. string.sub(log, -8)
+  if last < n then
+    short = short .. string.sub(st.log, -8)
   end
-  return log
+  return short
 end
 
 algorithms.l = {
-  load = sliding_log_load, fits = sliding_log_fits, charge = sliding_log_charge, refund = sliding_log_refund,
-  summary = sliding_log_summary,
+  age = sliding_log_age, used = sliding_log_used, fits = sliding_log_fits, expiry = sliding_log_expiry,
+  carry = sliding_log_carry, charge = sliding_log_charge, refund = sliding_log_refund, shorten = sliding_log_shorten,
 }

@@ -1,48 +1,47 @@
--- SlidingWindow: the twin of backend/sliding_window.go, which says how it works. The state is time, when the current
--- window began, used, the units charged in it, and prev, those of the window before.
+-- SlidingWindow: the twin of backend/algorithm/sliding_window.go, which says how it works. The state is time,
+-- when the current window began, used, the units charged in it, and prev, those of the window before.
 
--- sliding_window_load moves on to the window that now is in, and carries units over from old.
-local function sliding_window_load(r, st, old, now)
-  local age, changed = now - st.time, false
-  if age < 0 then -- the clock went back: the window starts again, with the units used
-    age, changed = 0, true
+-- sliding_window_age moves on to the window that now is in. One that begins in the future begins now.
+local function sliding_window_age(r, st, now)
+  if st.time > now then
+    st.time = now
+    return true
+  elseif now - st.time >= r.period then
+    st.time, st.prev = st.time + r.period, st.used
+    st.used = 0.0
   end
-  if age >= old.period then
-    age = age - old.period
-    st.prev = st.used
-    st.used = 0
-    if age >= old.period or st.prev == 0 then
-      st.time, st.prev = now, 0
-      return false
-    end
-  end
-  if old.period ~= r.period then
-    age = mul_add_div(age, r.period, 0, old.period) -- below r.period
-    changed = true
-  end
-  st.time = now - age
-  if st.used > r.count then
-    st.used, changed = r.count, true
-  end
-  -- prev * left <= (count-used) * period, or else prev is lowered to the most that the limit has room for: then that
-  -- is below prev, so that the quotient fits.
-  local left = r.period - age
-  local weight, over = mul_add_div(st.prev, left, 0, r.period) -- at most prev
-  local room = r.count - st.used
-  if weight > room or weight == room and over > 0 then
-    st.prev = mul_add_div(room, r.period, 0, left)
-    changed = true
-  end
-  return changed
+  return false
 end
 
-local function sliding_window_fits(r, st, now, cost)
-  local room = r.count - st.used - cost
-  if room < 0 then
-    return false
+-- sliding_window_weight returns the units of the window before that still count, and the rest in 1/period.
+local function sliding_window_weight(r, st, now)
+  return mul_add_div(st.prev, st.time + r.period - now, 0, r.period) -- at most prev
+end
+
+-- sliding_window_used returns the units in use, rounded up.
+local function sliding_window_used(r, st, now)
+  local weight, rest = sliding_window_weight(r, st, now)
+  if rest > 0 then
+    weight = weight + 1
   end
-  local weight, over = mul_add_div(st.prev, st.time + r.period - now, 0, r.period) -- at most prev
-  return weight < room or weight == room and over == 0
+  return st.used + weight
+end
+
+-- sliding_window_fits reports whether at most units are in use.
+local function sliding_window_fits(r, st, now, units)
+  return sliding_window_used(r, st, now) <= units -- rounding up makes no difference: units are whole
+end
+
+local function sliding_window_expiry(r, st)
+  if st.used > 0 then
+    return st.time + 2 * r.period
+  end
+  return st.time + r.period -- also of a window whose charges were all refunded
+end
+
+-- sliding_window_carry keeps the units, and the age in proportion to the period.
+local function sliding_window_carry(r, st, now, old)
+  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
 end
 
 local function sliding_window_charge(r, st, now, cost)
@@ -58,10 +57,11 @@ local function sliding_window_refund(r, st, now, charged, cost)
   if st[window] == 0 or charged < st.time - r.period or charged >= st.time + r.period then
     return false
   end
-  st[window] = math.max(0, st[window] - cost)
+  st[window] = math.max(0.0, st[window] - cost)
   return true
 end
 
 algorithms.s = {
-  load = sliding_window_load, fits = sliding_window_fits, charge = sliding_window_charge, refund = sliding_window_refund,
+  age = sliding_window_age, used = sliding_window_used, fits = sliding_window_fits, expiry = sliding_window_expiry,
+  carry = sliding_window_carry, charge = sliding_window_charge, refund = sliding_window_refund,
 }

@@ -1,6 +1,6 @@
--- TokenBucket: the twin of backend/token_bucket.go, which says how it works. The state is time, the instant at which
--- the bucket will be full, and frac, what that lacks in 1/count of a microsecond. A span is two numbers: microseconds,
--- and 1/count of one.
+-- TokenBucket: the twin of backend/algorithm/token_bucket.go, which says how it works. The state is time, the
+-- instant at which the bucket will be full, and frac, what that lacks in 1/count of a microsecond. A span is
+-- two numbers: microseconds, and 1/count of one.
 
 local function token_bucket_add(r, us, num, more_us, more_num)
   us, num = us + more_us, num + more_num
@@ -18,50 +18,49 @@ local function token_bucket_sub(r, us, num, less_us, less_num)
   return us, num
 end
 
--- token_bucket_carry returns the debt under r for the units that a debt stands for under old.
-local function token_bucket_carry(r, us, num, old)
-  if us == 0 and num == 0 or old.text == r.text then
-    return us, num, false
+-- token_bucket_age takes nothing off: the debt is what lies between now and time. After the clock went back it
+-- may be more than a bucket can lack: then the bucket is empty.
+local function token_bucket_age(r, st, now)
+  local us = st.time - now
+  if us > r.full_us or us == r.full_us and st.frac > r.full_num then
+    st.time, st.frac = now + r.full_us, r.full_num
+    return true
   end
+  return false
+end
+
+-- token_bucket_used returns the units in use, rounded up.
+local function token_bucket_used(r, st, now)
+  local units, part = mul_add_div(st.time - now, r.count, st.frac, r.period) -- at most the capacity
+  if part > 0 then
+    return units + 1
+  end
+  return units
+end
+
+-- token_bucket_fits reports whether at most units are in use.
+local function token_bucket_fits(r, st, now, units)
+  local us, num = span_of(r, math.min(units, r.capacity))
+  local debt = st.time - now
+  return debt < us or debt == us and st.frac <= num
+end
+
+local function token_bucket_expiry(r, st)
+  return st.frac > 0 and st.time + 1 or st.time
+end
+
+-- token_bucket_carry keeps the units that are in use, rounded up to 1/period of one.
+local function token_bucket_carry(r, st, now, old)
   if old.count == r.count and old.period == r.period then
-    return us, num, true
+    return
   end
-  if us > old.full_us or us == old.full_us and num > old.full_num then
-    us, num = old.full_us, old.full_num
-  end
-  local units, part = mul_add_div(us, old.count, num, old.period) -- at most the capacity of old
-  if units >= r.capacity then
-    return r.full_us, r.full_num, true
-  end
-  local rest, over = mul_add_div(part, r.period, 0, old.period) -- at most r.period
+  local units, part = mul_add_div(st.time - now, old.count, st.frac, old.period) -- at most the capacity of old
+  local rest, over = mul_add_div(part, r.period, 0, old.period) -- at most r.period, since part < old.period
   if over > 0 then
     rest = rest + 1
   end
-  us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span
-  return us, num, true
-end
-
--- token_bucket_load brings the arrival time up to now, clamps the debt to the capacity, and carries it over from old.
-local function token_bucket_load(r, st, old, now)
-  local us, num, changed = st.time - now, st.frac, false
-  if us < 0 then
-    us, num = 0, 0
-  end
-  if old ~= r then
-    us, num, changed = token_bucket_carry(r, us, num, old)
-  end
-  if us > r.full_us or us == r.full_us and num > r.full_num then
-    us, num, changed = r.full_us, r.full_num, true
-  end
+  local us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span, since it fits
   st.time, st.frac = now + us, num
-  return changed
-end
-
--- token_bucket_fits reports whether cost, which is at most the capacity, can be charged now.
-local function token_bucket_fits(r, st, now, cost)
-  local us, num = span_of(r, cost)
-  us, num = token_bucket_add(r, st.time - now, st.frac, us, num)
-  return us < r.full_us or us == r.full_us and num <= r.full_num
 end
 
 local function token_bucket_charge(r, st, now, cost)
@@ -69,8 +68,8 @@ local function token_bucket_charge(r, st, now, cost)
   st.time, st.frac = token_bucket_add(r, st.time, st.frac, us, num)
 end
 
--- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket
--- fills has been refilled since, and gives nothing back.
+-- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the
+-- bucket fills has been refilled since, and gives nothing back.
 local function token_bucket_refund(r, st, now, charged, cost)
   local us, num = st.time - now, st.frac
   local full = r.full_us
@@ -84,12 +83,13 @@ local function token_bucket_refund(r, st, now, charged, cost)
     us, num = token_bucket_sub(r, us, num, span_of(r, cost))
   end
   if cost >= r.capacity or us < 0 then
-    us, num = 0, 0
+    us, num = 0.0, 0.0
   end
   st.time, st.frac = now + us, num
   return true
 end
 
 algorithms.b = {
-  load = token_bucket_load, fits = token_bucket_fits, charge = token_bucket_charge, refund = token_bucket_refund,
+  age = token_bucket_age, used = token_bucket_used, fits = token_bucket_fits, expiry = token_bucket_expiry,
+  carry = token_bucket_carry, charge = token_bucket_charge, refund = token_bucket_refund,
 }

@@ -17,6 +17,9 @@ type answer struct {
 	now     int64  // the server's clock, µs
 	written string // the instant of the last write, as it stands in the value: it changes with every write
 	slots   []algorithm.Slot
+	// lasting says that as long as nobody writes slots also say what will be decided later. A log is shortened to what
+	// matters if its limit is the one that it was charged under.
+	lasting bool
 }
 
 // decode reads a reply into a, whose slots are empty.
@@ -38,12 +41,21 @@ func (a *answer) decode(reply string, p *plan) error {
 	if a.charged {
 		a.now = written
 	}
-	for i, text := range p.texts {
+	moved, logs := false, false
+	for slots != "" {
 		var slot algorithm.Slot
-		if slot, slots, ok = readSlot(slots, text, p.rules[i], written); !ok {
+		if slot, slots, ok = p.readSlot(len(a.slots), slots, written); !ok {
 			return badReply(reply)
 		}
+		if i := len(a.slots); slot.Rule != nil {
+			moved = moved || i >= len(p.rules) || slot.Rule != p.rules[i]
+			logs = logs || slot.Rule.Algorithm() == backend.SlidingLog
+		}
 		a.slots = append(a.slots, slot)
+	}
+	a.lasting = !moved || !logs
+	if a.charged && (moved || len(a.slots) != len(p.rules)) {
+		return badReply(reply)
 	}
 	return nil
 }
@@ -79,9 +91,8 @@ func number(s string) (n int64, rest string, ok bool) {
 	return n, s[i:], i > start
 }
 
-// readSlot reads a slot, as rule.lua describes it, that was written under rule; for a limit that keeps no state it skips
-// whatever is there.
-func readSlot(s, text string, rule *algorithm.Rule, base int64) (slot algorithm.Slot, rest string, ok bool) {
+// readSlot reads slot i, as value.lua describes it.
+func (p *plan) readSlot(i int, s string, base int64) (slot algorithm.Slot, rest string, ok bool) {
 	if !strings.HasPrefix(s, " ") {
 		return slot, "", false
 	}
@@ -90,44 +101,35 @@ func readSlot(s, text string, rule *algorithm.Rule, base int64) (slot algorithm.
 		return slot, "", false
 	}
 	var n [3]int64
-	fields := 0
-	for {
+	for fields := range n {
 		if n[fields], rest, ok = number(rest); !ok {
 			return slot, "", false
 		}
-		fields++
-		if fields == len(n) || !strings.HasPrefix(rest, ",") {
+		if fields == len(n)-1 || !strings.HasPrefix(rest, ",") {
 			break
 		}
 		rest = rest[1:]
 	}
-	var log string
-	if strings.HasPrefix(rest, ":") {
-		if n[2] < 0 || n[2]%8 != 0 || n[2] > int64(len(rest)-1) {
-			return slot, "", false
-		}
-		log, rest = rest[1:1+n[2]], rest[1+n[2]:]
-	}
-	if stateless(rule.Limit()) {
+	if name == "-" {
 		return slot, rest, true
 	}
-	if name != text {
+	if slot.Rule, ok = p.rule(i, name); !ok {
 		return slot, "", false
 	}
-	slot.Rule = rule
-	c := &slot.State
-	c.Time = base + n[0]
-	switch rule.Algorithm() {
+	st := &slot.State
+	st.Time = base + n[0]
+	switch slot.Rule.Algorithm() {
 	case backend.TokenBucket:
-		c.Rest = n[1]
+		st.Rest = n[1]
 	case backend.SlidingLog:
-		c.Used = n[1]
-		slot.State.Log = readLog(log, c.Used, c.Time)
-		if (c.Used > 0) != (len(log) > 0) {
+		if !strings.HasPrefix(rest, ":") || n[1] <= 0 || n[2] <= 0 || n[2]%8 != 0 || n[2] >= int64(len(rest)) {
 			return slot, "", false
 		}
+		st.Used = n[1]
+		st.Log = readLog(rest[1:1+n[2]], st.Used, st.Time)
+		st.Time, rest = 0, rest[1+n[2]:]
 	default:
-		c.Used, c.Rest = n[1], n[2]
+		st.Used, st.Rest = n[1], n[2]
 	}
 	return slot, rest, true
 }

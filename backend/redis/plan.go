@@ -1,14 +1,18 @@
 package redis
 
 import (
+	"bytes"
 	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
 	"encoding/hex"
 	"fmt"
+	"math"
 	"math/bits"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
@@ -25,56 +29,50 @@ func newScript(text string) *script {
 	return &script{text, hex.EncodeToString(sum[:])}
 }
 
-var refundScript = sync.OnceValue(func() *script { return newScript(lua.Refund()) })
+var (
+	takeScript   = sync.OnceValue(func() *script { return newScript(lua.Take()) })
+	refundScript = sync.OnceValue(func() *script { return newScript(lua.Refund()) })
+)
 
-// takeScripts are the scripts that were put together, by the letters of their algorithms, and those with quick.lua.tmpl by
-// what is asked of it.
-var takeScripts sync.Map // of string to *script
+// scripts are those of a Backend that decide the common case first.
+type scripts struct {
+	told sync.Map // by the algorithms of limits: scripts that are told the numbers
 
-func takeScript(name string, text func() string) *script {
-	s, ok := takeScripts.Load(name)
-	if !ok {
-		s, _ = takeScripts.LoadOrStore(name, newScript(text()))
-	}
-	return s.(*script)
+	mu  sync.Mutex
+	own map[string]bool // the texts of lists of limits that have scripts of their own
 }
 
-func generalScript(algorithms []backend.Algorithm) *script {
-	set := make([]byte, 0, len(letter))
-	for a := range letter {
-		if slices.Contains(algorithms, backend.Algorithm(a)) {
-			set = append(set, letter[a])
-		}
-	}
-	return takeScript(string(set), func() string { return lua.Take(algorithms...) })
-}
-
-func quickScript(limits []lua.QuickLimit, args []string) *script {
-	return takeScript(fmt.Sprint(limits, args), func() string { return lua.QuickTake(limits, args) })
-}
-
-// maxOwn is the number of lists of limits that get scripts of their own, with their numbers as constants. That saves Redis
-// a sixth of its work (BenchmarkOwn), but Redis forgets no script: a process that has a list for each customer must not leave
-// it a script for each.
+// maxOwn is the number of lists of limits of a Backend that get scripts of their own, with their numbers as constants. That
+// saves Redis a seventh of its work (BenchmarkOwn), but Redis forgets no script: a process that makes limiters for each
+// customer must not leave it a script for each.
 const maxOwn = 16
 
-// own are those lists, the first of the process, by the arguments that their constants stand for.
-var own struct {
-	sync.Mutex
-	lists map[string]bool
+// Prepare tells b that decisions about these limits will be common, as they are for a limiter's own limits. They get a script
+// of their own, which saves Redis some of its work. It may be called at any time, sends nothing, and changes no answer; calls
+// for more than 16 lists of limits do nothing, because Redis forgets no script. ginlimit.NewLimiter calls it. An application
+// that decides by a few tiers may call it once for the limits of each.
+func (b *Backend) Prepare(limits ...backend.Limit) {
+	list := strings.Join(ruleTexts(limits), " ")
+	b.scripts.mu.Lock()
+	defer b.scripts.mu.Unlock()
+	if len(b.scripts.own) < maxOwn {
+		b.scripts.own[list] = true
+	}
 }
 
-func ownScript(args []string) bool {
-	list := strings.Join(args, " ")
-	own.Lock()
-	defer own.Unlock()
-	if own.lists == nil {
-		own.lists = make(map[string]bool)
+func (s *scripts) isOwn(texts []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.own[strings.Join(texts, " ")]
+}
+
+func (s *scripts) quick(limits []lua.QuickLimit) *script {
+	name := fmt.Sprint(limits)
+	told, ok := s.told.Load(name)
+	if !ok {
+		told, _ = s.told.LoadOrStore(name, newScript(lua.QuickTake(limits, nil)))
 	}
-	if len(own.lists) < maxOwn {
-		own.lists[list] = true
-	}
-	return own.lists[list]
+	return told.(*script)
 }
 
 // plan is a list of limits with everything worked out that a call under them needs.
@@ -83,10 +81,17 @@ type plan struct {
 	rules   []*algorithm.Rule
 	texts   []string // the rules, as slots name them
 	pattern string   // of a value under these limits, for quick.lua.tmpl; "" if no cost can be quick
-	script  *script
-	quick   *script // with quick.lua.tmpl; nil if no cost can be quick
+	quick   *script  // with quick.lua.tmpl; nil if no cost can be quick
 	one     call
 	logs    bool // a reply holds as much of a log as the cost asks for
+
+	past [inline]atomic.Pointer[pastRule] // of slots that were charged under other limits
+}
+
+// pastRule is a rule that is none of a plan's.
+type pastRule struct {
+	text string
+	rule *algorithm.Rule
 }
 
 // call is a script and its arguments.
@@ -107,23 +112,22 @@ const (
 )
 
 // newPlan returns the plan of limits.
-func newPlan(limits []backend.Limit) (*plan, error) {
-	p := &plan{limits: slices.Clone(limits)}
-	var algorithms []backend.Algorithm
+func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
+	p := &plan{limits: slices.Clone(limits), texts: ruleTexts(limits)}
 	var quick []lua.QuickLimit
 	pattern := "^(%d+) (%d+)"
-	for _, l := range limits {
+	for i, l := range limits {
 		r, err := algorithm.NewRule(l)
 		if err != nil {
 			return nil, err
 		}
 		p.rules = append(p.rules, r)
-		p.texts = append(p.texts, ruleText(l))
-		p.logs = p.logs || l.Algorithm == backend.SlidingLog && !stateless(l)
 		if stateless(l) {
 			continue
 		}
-		algorithms = append(algorithms, l.Algorithm)
+		if l.Algorithm == backend.SlidingLog {
+			p.logs = true
+		}
 		if l.Algorithm == backend.SlidingLog || l.Count > exact {
 			continue
 		}
@@ -141,17 +145,14 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 			state += ",(%d+)"
 		}
 		quick = append(quick, q)
-		pattern += " " + strings.ReplaceAll(ruleText(l), "+", "%+") + state
+		pattern += " " + strings.ReplaceAll(p.texts[i], "+", "%+") + state
 	}
-	p.script = generalScript(algorithms)
 	if len(quick) == len(limits) && len(limits) <= maxQuick {
-		p.pattern, p.quick = pattern+"$", quickScript(quick, nil)
+		p.pattern, p.quick = pattern+"$", s.quick(quick)
 	}
 	p.one = p.newCall(1)
-	if p.quick != nil && p.one.script == p.quick {
-		if first := p.one.args; ownScript(first[1:]) {
-			p.one = call{script: quickScript(quick, first[1:])}
-		}
+	if p.one.script == p.quick && s.isOwn(p.texts) {
+		p.one = call{script: newScript(lua.QuickTake(quick, p.one.args[1:]))}
 	}
 	return p, nil
 }
@@ -175,7 +176,7 @@ func (p *plan) newCall(cost int64) call {
 	args := append(make([]string, 0, 2+5*len(p.limits)), strconv.FormatInt(cost, 10))
 	args = append(args, p.texts...)
 	if p.quick == nil || cost == 0 {
-		return call{p.script, args}
+		return call{takeScript(), args}
 	}
 	general := args
 	args = append(args, p.pattern)
@@ -195,7 +196,7 @@ func (p *plan) newCall(cost int64) call {
 			_, ok = product(max(l.Count, cost), l.Period.Microseconds(), exactProduct)
 		}
 		if !ok {
-			return call{p.script, general}
+			return call{takeScript(), general}
 		}
 		for _, n := range numbers {
 			args = append(args, strconv.FormatInt(n, 10))
@@ -229,7 +230,17 @@ var letter = [...]byte{
 	backend.FixedWindow:   'f',
 }
 
-// ruleText returns how a slot names the rule that it was written under, see rule.lua: everything that decides.
+// ruleTexts returns how slots name the rules of limits.
+func ruleTexts(limits []backend.Limit) []string {
+	texts := make([]string, len(limits))
+	for i, l := range limits {
+		texts[i] = ruleText(l)
+	}
+	return texts
+}
+
+// ruleText returns how a slot names the rule that it was charged under, as rule.lua reads it: everything that decides, and
+// nothing else, so that the same numbers are the same text.
 func ruleText(l backend.Limit) string {
 	if l.IsUnlimited() {
 		return "u"
@@ -247,20 +258,48 @@ func ruleText(l backend.Limit) string {
 	} else {
 		b = strconv.AppendInt(b, l.Period.Microseconds(), 10)
 	}
-	if l.Burst > 0 {
+	if l.Capacity() != l.Count {
 		b = strconv.AppendInt(append(b, '+'), l.Burst, 10)
 	}
 	return string(b)
 }
 
-// letters returns the algorithms of limits, as refund.lua reads them, and whether any of them keeps a state.
-func letters(limits []backend.Limit) (text string, any bool) {
-	b := make([]byte, len(limits))
-	for i, l := range limits {
-		b[i] = '-'
-		if !stateless(l) && l.Algorithm <= backend.FixedWindow {
-			b[i], any = letter[l.Algorithm], true
-		}
+// rule returns the rule that slot i names, of which text is only borrowed.
+func (p *plan) rule(i int, text string) (*algorithm.Rule, bool) {
+	if i < len(p.texts) && p.texts[i] == text {
+		return p.rules[i], true
 	}
-	return string(b), any
+	place := &p.past[i%len(p.past)]
+	if past := place.Load(); past != nil && past.text == text {
+		return past.rule, true
+	}
+	rule, ok := parseRule(text)
+	if ok {
+		place.Store(&pastRule{strings.Clone(text), rule})
+	}
+	return rule, ok
+}
+
+var ruleSyntax = regexp.MustCompile(`^([fsl]?)(\d{1,15})/(\d{1,15})(s?)(?:\+(\d{1,15}))?$`)
+
+// parseRule is the inverse of ruleText for a limit that keeps a state.
+func parseRule(text string) (*algorithm.Rule, bool) {
+	found := ruleSyntax.FindStringSubmatch(text)
+	if found == nil {
+		return nil, false
+	}
+	number := func(i int) int64 {
+		n, _ := strconv.ParseInt(found[i], 10, 64) // 0 of nothing
+		return n
+	}
+	unit := time.Microsecond
+	if found[4] != "" {
+		unit = time.Second
+	}
+	l := backend.Limit{Count: number(2), Period: time.Duration(min(number(3), int64(math.MaxInt64/unit))) * unit, Burst: number(5)}
+	if found[1] != "" {
+		l.Algorithm = backend.Algorithm(bytes.IndexByte(letter[:], found[1][0]))
+	}
+	rule, err := algorithm.NewRule(l)
+	return rule, err == nil && !stateless(l)
 }

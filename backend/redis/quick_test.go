@@ -33,27 +33,18 @@ func TestQuickDecides(t *testing.T) {
 		require.NoError(t, err)
 		return reply
 	}
-	general := func(limits []backend.Limit) string {
-		var algorithms []backend.Algorithm
-		for _, l := range limits {
-			algorithms = append(algorithms, l.Algorithm)
-		}
-		return lua.Take(algorithms...)
-	}
 	whole := backend.Limit{Count: 100, Period: time.Minute}
 	parts := backend.Limit{Count: 7, Period: time.Second, Burst: 20}
 	odd := backend.Limit{Count: 3, Period: 3001 * time.Microsecond} // a unit takes just more than a millisecond
 	many := backend.Limit{Count: 1_000_000_000, Period: 24 * time.Hour}
 	fixed := backend.Limit{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}
 	sliding := backend.Limit{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}
-	freeOwn()
 	for i, limits := range [][]backend.Limit{
 		{whole}, {parts}, {odd}, {many}, {fixed}, {sliding}, {whole, parts}, {parts, fixed}, {sliding, whole}, {fixed, sliding, parts, whole},
 		slices.Repeat([]backend.Limit{parts}, 8), slices.Repeat([]backend.Limit{sliding, fixed}, 4),
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
-			p, err := newPlan(limits)
-			require.NoError(t, err)
+			p := ownPlan(t, limits)
 			r := rand.New(rand.NewPCG(uint64(i), 7))
 			require.Empty(t, p.one.args, "not a script of its own")
 			now, charged, refused := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), 0, 0
@@ -65,10 +56,10 @@ func TestQuickDecides(t *testing.T) {
 				if step%2 == 0 {
 					c = given
 				}
-				alone, _, ok := strings.Cut(c.script.text, "-- What the scripts share")
+				alone, _, ok := strings.Cut(c.script.text, "-- Numbers and rules")
 				require.True(t, ok)
 				got := eval(fmt.Sprint("quick", i), alone+left, c.args)
-				want := eval(fmt.Sprint("general", i), general(limits), given.args[:1+len(limits)])
+				want := eval(fmt.Sprint("general", i), lua.Take(), given.args[:1+len(limits)])
 				require.Equal(t, strings.HasPrefix(want, "-"), strings.HasPrefix(got, "-"), "step %d", step)
 				require.Equal(t, server.TTL(fmt.Sprint("general", i)), server.TTL(fmt.Sprint("quick", i)), "step %d", step)
 				if want[0] == '-' { // quick.lua.tmpl answers with the value as it stands
@@ -89,8 +80,7 @@ func TestQuickDecides(t *testing.T) {
 		})
 	}
 
-	p, err := newPlan([]backend.Limit{parts})
-	require.NoError(t, err)
+	p := ownPlan(t, []backend.Limit{parts})
 	c, given := p.call(1, fmt.Sprintf(" 1767225600 0 %d", testExtra)), p.newCall(1)
 	given.args[0] = c.args[0]
 	for value, want := range map[string]string{
@@ -99,31 +89,39 @@ func TestQuickDecides(t *testing.T) {
 		"1767225600 0 7/1s+2 5": "left", "1767225600 0 7/1s 5": "left", "1767225600 0 7/1s+20 5,": "left", "nonsense": "left", "": "left",
 	} {
 		for _, c := range []call{c, given} {
-			alone, _, _ := strings.Cut(c.script.text, "-- What the scripts share")
+			alone, _, _ := strings.Cut(c.script.text, "-- Numbers and rules")
 			require.NoError(t, server.Set("key", value))
 			require.Equal(t, want, eval("key", alone+left, c.args), "%q", value)
 		}
 	}
 }
 
-// freeOwn lets lists of limits have scripts of their own, whatever other tests did before.
-func freeOwn() {
-	own.Lock()
-	defer own.Unlock()
-	own.lists = nil
+// ownPlan returns the plan of limits that a Backend was told of.
+func ownPlan(tb testing.TB, limits []backend.Limit) *plan {
+	b, err := newBackend(nil)
+	require.NoError(tb, err)
+	b.Prepare(limits...)
+	p, err := b.newPlan(limits)
+	require.NoError(tb, err)
+	return p
 }
 
-// Only so many lists of limits have scripts of their own; the others share one that is told their numbers.
+// Lists of limits that a Backend was told of have scripts of their own, up to a bound; the others share one that is told
+// their numbers, however many there are.
 func TestOwnScripts(t *testing.T) {
 	server := testserver.Redis(t)
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
-	freeOwn()
 	ctx := context.Background()
 	b := New(client, WithTimeout(10*time.Second))
-	for i := range int64(10 * maxOwn) {
-		limits := []backend.Limit{{Name: "a", Count: 3 + i, Period: time.Minute}}
+	list := func(i int64) []backend.Limit { return []backend.Limit{{Name: "a", Count: 3 + i, Period: time.Minute}} }
+	for i := range int64(2 * maxOwn) {
+		b.Prepare(list(2 * i)...)
+		b.Prepare(list(0)...) // again
+	}
+	for i := range int64(5 * maxOwn) {
+		limits := list(i)
 		for used := range int64(3) {
 			limits[0].Name += "a" // names are not in the scripts
 			res, err := b.Take(ctx, fmt.Sprint(i), 1, limits...)
@@ -131,10 +129,10 @@ func TestOwnScripts(t *testing.T) {
 			require.True(t, res.Allowed)
 			require.Equal(t, 3+i-1-used, res.Remaining)
 		}
-		p, err := newPlan(limits)
+		p, err := b.newPlan(limits)
 		require.NoError(t, err)
-		require.Equal(t, i < maxOwn/2, len(p.call(1, "").args) == 0, "list %d", i) // of two each
-		res, err := b.Take(ctx, fmt.Sprint(i), 1, limits[0].WithBurst(2))          // which no quick script decides for this value
+		require.Equal(t, i%2 == 0 && i < 2*maxOwn, len(p.call(1, "").args) == 0, "list %d", i)
+		res, err := b.Take(ctx, fmt.Sprint(i), 1, limits[0].WithBurst(2)) // which no quick script decides for this value
 		require.NoError(t, err)
 		require.False(t, res.Allowed)
 	}
@@ -149,9 +147,7 @@ func BenchmarkOwn(b *testing.B) {
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true})
 	require.NoError(b, err)
 	b.Cleanup(client.Close)
-	freeOwn()
-	p, err := newPlan([]backend.Limit{{Count: 1_000_000, Period: time.Hour}})
-	require.NoError(b, err)
+	p := ownPlan(b, []backend.Limit{{Count: 1_000_000, Period: time.Hour}})
 	ctx := context.Background()
 	var micros, calls [2]float64
 	for b.Loop() {
@@ -208,13 +204,11 @@ func TestNotQuick(t *testing.T) {
 		"a product":          {1, []backend.Limit{{Count: 1_000_000_000, Period: time.Hour, Algorithm: backend.SlidingWindow}}},
 		"many":               {1, slices.Repeat([]backend.Limit{bucket}, 9)},
 	} {
-		p, err := newPlan(c.limits)
-		require.NoError(t, err)
+		p := ownPlan(t, c.limits)
 		got := p.call(c.cost, "")
 		require.NotContains(t, got.script.text, marker, name)
 		require.Len(t, got.args, 1+len(c.limits), name)
 	}
-	p, err := newPlan([]backend.Limit{bucket})
-	require.NoError(t, err)
+	p := ownPlan(t, []backend.Limit{bucket})
 	require.Contains(t, p.call(1, "").script.text, marker)
 }

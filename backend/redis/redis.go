@@ -10,6 +10,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,9 @@ import (
 type Backend struct {
 	config
 	link    *link
+	scripts scripts
 	plans   plans.Cache[plan]
+	newPlan func([]backend.Limit) (*plan, error)
 	denials *denials // nil if refusals are not remembered
 	checks  checks
 
@@ -75,6 +78,8 @@ func newBackend(opts []Option) (*Backend, error) {
 		return nil, err
 	}
 	b.link = newLink(b.config)
+	b.scripts.own = make(map[string]bool)
+	b.newPlan = b.scripts.newPlan
 	if b.denyCache {
 		b.denials = newDenials(b.link)
 	}
@@ -93,7 +98,7 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
-	p, err := b.plans.Of(limits, (*plan).is, newPlan)
+	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
 	if err != nil {
 		return backend.Result{}, err
 	}
@@ -139,11 +144,10 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 			b.denials.forget(key)
 		}
 	} else {
-		slots := append(make([]algorithm.Slot, 0, inline), a.slots...)
-		if decided, _ = algorithm.Take(slots, p.rules, a.now, cost, &res); cost > 0 && res.Allowed {
+		if decided, _ = algorithm.Take(a.slots, p.rules, a.now, cost, &res); cost > 0 && res.Allowed {
 			return backend.Result{}, unavailable("take", fmt.Errorf("the script refused what it has room for: %q", reply))
 		}
-		if b.denials != nil && !res.Allowed && b.clock == nil {
+		if b.denials != nil && !res.Allowed && a.lasting && b.clock == nil {
 			b.denials.remember(key, &denial{
 				plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: name, written: strings.Clone(a.written),
 				slots: a.slots, now: a.now, sent: sent, received: time.Now(), gate: g,
@@ -168,15 +172,15 @@ func (b *Backend) now() string {
 
 // Refund implements [backend.Backend].
 func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
-	letters, any := letters(limits)
-	if !charge.Allowed || cost <= 0 || !any {
+	if !charge.Allowed || cost <= 0 || !slices.ContainsFunc(limits, func(l backend.Limit) bool { return !stateless(l) }) {
 		return nil
 	}
 	client, ctx, err := b.link.get(ctx)
 	if err != nil {
 		return unavailable("refund", err)
 	}
-	args := []string{strconv.FormatInt(charge.At.UnixMicro(), 10) + b.now(), letters, strconv.FormatInt(cost, 10)}
+	args := append([]string{strconv.FormatInt(cost, 10) + b.now()}, ruleTexts(limits)...)
+	args = append(args, strconv.FormatInt(charge.At.UnixMicro(), 10))
 	if _, _, err := b.link.eval(ctx, client, call{refundScript(), args}, b.stateKey(key)); err != nil {
 		return unavailable("refund", err)
 	}
