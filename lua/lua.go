@@ -6,6 +6,7 @@ package lua
 import (
 	"embed"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"text/template"
@@ -38,7 +39,7 @@ type QuickLimit struct {
 // Numbers returns how many numbers the script is given for the limit.
 func (l QuickLimit) Numbers() int {
 	if l.Parts {
-		return 4
+		return 5
 	}
 	return 2
 }
@@ -86,7 +87,6 @@ func QuickTake(limits []QuickLimit, args []string) string {
 		x += l.Numbers()
 	}
 	var b strings.Builder
-	b.WriteString(join("open"))
 	err := template.Must(quick.Clone()).Funcs(constants(len(limits), args)).Execute(&b, struct {
 		Constants bool
 		Limits    []view
@@ -101,8 +101,11 @@ func QuickTake(limits []QuickLimit, args []string) string {
 		}
 		b.WriteString("}\n")
 	}
-	return b.String() + join(law...) + join("take")
+	return join("open") + comments.ReplaceAllString(b.String(), "") + join(law...) + join("take")
 }
+
+// comments are whole lines of them: Redis keeps the text of every script.
+var comments = regexp.MustCompile(`(?m)^ *(--.*)?\n`)
 
 func join(names ...string) string {
 	var b strings.Builder
@@ -111,7 +114,7 @@ func join(names ...string) string {
 		if err != nil {
 			panic("ginlimit: " + err.Error()) // not possible: the files are part of the program
 		}
-		b.Write(text)
+		b.Write(comments.ReplaceAll(text, nil))
 	}
 	return b.String()
 }

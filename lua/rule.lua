@@ -89,14 +89,14 @@ local function new_rule(text)
   return r
 end
 
--- new_rules returns the rules of n limits whose texts begin at ARGV[from], and whether any keeps a state: "u",
--- which is unlimited, and "0", which blocks everything, keep none.
+-- new_rules returns the rules of n limits, whose texts begin at an index, and whether any keeps a state: "u",
+-- which is unlimited, and "0", which blocks everything, do not.
 local function new_rules(texts, from, n)
-  local rules, any = {}, false
+  local rules, keep = {}, false
   for i = 1, n do
     local text = texts[from + i - 1]
     rules[i] = new_rule(text) or {text = text, stateless = true}
-    any = any or not rules[i].stateless
+    keep = keep or not rules[i].stateless
   end
-  return rules, any
+  return rules, keep
 end

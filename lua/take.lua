@@ -10,11 +10,8 @@
 -- In both, a log is shortened to what an answer needs.
 
 local cost = first + 0.0
-local rules, any = new_rules(ARGV, 2, n)
-if not any then -- these need no key
-  return '-' .. sec .. ' ' .. usec .. ' 0 0'
-end
-if raw == nil then
+local rules, keep = new_rules(ARGV, 2, n)
+if keep and raw == nil then
   raw = redis.pcall('GET', KEYS[1])
 end
 local slots, base, written = {}, 0.0, '0 0'
@@ -34,8 +31,10 @@ local charged = cost > 0 and fits(slots, rules, found, now, cost)
 if charged then
   slots = charge(slots, rules, found, now, cost)
 end
-if charged or repaired and cost > 0 then -- a refused slot would be of the future at the next look again
-  store(KEYS[1], slots)
+if charged or repaired and cost > 0 then -- otherwise a wait would begin anew with each refusal
+  if keep then -- an unlimited charge forgets nothing
+    store(KEYS[1], slots)
+  end
   base, written = now, sec .. ' ' .. usec
 end
 

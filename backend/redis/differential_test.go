@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +57,7 @@ type schedule struct {
 	*rand.Rand
 	steps  []step
 	limits []backend.Limit
+	before [][]backend.Limit // lists that were there before: a version that is still running
 	last   backend.Result
 }
 
@@ -97,6 +99,37 @@ func (s *schedule) newLimits() {
 	}
 }
 
+// change makes another version of the limits, or goes back to one.
+func (s *schedule) change() {
+	s.before = append(s.before, s.limits)
+	s.limits = slices.Clone(s.limits)
+	i := s.IntN(len(s.limits))
+	l := s.limits[i]
+	if l.Count == 0 || l.IsUnlimited() {
+		l = awkward[s.IntN(len(awkward))]
+	}
+	switch s.IntN(8) {
+	case 0:
+		s.limits = slices.Clone(s.before[s.IntN(len(s.before))])
+	case 1:
+		s.limits = slices.Insert(s.limits, i, s.limit(l))
+	case 2:
+		s.limits = slices.Insert(s.limits, i, s.limits[s.IntN(len(s.limits))])
+	case 3:
+		if len(s.limits) > 1 {
+			s.limits = slices.Delete(s.limits, i, i+1)
+		}
+	case 4:
+		s.Shuffle(len(s.limits), func(i, j int) { s.limits[i], s.limits[j] = s.limits[j], s.limits[i] })
+	default:
+		s.limits[i] = s.limit(backend.Limit{Count: min(l.Count, 1000), Period: l.Period, Algorithm: l.Algorithm})
+	}
+	s.limits = s.limits[:min(len(s.limits), 12)]
+	for i := range s.limits {
+		s.limits[i].Name = fmt.Sprint("limit ", i)
+	}
+}
+
 // wait sleeps, more often than not until something is about to happen.
 func (s *schedule) wait() {
 	period := s.limits[s.IntN(len(s.limits))].Period
@@ -126,9 +159,7 @@ func (s *schedule) next(t *testing.T, b backend.Backend) {
 		s.wait()
 	}
 	if n%10 == 0 {
-		i := s.IntN(len(s.limits))
-		s.limits = append([]backend.Limit{}, s.limits...)
-		s.limits[i] = s.limit(backend.Limit{Count: max(1, min(s.limits[i].Count, 1000)), Period: s.limits[i].Period, Algorithm: s.limits[i].Algorithm})
+		s.change()
 	}
 	st := step{at: time.Now(), op: "Take", limits: s.limits, charge: -1}
 	var err error

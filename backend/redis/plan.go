@@ -48,15 +48,18 @@ type scripts struct {
 const maxOwn = 16
 
 // Prepare tells b that decisions about these limits will be common, as they are for a limiter's own limits. They get a script
-// of their own, which saves Redis some of its work. It may be called at any time, sends nothing, and changes no answer; calls
-// for more than 16 lists of limits do nothing, because Redis forgets no script. ginlimit.NewLimiter calls it. An application
+// of their own, which saves Redis some of its work. It may be called at any time, sends nothing, and changes no answer; after
+// 16 different lists of limits it does nothing, because Redis forgets no script. ginlimit.NewLimiter calls it. An application
 // that decides by a few tiers may call it once for the limits of each.
 func (b *Backend) Prepare(limits ...backend.Limit) {
-	list := strings.Join(ruleTexts(limits), " ")
+	p, err := b.scripts.newPlan(limits)
+	if err != nil {
+		return // Take says why
+	}
 	b.scripts.mu.Lock()
 	defer b.scripts.mu.Unlock()
 	if len(b.scripts.own) < maxOwn {
-		b.scripts.own[list] = true
+		b.scripts.own[strings.Join(p.texts, " ")] = true
 	}
 }
 
@@ -83,6 +86,7 @@ type plan struct {
 	pattern string   // of a value under these limits, for quick.lua.tmpl; "" if no cost can be quick
 	quick   *script  // with quick.lua.tmpl; nil if no cost can be quick
 	one     call
+	keeps   bool // a limit keeps a state
 	logs    bool // a reply holds as much of a log as the cost asks for
 
 	past [inline]atomic.Pointer[pastRule] // of slots that were charged under other limits
@@ -113,7 +117,7 @@ const (
 
 // newPlan returns the plan of limits.
 func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
-	p := &plan{limits: slices.Clone(limits), texts: ruleTexts(limits)}
+	p := &plan{limits: slices.Clone(limits)}
 	var quick []lua.QuickLimit
 	pattern := "^(%d+) (%d+)"
 	for i, l := range limits {
@@ -121,10 +125,11 @@ func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.rules = append(p.rules, r)
+		p.rules, p.texts = append(p.rules, r), append(p.texts, ruleText(l))
 		if stateless(l) {
 			continue
 		}
+		p.keeps = true
 		if l.Algorithm == backend.SlidingLog {
 			p.logs = true
 		}
@@ -135,8 +140,7 @@ func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 		state := " (%-?%d+),(%d+)"
 		switch l.Algorithm {
 		case backend.TokenBucket:
-			_, parts := interval(l)
-			q.Parts = parts > 1
+			q.Parts = l.Period.Microseconds()%l.Count > 0
 			state = " (%d+)"
 			if q.Parts {
 				state = " (%d+)(,?)(%d*)"
@@ -185,13 +189,14 @@ func (p *plan) newCall(cost int64) call {
 		ok := true
 		switch l.Algorithm {
 		case backend.TokenBucket:
-			us, parts := interval(l)
-			x, okX := product(us, cost, exact)
-			y, okY := product(us, l.Capacity(), exact)
+			x, xn, okX := span(l, cost)
+			y, yn, okY := span(l, l.Capacity())
 			numbers, ok = []int64{x, y}, okX && okY
-			if parts > 1 {
-				numbers = append(numbers, parts, l.Count/parts)
+			if l.Period.Microseconds()%l.Count > 0 {
+				numbers = append(numbers, xn, yn, l.Count)
 			}
+		case backend.FixedWindow:
+			ok = cost <= exact
 		case backend.SlidingWindow:
 			_, ok = product(max(l.Count, cost), l.Period.Microseconds(), exactProduct)
 		}
@@ -205,13 +210,14 @@ func (p *plan) newCall(cost int64) call {
 	return call{p.quick, args}
 }
 
-// interval returns the time in which a bucket refills one unit, in 1/parts of a microsecond.
-func interval(l backend.Limit) (time, parts int64) {
-	a, b := l.Period.Microseconds(), l.Count
-	for b != 0 {
-		a, b = b, a%b
+// span returns the time in which a bucket refills units: microseconds, and 1/Count of one; and whether it is quick.
+func span(l backend.Limit, units int64) (us, num int64, ok bool) {
+	hi, lo := bits.Mul64(uint64(units), uint64(l.Period.Microseconds()))
+	if hi >= uint64(l.Count) {
+		return 0, 0, false
 	}
-	return l.Period.Microseconds() / a, l.Count / a
+	quo, rem := bits.Div64(hi, lo, uint64(l.Count))
+	return int64(quo), int64(rem), quo <= exact
 }
 
 // product returns a×b of non-negative integers, and whether it is at most limit.
@@ -228,15 +234,6 @@ var letter = [...]byte{
 	backend.SlidingWindow: 's',
 	backend.SlidingLog:    'l',
 	backend.FixedWindow:   'f',
-}
-
-// ruleTexts returns how slots name the rules of limits.
-func ruleTexts(limits []backend.Limit) []string {
-	texts := make([]string, len(limits))
-	for i, l := range limits {
-		texts[i] = ruleText(l)
-	}
-	return texts
 }
 
 // ruleText returns how a slot names the rule that it was charged under, as rule.lua reads it: everything that decides, and

@@ -56,7 +56,7 @@ func TestQuickDecides(t *testing.T) {
 				if step%2 == 0 {
 					c = given
 				}
-				alone, _, ok := strings.Cut(c.script.text, "-- Numbers and rules")
+				alone, _, ok := strings.Cut(c.script.text, "local now = sec")
 				require.True(t, ok)
 				got := eval(fmt.Sprint("quick", i), alone+left, c.args)
 				want := eval(fmt.Sprint("general", i), lua.Take(), given.args[:1+len(limits)])
@@ -89,7 +89,7 @@ func TestQuickDecides(t *testing.T) {
 		"1767225600 0 7/1s+2 5": "left", "1767225600 0 7/1s 5": "left", "1767225600 0 7/1s+20 5,": "left", "nonsense": "left", "": "left",
 	} {
 		for _, c := range []call{c, given} {
-			alone, _, _ := strings.Cut(c.script.text, "-- Numbers and rules")
+			alone, _, _ := strings.Cut(c.script.text, "local now = sec")
 			require.NoError(t, server.Set("key", value))
 			require.Equal(t, want, eval("key", alone+left, c.args), "%q", value)
 		}
@@ -199,8 +199,9 @@ func TestNotQuick(t *testing.T) {
 		"a log":              {1, []backend.Limit{bucket, {Count: 1, Period: time.Minute, Algorithm: backend.SlidingLog}}},
 		"unlimited":          {1, []backend.Limit{backend.Unlimited()}},
 		"15 digits":          {1, []backend.Limit{{Count: 100_000_000_000_000, Period: time.Hour}}},
-		"15 digits of parts": {1, []backend.Limit{{Count: 86_399_999_998, Period: 24*time.Hour - time.Microsecond}}},
+		"a long refill":      {1, []backend.Limit{{Count: 7, Period: backend.MaxPeriod, Burst: 100}}},
 		"a cost of 15":       {1_000_000_000, []backend.Limit{bucket}},
+		"a cost of 15 units": {100_000_000_000_000, []backend.Limit{{Count: 1, Period: time.Hour, Algorithm: backend.FixedWindow}}},
 		"a product":          {1, []backend.Limit{{Count: 1_000_000_000, Period: time.Hour, Algorithm: backend.SlidingWindow}}},
 		"many":               {1, slices.Repeat([]backend.Limit{bucket}, 9)},
 	} {

@@ -10,7 +10,6 @@ package redis
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -172,14 +171,18 @@ func (b *Backend) now() string {
 
 // Refund implements [backend.Backend].
 func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
-	if !charge.Allowed || cost <= 0 || !slices.ContainsFunc(limits, func(l backend.Limit) bool { return !stateless(l) }) {
+	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
+	if err != nil {
+		return err
+	}
+	if !charge.Allowed || cost <= 0 || !p.keeps {
 		return nil
 	}
 	client, ctx, err := b.link.get(ctx)
 	if err != nil {
 		return unavailable("refund", err)
 	}
-	args := append([]string{strconv.FormatInt(cost, 10) + b.now()}, ruleTexts(limits)...)
+	args := append([]string{strconv.FormatInt(cost, 10) + b.now()}, p.texts...)
 	args = append(args, strconv.FormatInt(charge.At.UnixMicro(), 10))
 	if _, _, err := b.link.eval(ctx, client, call{refundScript(), args}, b.stateKey(key)); err != nil {
 		return unavailable("refund", err)

@@ -1,0 +1,185 @@
+package redis_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/backendtest"
+	"github.com/ginlimit/ginlimit/backend/redis"
+)
+
+// call is a script, or a command that changes a key, as a client sent it, and what the server replied.
+type call struct {
+	script string // its text, or the name of a command
+	args   []string
+	reply  string
+}
+
+// callRecorder keeps all that goes over a client and changes keys.
+type callRecorder struct {
+	rueidis.Client
+	mu      sync.Mutex
+	scripts map[string]string // by their SHA-1
+	calls   []call
+}
+
+func (r *callRecorder) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	words := slices.Clone(cmd.Commands())
+	r.mu.Lock()
+	defer r.mu.Unlock() // so that calls are kept in the order in which they are made
+	res := r.Client.Do(ctx, cmd)
+	switch words[0] {
+	case "EVAL":
+		r.scripts[fmt.Sprintf("%x", sha1.Sum([]byte(words[1])))] = words[1]
+	case "EVALSHA":
+		words[1] = r.scripts[words[1]]
+	case "DEL":
+		r.calls = append(r.calls, call{script: words[0], args: words[1:]})
+		return res
+	default:
+		return res
+	}
+	reply, err := res.ToString()
+	if n, notString := res.AsInt64(); err != nil && notString == nil {
+		reply, err = strconv.FormatInt(n, 10), nil
+	}
+	if err == nil {
+		r.calls = append(r.calls, call{words[1], words[3:], reply})
+	}
+	return res
+}
+
+// interpreter returns the path of a Lua interpreter.
+func interpreter(t *testing.T, name string) string {
+	path, err := exec.LookPath(name)
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing: .ci/servers installs it", name)
+	} else if err != nil {
+		t.Skipf("%s is missing: .ci/servers installs it", name)
+	}
+	return path
+}
+
+// run makes calls under a Lua interpreter and returns a line for each: the reply, and what the script did.
+func run(t *testing.T, path string, calls []call) (lines []string) {
+	dir := t.TempDir()
+	files := map[string]string{}
+	var input bytes.Buffer
+	for _, c := range calls {
+		words := []string{c.script}
+		if len(c.script) > 10 {
+			file, ok := files[c.script]
+			if !ok {
+				file = filepath.Join(dir, fmt.Sprint(len(files), ".lua"))
+				require.NoError(t, os.WriteFile(file, []byte(c.script), 0o644))
+				files[c.script] = file
+			}
+			words[0] = file
+		}
+		for _, word := range append(words, c.args...) {
+			fmt.Fprintf(&input, "x%x ", word)
+		}
+		input.WriteString("\n")
+	}
+	cmd := exec.Command(path, "testdata/interpreter.lua")
+	cmd.Stdin = &input
+	var failed bytes.Buffer
+	cmd.Stderr = &failed
+	output, err := cmd.Output()
+	require.NoError(t, err, "%s", failed.String())
+	for scanner := bufio.NewScanner(bytes.NewReader(output)); scanner.Scan(); {
+		lines = append(lines, scanner.Text())
+	}
+	require.Len(t, lines, len(calls))
+	return lines
+}
+
+// preparing is a Backend that is told of every list of limits.
+type preparing struct{ *redis.Backend }
+
+func (p preparing) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	p.Prepare(limits...)
+	return p.Backend.Take(ctx, key, cost, limits...)
+}
+
+// Every interpreter makes the same bytes of every script: what is stored, how long, and what is replied. Servers have
+// Lua 5.1, miniredis its own, and others Lua 5.4, whose integers are not doubles.
+func TestInterpretersAgree(t *testing.T) {
+	var paths []string
+	for _, name := range []string{"lua5.1", "lua5.4"} {
+		paths = append(paths, interpreter(t, name))
+	}
+	if path, err := exec.LookPath("luajit"); err == nil {
+		paths = append(paths, path)
+	}
+	r := &callRecorder{Client: newClient(t, miniredis.RunT(t).Addr(), false), scripts: map[string]string{}}
+	backends := 0
+	backendtest.Run(t, backendtest.Harness{
+		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
+			b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+			clock := newSettable()
+			redis.SetClock(b, clock.micros.Load)
+			if backends++; backends%2 == 0 {
+				return b, clock.advance
+			}
+			return preparing{b}, clock.advance
+		},
+		Backward: true,
+		Rounds:   10, // of 120 steps, for each algorithm and for several limits, with a clock that goes back and without
+		Callers:  500,
+	})
+	values := []ours{}
+	calls := r.calls
+	for i, c := range r.calls {
+		if len(c.args) < 2 || len(c.reply) > 200 {
+			continue
+		}
+		if !strings.HasPrefix(c.reply, "-") {
+			values = append(values, ours{value: c.reply})
+		}
+		if i%10 == 0 && len(values) > 0 { // a value that is not quite ours
+			other := c
+			other.args = slices.Clone(c.args)
+			other.args[0], other.reply = fmt.Sprint("odd", i), ""
+			calls = append(calls, call{script: "SET", args: []string{other.args[0], mutate(rand.New(rand.NewPCG(uint64(i), 0)), values[len(values)-1].value, values)}}, other)
+		}
+		if i%100 == 0 { // the time of the server, and the arguments of every day
+			other := c
+			other.args = slices.Clone(c.args)
+			other.args[0], other.reply = fmt.Sprint("timed", i), ""
+			other.args[1], _, _ = strings.Cut(c.args[1], " ")
+			calls = append(calls, other)
+		}
+	}
+	first := run(t, paths[0], calls)
+	for i, c := range calls {
+		if reply, _, _ := strings.Cut(first[i], " "); c.reply != "" {
+			require.Equal(t, fmt.Sprintf("%x", c.reply), reply, "miniredis and %s: call %d, %q", paths[0], i, c.args)
+		}
+	}
+	for _, path := range paths[1:] {
+		for i, line := range run(t, path, calls) {
+			require.Equal(t, first[i], line, "%s and %s: call %d, %q", paths[0], path, i, calls[i].args)
+		}
+	}
+	t.Logf("%d calls of %d scripts", len(calls), len(r.scripts))
+	require.Greater(t, len(calls), 10_000)
+}
