@@ -28,10 +28,6 @@ local function fixed_window_carry(r, st, now, old)
   st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
 end
 
-local function fixed_window_charge(r, st, now, cost)
-  st.used = st.used + cost
-end
-
 local function fixed_window_refund(r, st, now, charged, cost)
   if st.used == 0 or charged < st.time or charged >= st.time + r.period then
     return false
@@ -42,5 +38,5 @@ end
 
 algorithms.f = {
   age = fixed_window_age, used = fixed_window_used, fits = fixed_window_fits, expiry = fixed_window_expiry,
-  carry = fixed_window_carry, charge = fixed_window_charge, refund = fixed_window_refund,
+  carry = fixed_window_carry, charge = window_charge, refund = fixed_window_refund,
 }

@@ -1,5 +1,5 @@
 -- SlidingWindow: the twin of backend/algorithm/sliding_window.go, which says how it works. The state is time,
--- when the current window began, used, the units charged in it, and prev, those of the window before.
+-- when the current window began, used, the units charged in it, and rest, those of the window before.
 
 -- sliding_window_age moves on to the window that now is in. One that begins in the future begins now.
 local function sliding_window_age(r, st, now)
@@ -7,21 +7,16 @@ local function sliding_window_age(r, st, now)
     st.time = now
     return true
   elseif now - st.time >= r.period then
-    st.time, st.prev = st.time + r.period, st.used
+    st.time, st.rest = st.time + r.period, st.used
     st.used = 0.0
   end
   return false
 end
 
--- sliding_window_weight returns the units of the window before that still count, and the rest in 1/period.
-local function sliding_window_weight(r, st, now)
-  return mul_add_div(st.prev, st.time + r.period - now, 0, r.period) -- at most prev
-end
-
 -- sliding_window_used returns the units in use, rounded up.
 local function sliding_window_used(r, st, now)
-  local weight, rest = sliding_window_weight(r, st, now)
-  if rest > 0 then
+  local weight, part = mul_add_div(st.rest, st.time + r.period - now, 0, r.period) -- at most rest
+  if part > 0 then
     weight = weight + 1
   end
   return st.used + weight
@@ -44,7 +39,8 @@ local function sliding_window_carry(r, st, now, old)
   st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
 end
 
-local function sliding_window_charge(r, st, now, cost)
+-- window_charge is of both windows.
+local function window_charge(r, st, now, cost)
   st.used = st.used + cost
 end
 
@@ -52,7 +48,7 @@ end
 local function sliding_window_refund(r, st, now, charged, cost)
   local window = 'used'
   if charged < st.time then
-    window = 'prev'
+    window = 'rest'
   end
   if st[window] == 0 or charged < st.time - r.period or charged >= st.time + r.period then
     return false
@@ -63,5 +59,5 @@ end
 
 algorithms.s = {
   age = sliding_window_age, used = sliding_window_used, fits = sliding_window_fits, expiry = sliding_window_expiry,
-  carry = sliding_window_carry, charge = sliding_window_charge, refund = sliding_window_refund,
+  carry = sliding_window_carry, charge = window_charge, refund = sliding_window_refund,
 }

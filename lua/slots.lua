@@ -26,6 +26,11 @@ local function load(slots, now)
   return repaired
 end
 
+-- kin reports whether two rules count in the same way over the same period.
+local function kin(a, b)
+  return a.algorithm == b.algorithm and a.period == b.period
+end
+
 -- match returns for each rule the index of its slot, or nil: each rule that keeps a state has at most one slot
 -- with a state, and each slot at most one rule. The same numbers come first, then the same algorithm and period,
 -- each at its own position before any other, and last what is at its own position.
@@ -40,8 +45,7 @@ local function match(slots, rules)
       end
       for j = from, (found[i] or r.stateless) and 0 or to do
         local old = slots[j].rule
-        if old and not claimed[j] and (pass == 5 or old.text == r.text
-            or pass > 2 and old.algorithm == r.algorithm and old.period == r.period) then
+        if old and not claimed[j] and (old.text == r.text or pass > 2 and kin(old, r) or pass == 5) then
           found[i], claimed[j], missing = j, true, missing - 1
           break
         end
@@ -79,7 +83,7 @@ local function charge(slots, rules, found, now, cost)
       local algorithm, old = algorithms[r.algorithm], slot.rule
       if not old or old.algorithm ~= r.algorithm then
         local units = old and algorithms[old.algorithm].used(old, slot, now) or 0
-        slot = {time = now, frac = 0.0, used = 0.0, prev = 0.0, log = ''}
+        slot = {time = now, used = 0.0, rest = 0.0, log = ''}
         if units > 0 then
           algorithm.charge(r, slot, now, units)
         end

@@ -1,5 +1,5 @@
 -- TokenBucket: the twin of backend/algorithm/token_bucket.go, which says how it works. The state is time, the
--- instant at which the bucket will be full, and frac, what that lacks in 1/count of a microsecond. A span is
+-- instant at which the bucket will be full, and rest, what that lacks in 1/count of a microsecond. A span is
 -- two numbers: microseconds, and 1/count of one.
 
 local function token_bucket_add(r, us, num, more_us, more_num)
@@ -22,8 +22,8 @@ end
 -- may be more than a bucket can lack: then the bucket is empty.
 local function token_bucket_age(r, st, now)
   local us = st.time - now
-  if us > r.full_us or us == r.full_us and st.frac > r.full_num then
-    st.time, st.frac = now + r.full_us, r.full_num
+  if us > r.full_us or us == r.full_us and st.rest > r.full_num then
+    st.time, st.rest = now + r.full_us, r.full_num
     return true
   end
   return false
@@ -31,7 +31,7 @@ end
 
 -- token_bucket_used returns the units in use, rounded up.
 local function token_bucket_used(r, st, now)
-  local units, part = mul_add_div(st.time - now, r.count, st.frac, r.period) -- at most the capacity
+  local units, part = mul_add_div(st.time - now, r.count, st.rest, r.period) -- at most the capacity
   if part > 0 then
     return units + 1
   end
@@ -42,11 +42,11 @@ end
 local function token_bucket_fits(r, st, now, units)
   local us, num = span_of(r, math.min(units, r.capacity))
   local debt = st.time - now
-  return debt < us or debt == us and st.frac <= num
+  return debt < us or debt == us and st.rest <= num
 end
 
 local function token_bucket_expiry(r, st)
-  return st.frac > 0 and st.time + 1 or st.time
+  return st.rest > 0 and st.time + 1 or st.time
 end
 
 -- token_bucket_carry keeps the units that are in use, rounded up to 1/period of one.
@@ -54,38 +54,38 @@ local function token_bucket_carry(r, st, now, old)
   if old.count == r.count and old.period == r.period then
     return
   end
-  local units, part = mul_add_div(st.time - now, old.count, st.frac, old.period) -- at most the capacity of old
+  local units, part = mul_add_div(st.time - now, old.count, st.rest, old.period) -- at most the capacity of old
   local rest, over = mul_add_div(part, r.period, 0, old.period) -- at most r.period, since part < old.period
   if over > 0 then
     rest = rest + 1
   end
   local us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span, since it fits
-  st.time, st.frac = now + us, num
+  st.time, st.rest = now + us, num
 end
 
 local function token_bucket_charge(r, st, now, cost)
   local us, num = span_of(r, cost)
-  st.time, st.frac = token_bucket_add(r, st.time, st.frac, us, num)
+  st.time, st.rest = token_bucket_add(r, st.time, st.rest, us, num)
 end
 
 -- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the
 -- bucket fills has been refilled since, and gives nothing back.
 local function token_bucket_refund(r, st, now, charged, cost)
-  local us, num = st.time - now, st.frac
   local full = r.full_us
   if r.full_num > 0 then
     full = full + 1
   end
-  if now - charged >= full or us == 0 and num == 0 then
+  if now - charged >= full then
     return false
   end
+  local time, rest = now, 0.0
   if cost < r.capacity then
-    us, num = token_bucket_sub(r, us, num, span_of(r, cost))
+    time, rest = token_bucket_sub(r, st.time, st.rest, span_of(r, cost))
   end
-  if cost >= r.capacity or us < 0 then
-    us, num = 0.0, 0.0
+  if time < now then
+    time, rest = now, 0.0
   end
-  st.time, st.frac = now + us, num
+  st.time, st.rest = time, rest
   return true
 end
 

@@ -2,9 +2,9 @@
 -- after another, each
 --
 --   " " rule " " time             token bucket; time is when it will be full
---   " " rule " " time,frac        token bucket that lacks frac/count of a microsecond more
+--   " " rule " " time,rest        token bucket that lacks rest/count of a microsecond more
 --   " " rule " " time,used        fixed window; time is when it began
---   " " rule " " time,used,prev   sliding window; time is when it began
+--   " " rule " " time,used,rest   sliding window; time is when it began
 --   " " rule " " time,used,n:log  sliding log; time of the last charge; n bytes, see sliding_log.lua
 --   " - 0"                        empty
 --
@@ -35,12 +35,12 @@ local function read(raw, rules)
       if not r or r.stateless or #time > 16 or #a > 15 or #b > 15 then
         return nil
       end
-      slot.rule, slot.time, slot.frac, slot.used, slot.prev, slot.log = r, base + time, 0.0, 0.0, 0.0, ''
+      slot.rule, slot.time, slot.used, slot.rest, slot.log = r, base + time, 0.0, 0.0, ''
       if r.algorithm == 'b' then
         if a ~= '' then
-          slot.frac = a + 0.0
+          slot.rest = a + 0.0
         end
-        if slot.frac >= r.count then
+        if slot.rest >= r.count then
           return nil
         end
       elseif a == '' or b == '' and r.algorithm ~= 'f' then
@@ -49,7 +49,7 @@ local function read(raw, rules)
         slot.used = a + 0.0
       end
       if r.algorithm == 's' then
-        slot.prev = b + 0.0
+        slot.rest = b + 0.0
       elseif r.algorithm == 'l' then
         slot.log = string.sub(raw, pos + 1, pos + b)
         if #slot.log ~= b + 0.0 or #slot.log % 8 ~= 0 or (slot.used > 0) ~= (slot.log ~= '') then
@@ -75,11 +75,11 @@ local function write(slots, base)
       text = text .. ' ' .. r.text .. ' ' .. digits(slot.time - base)
       if r.algorithm ~= 'b' then
         text = text .. ',' .. digits(slot.used)
-      elseif slot.frac > 0 then
-        text = text .. ',' .. digits(slot.frac)
+      elseif slot.rest > 0 then
+        text = text .. ',' .. digits(slot.rest)
       end
       if r.algorithm == 's' then
-        text = text .. ',' .. digits(slot.prev)
+        text = text .. ',' .. digits(slot.rest)
       elseif r.algorithm == 'l' then
         text = text .. ',' .. #slot.log .. ':' .. slot.log
       end

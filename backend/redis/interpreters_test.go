@@ -17,13 +17,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/backendtest"
 	"github.com/ginlimit/ginlimit/backend/redis"
+	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
 // call is a script, or a command that changes a key, as a client sent it, and what the server replied.
@@ -38,6 +38,7 @@ type callRecorder struct {
 	rueidis.Client
 	mu      sync.Mutex
 	scripts map[string]string // by their SHA-1
+	keys    map[string]int    // how many calls of each were kept
 	calls   []call
 }
 
@@ -61,7 +62,7 @@ func (r *callRecorder) Do(ctx context.Context, cmd rueidis.Completed) rueidis.Re
 	if n, notString := res.AsInt64(); err != nil && notString == nil {
 		reply, err = strconv.FormatInt(n, 10), nil
 	}
-	if err == nil {
+	if r.keys[words[3]]++; err == nil && r.keys[words[3]] <= 150 { // thousands at once are alike
 		r.calls = append(r.calls, call{words[1], words[3:], reply})
 	}
 	return res
@@ -120,8 +121,8 @@ func (p preparing) Take(ctx context.Context, key string, cost int64, limits ...b
 	return p.Backend.Take(ctx, key, cost, limits...)
 }
 
-// Every interpreter makes the same bytes of every script: what is stored, how long, and what is replied. Servers have
-// Lua 5.1, miniredis its own, and others Lua 5.4, whose integers are not doubles.
+// Every interpreter makes the same bytes of every script: what is stored, for how long, and what is replied. Redis has
+// Lua 5.1, and others 5.4, whose integers are not doubles.
 func TestInterpretersAgree(t *testing.T) {
 	var paths []string
 	for _, name := range []string{"lua5.1", "lua5.4"} {
@@ -130,7 +131,7 @@ func TestInterpretersAgree(t *testing.T) {
 	if path, err := exec.LookPath("luajit"); err == nil {
 		paths = append(paths, path)
 	}
-	r := &callRecorder{Client: newClient(t, miniredis.RunT(t).Addr(), false), scripts: map[string]string{}}
+	r := &callRecorder{Client: newClient(t, testserver.Redis(t).Addr(), false), scripts: map[string]string{}, keys: map[string]int{}}
 	backends := 0
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
@@ -172,7 +173,7 @@ func TestInterpretersAgree(t *testing.T) {
 	first := run(t, paths[0], calls)
 	for i, c := range calls {
 		if reply, _, _ := strings.Cut(first[i], " "); c.reply != "" {
-			require.Equal(t, fmt.Sprintf("%x", c.reply), reply, "miniredis and %s: call %d, %q", paths[0], i, c.args)
+			require.Equal(t, fmt.Sprintf("%x", c.reply), reply, "the server and %s: call %d, %q", paths[0], i, c.args)
 		}
 	}
 	for _, path := range paths[1:] {
