@@ -62,29 +62,35 @@ end
 -- that is not the count, the period in microseconds or, with an s, in seconds, after the letter of the algorithm
 -- or, for a token bucket, none. So the same numbers are the same text.
 local function new_rule(text)
-  local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)%+?(%d*)$')
-  if not algorithm then
+  local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)(%+?%d*)$')
+  if not algorithm or #count > 15 or #period > 15 or #burst > 16 then
     return nil
   end
   local r = {text = text, algorithm = algorithm, count = count + 0.0, period = period + 0.0}
-  if algorithm == '' then
-    r.algorithm = 'b'
-  end
   if unit == 's' then
     r.period = r.period * 1000000
   end
-  if r.count < 1 or r.count > 999999999999999 or r.period < 1000 or r.period > 31622400000000 then
+  if r.count < 1 or r.period < 1000 or r.period > 31622400000000 then
     return nil
   end
   r.capacity = r.count
-  if r.algorithm == 'b' then
-    if burst ~= '' then
-      r.capacity = burst + 0.0
-    end
-    if r.capacity < 1 or r.capacity > 999999999999999 or r.capacity / r.count * r.period > 3.2e15 then
+  if algorithm ~= '' then
+    return burst == '' and r or nil
+  end
+  r.algorithm = 'b'
+  if burst ~= '' then
+    burst = string.match(burst, '^%+(%d+)$')
+    if not burst or burst + 0.0 < 1 then
       return nil
     end
-    r.full_us, r.full_num = span_of(r, r.capacity)
+    r.capacity = burst + 0.0
+  end
+  if r.capacity / r.count * r.period > 3.2e15 then -- so that the quotient below fits
+    return nil
+  end
+  r.full_us, r.full_num = span_of(r, r.capacity)
+  if r.full_us > 3153600000000000 or r.full_us == 3153600000000000 and r.full_num > 0 then
+    return nil
   end
   return r
 end

@@ -115,7 +115,11 @@ local function foreign(key, raw, rules)
   local longest = 0.0
   for i = 1, #rules do
     local r = rules[i]
-    longest = math.max(longest, r.full_us and r.full_us + 1 or r.period and 2 * r.period or 0)
+    if r.algorithm == 'b' then
+      longest = math.max(longest, r.full_us + (r.full_num > 0 and 1 or 0))
+    elseif r.algorithm then
+      longest = math.max(longest, 2 * r.period)
+    end
   end
   if longest > 0 then
     local ttl, most = redis.call('PTTL', key), math.ceil(longest / 1000)

@@ -18,7 +18,7 @@ type answer struct {
 	written string // the instant of the last write, as it stands in the value: it changes with every write
 	slots   []algorithm.Slot
 	// lasting says that as long as nobody writes slots also say what will be decided later. A log is shortened to what
-	// matters if its limit is the one that it was charged under.
+	// matters to the limit that it is the past of, which may be another one after other slots have expired.
 	lasting bool
 }
 
@@ -41,19 +41,20 @@ func (a *answer) decode(reply string, p *plan) error {
 	if a.charged {
 		a.now = written
 	}
-	moved, logs := false, false
+	moved, logs, states := false, false, 0
 	for slots != "" {
 		var slot algorithm.Slot
 		if slot, slots, ok = p.readSlot(len(a.slots), slots, written); !ok {
 			return badReply(reply)
 		}
 		if i := len(a.slots); slot.Rule != nil {
+			states++
 			moved = moved || i >= len(p.rules) || slot.Rule != p.rules[i]
 			logs = logs || slot.Rule.Algorithm() == backend.SlidingLog
 		}
 		a.slots = append(a.slots, slot)
 	}
-	a.lasting = !moved || !logs
+	a.lasting = !moved || !logs || states == 1
 	if a.charged && (moved || len(a.slots) != len(p.rules)) {
 		return badReply(reply)
 	}
@@ -134,11 +135,18 @@ func (p *plan) readSlot(i int, s string, base int64) (slot algorithm.Slot, rest 
 	return slot, rest, true
 }
 
+// shortLog is a log with memory for what a reply nearly always has of it.
+type shortLog struct {
+	algorithm.Log
+	few [3]algorithm.Charge
+}
+
 // readLog reads the charges of a log, as sliding_log.lua writes them. A reply has the oldest and the last: what is
 // missing of used counts as charged with the last, which is right until the oldest are out of the window.
 // None is later than the last, whatever the value says.
 func readLog(log string, used, latest int64) *algorithm.Log {
-	charges := make(algorithm.Log, 0, len(log)/8)
+	short := new(shortLog)
+	charges := algorithm.Log(short.few[:0])
 	for ; len(log) >= 8; log = log[8:] {
 		var at int64
 		for _, b := range []byte(log[:7]) {
@@ -162,5 +170,6 @@ func readLog(log string, used, latest int64) *algorithm.Log {
 	if len(charges) > 0 {
 		charges[len(charges)-1].Units += used
 	}
-	return &charges
+	short.Log = charges
+	return &short.Log
 }

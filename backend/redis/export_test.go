@@ -17,3 +17,6 @@ const TestExtra = testExtra
 
 // Now returns what SetClock's clock says.
 func Now(b *Backend) (micros int64) { return b.clock() }
+
+// ParseRule returns the rule that a slot names.
+var ParseRule = parseRule

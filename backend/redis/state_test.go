@@ -267,6 +267,16 @@ func mutate(r *rand.Rand, value string, others []ours) string {
 	return string(b)
 }
 
+// rulesIn returns the limits that slots of value may have been charged under.
+func rulesIn(value string) (limits []backend.Limit) {
+	for _, word := range strings.Split(value, " ") {
+		if rule, ok := redis.ParseRule(word); ok {
+			limits = append(limits, rule.Limit())
+		}
+	}
+	return limits
+}
+
 // Whatever stands at a key, a Take fails as it should or answers within the limits, and if it changed anything the key
 // has an end.
 func TestMutatedValue(t *testing.T) {
@@ -305,7 +315,7 @@ func TestMutatedValue(t *testing.T) {
 			decided++
 			assert.GreaterOrEqual(t, res.Remaining, int64(0), why)
 			assert.LessOrEqual(t, res.Remaining, res.Limit.Capacity(), why)
-			assert.LessOrEqual(t, max(res.RetryAfter, res.ResetAfter), longestState(res.Limit)+time.Microsecond, why)
+			assert.LessOrEqual(t, max(res.RetryAfter, res.ResetAfter), longestState(append(rulesIn(value), res.Limit)...)+time.Microsecond, why)
 			switch {
 			case res.Allowed && cost > 0:
 				assert.LessOrEqual(t, res.Remaining, res.Limit.Capacity()-cost, why)
@@ -357,8 +367,7 @@ func TestTruncatedValue(t *testing.T) {
 	}
 }
 
-// Units used under a limit count under the one that takes its place, whatever the algorithm, and nothing of one
-// algorithm is taken for another's.
+// Units used under a limit count under the one that takes its place, whatever the algorithms.
 func TestValueOfOlderLimit(t *testing.T) {
 	s := testserver.Redis(t)
 	b := newTruth(t, s.Addr(), prefix())
@@ -379,7 +388,9 @@ func TestValueOfOlderLimit(t *testing.T) {
 			{"another period", backend.Limit{Count: 10, Period: 24 * time.Hour, Algorithm: a}, 1, true, 5},
 			{"count and period", backend.Limit{Count: 7, Period: 31*time.Minute + time.Microsecond, Algorithm: a}, 1, true, 2},
 			{"the largest", backend.Limit{Count: backend.MaxCount, Period: backend.MaxPeriod, Algorithm: a}, 1, true, backend.MaxCount - 5},
-			{"another algorithm", hourly(10, (a+1)%4), 1, true, 9},
+			{"another algorithm", hourly(10, (a+1)%4), 1, true, 5},
+			{"another algorithm", hourly(10, (a+2)%4), 7, false, 6},
+			{"a smaller count of another algorithm", hourly(3, (a+3)%4), 1, false, 0},
 			{"unlimited", backend.Unlimited(), 1, true, math.MaxInt64},
 			{"nothing", backend.Limit{Period: time.Hour, Algorithm: a}, 1, false, 0},
 		} {
@@ -389,5 +400,34 @@ func TestValueOfOlderLimit(t *testing.T) {
 			assert.Equal(t, c.allowed, res.Allowed, "%v: %s", a, c.name)
 			assert.Equal(t, c.left, res.Remaining, "%v: %s", a, c.name)
 		}
+	}
+}
+
+// A refusal under other limits than a key was charged under is remembered like any other, and counts down as true, but where
+// it depends on a log that was shortened for one of several limits.
+func TestOlderLimitIsRemembered(t *testing.T) {
+	s := testserver.Redis(t)
+	p := prefix()
+	b, truth := newInstance(t, s.Addr(), p), newTruth(t, s.Addr(), p)
+	for _, a := range everyAlgorithm {
+		for _, now := range [][]backend.Limit{
+			{hourly(5, a)}, {hourly(5, (a+1)%4)}, {{Count: 5, Period: time.Minute, Algorithm: a}}, {hourly(5, a), hourly(100, (a+3)%4)},
+		} {
+			key := fmt.Sprint(a, now)
+			require.True(t, decide(t, truth, key, 20, hourly(20, a)).Allowed)
+			refuse(t, b, key, 1, now...)
+			local := decide(t, b, key, 1, now...)
+			require.Equal(t, backend.SourceDenyCache, local.Source)
+			want := decide(t, truth, key, 1, now...)
+			assert.Equal(t, want.Limit, local.Limit)
+			assert.Equal(t, want.Remaining, local.Remaining)
+			assert.Equal(t, want.At.Add(want.RetryAfter), local.At.Add(local.RetryAfter), "%v under %v", a, now)
+			assert.Equal(t, want.At.Add(want.ResetAfter), local.At.Add(local.ResetAfter), "%v under %v", a, now)
+		}
+	}
+	charged := []backend.Limit{hourly(20, backend.SlidingLog), hourly(30, backend.TokenBucket)}
+	require.True(t, decide(t, truth, "moved", 20, charged...).Allowed)
+	for range 20 {
+		require.Equal(t, backend.SourceStore, decide(t, b, "moved", 1, charged[1], charged[0]).Source)
 	}
 }

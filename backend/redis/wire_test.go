@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -124,6 +125,71 @@ func TestOneCommand(t *testing.T) {
 			assert.Equal(t, []string{"del"}, clients)
 			assert.Equal(t, before["evalsha"]+7, calls(t, s)["evalsha"])
 			assert.Equal(t, before["eval"], calls(t, s)["eval"])
+		}
+	}
+}
+
+// A look and a refusal under other limits than a key was charged under write nothing either.
+func TestOtherLimitsWriteNothing(t *testing.T) {
+	s := testserver.Redis(t)
+	b := newTruth(t, s.Addr(), prefix())
+	k := keyspace{t, newClient(t, s.Addr(), false)}
+	charged := mixedLimits(4)
+	for i, limits := range [][]backend.Limit{
+		{{Count: 10, Period: time.Minute}}, mixedLimits(3), {charged[3], charged[2], charged[1], charged[0]},
+		{{Count: 10, Period: time.Hour, Algorithm: backend.SlidingLog}, {Period: time.Hour}, backend.Unlimited()},
+		{charged[0].WithBurst(10)}, append([]backend.Limit{{Count: 1000, Period: time.Second}}, charged...), {backend.Unlimited()}, {{Period: time.Second}},
+	} {
+		key := fmt.Sprint(i)
+		decide(t, b, key, 11, charged...)
+		decide(t, b, key, 1000, limits...) // the server learns the scripts
+		value := k.get(redis.StateKey(b, key))
+		m := newMonitor(t, s)
+		for _, cost := range []int64{0, 10, 1000} {
+			if res := decide(t, b, key, cost, limits...); res.Limit.IsUnlimited() {
+				require.True(t, res.Allowed)
+			} else if cost > 0 {
+				require.False(t, res.Allowed, "cost %d under %v", cost, limits)
+			}
+			_, scripts := m.next(t)
+			if slices.Sort(scripts); len(limits) == 1 && (limits[0].Count == 0 || limits[0].IsUnlimited()) {
+				assert.Equal(t, []string{"time"}, scripts)
+			} else {
+				assert.Equal(t, []string{"get", "time"}, scripts)
+			}
+		}
+		require.Equal(t, value, k.get(redis.StateKey(b, key)))
+	}
+}
+
+// A reply holds little of a log, whatever its limit was and is.
+func TestRepliesAreShort(t *testing.T) {
+	s := testserver.Redis(t)
+	r := &callRecorder{Client: newClient(t, s.Addr(), false), scripts: map[string]string{}, keys: map[string]int{}}
+	b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+	k := keyspace{t, r.Client}
+	for _, units := range []int64{1, 3} {
+		clock := newSettable()
+		redis.SetClock(b, clock.micros.Load)
+		start, charges := clock.micros.Load(), 10_000/units
+		var log []byte
+		for i := range charges { // as sliding_log.lua writes them
+			log = binary.BigEndian.AppendUint64(log, uint64(start+i)<<8|uint64(units))
+		}
+		slot := fmt.Sprintf(" l10000/3600s %d,%d,%d:%s", charges-1, charges*units, len(log), log)
+		clock.advance(time.Minute)
+		for i, limits := range [][]backend.Limit{
+			{hourly(5001, backend.SlidingLog)}, {hourly(5001, backend.TokenBucket)},
+			{{Count: 5001, Period: time.Minute, Algorithm: backend.SlidingLog}, hourly(20_000, backend.SlidingLog)},
+		} {
+			key := fmt.Sprint(units, i)
+			k.set(redis.StateKey(b, key), fmt.Sprint(start/1_000_000, " 0", slot, slot, slot)) // of two no limit says anything
+			res := decide(t, b, key, 1, limits...)
+			require.False(t, res.Allowed)
+			require.Less(t, len(r.calls[len(r.calls)-1].reply), 200)
+			gone := (charges*units - 5000 + units - 1) / units // so many charges have to leave
+			require.Equal(t, time.UnixMicro(start+gone-1).Add(time.Hour), res.At.Add(res.RetryAfter))
+			require.Equal(t, time.UnixMicro(start+charges-1).Add(time.Hour), res.At.Add(res.ResetAfter))
 		}
 	}
 }

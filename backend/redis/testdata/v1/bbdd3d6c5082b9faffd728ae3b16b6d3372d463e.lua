@@ -1,0 +1,597 @@
+local now = sec * 1000000.0 + usec
+local algorithms = {}
+local function mul_add_div(a, b, c, d)
+  local p = a * b + c
+  if p < 9007199254740992 then -- then it is exact: rounding never takes a number across 2^53
+    local rem = math.fmod(p, d)
+    return (p - rem) / d, rem
+  end
+  local a_rem, c_rem = math.fmod(a, d), math.fmod(c, d)
+  local m, scale = 2.0, 1.0
+  while d * m * 4 <= 9007199254740992 do -- d is below 2^51
+    m = m * 2
+  end
+  while scale * m <= b do -- powers of 2: exact
+    scale = scale * m
+  end
+  local quo, rem, rest = 0.0, 0.0, b
+  while scale >= 1 do
+    local low = math.fmod(rest, scale)
+    p = rem * m + (rest - low) / scale * a_rem -- below d*m + m*d
+    rem = math.fmod(p, d)
+    quo = quo * m + (p - rem) / d
+    rest, scale = low, scale / m
+  end
+  quo = quo + (a - a_rem) / d * b + (c - c_rem) / d
+  rem = rem + c_rem
+  if rem >= d then
+    return quo + 1, rem - d
+  end
+  return quo, rem
+end
+local function digits(n)
+  return string.format('%.0f', n)
+end
+local function span_of(r, units)
+  return mul_add_div(units, r.period, 0, r.count)
+end
+local function new_rule(text)
+  local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)%+?(%d*)$')
+  if not algorithm then
+    return nil
+  end
+  local r = {text = text, algorithm = algorithm, count = count + 0.0, period = period + 0.0}
+  if algorithm == '' then
+    r.algorithm = 'b'
+  end
+  if unit == 's' then
+    r.period = r.period * 1000000
+  end
+  if r.count < 1 or r.count > 999999999999999 or r.period < 1000 or r.period > 31622400000000 then
+    return nil
+  end
+  r.capacity = r.count
+  if r.algorithm == 'b' then
+    if burst ~= '' then
+      r.capacity = burst + 0.0
+    end
+    if r.capacity < 1 or r.capacity > 999999999999999 or r.capacity / r.count * r.period > 3.2e15 then
+      return nil
+    end
+    r.full_us, r.full_num = span_of(r, r.capacity)
+  end
+  return r
+end
+local function new_rules(texts, from, n)
+  local rules, keep = {}, false
+  for i = 1, n do
+    local text = texts[from + i - 1]
+    rules[i] = new_rule(text) or {text = text, stateless = true}
+    keep = keep or not rules[i].stateless
+  end
+  return rules, keep
+end
+local function token_bucket_add(r, us, num, more_us, more_num)
+  us, num = us + more_us, num + more_num
+  if num >= r.count then
+    return us + 1, num - r.count
+  end
+  return us, num
+end
+local function token_bucket_sub(r, us, num, less_us, less_num)
+  us, num = us - less_us, num - less_num
+  if num < 0 then
+    return us - 1, num + r.count
+  end
+  return us, num
+end
+local function token_bucket_age(r, st, now)
+  local us = st.time - now
+  if us > r.full_us or us == r.full_us and st.rest > r.full_num then
+    st.time, st.rest = now + r.full_us, r.full_num
+    return true
+  end
+  return false
+end
+local function token_bucket_used(r, st, now)
+  local units, part = mul_add_div(st.time - now, r.count, st.rest, r.period) -- at most the capacity
+  if part > 0 then
+    return units + 1
+  end
+  return units
+end
+local function token_bucket_fits(r, st, now, units)
+  local us, num = span_of(r, math.min(units, r.capacity))
+  local debt = st.time - now
+  return debt < us or debt == us and st.rest <= num
+end
+local function token_bucket_expiry(r, st)
+  return st.rest > 0 and st.time + 1 or st.time
+end
+local function token_bucket_carry(r, st, now, old)
+  if old.count == r.count and old.period == r.period then
+    return
+  end
+  local units, part = mul_add_div(st.time - now, old.count, st.rest, old.period) -- at most the capacity of old
+  local rest, over = mul_add_div(part, r.period, 0, old.period) -- at most r.period, since part < old.period
+  if over > 0 then
+    rest = rest + 1
+  end
+  local us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span, since it fits
+  st.time, st.rest = now + us, num
+end
+local function token_bucket_charge(r, st, now, cost)
+  local us, num = span_of(r, cost)
+  st.time, st.rest = token_bucket_add(r, st.time, st.rest, us, num)
+end
+local function token_bucket_refund(r, st, now, charged, cost)
+  local full = r.full_us
+  if r.full_num > 0 then
+    full = full + 1
+  end
+  if now - charged >= full then
+    return false
+  end
+  local time, rest = now, 0.0
+  if cost < r.capacity then
+    time, rest = token_bucket_sub(r, st.time, st.rest, span_of(r, cost))
+  end
+  if time < now then
+    time, rest = now, 0.0
+  end
+  st.time, st.rest = time, rest
+  return true
+end
+algorithms.b = {
+  age = token_bucket_age, used = token_bucket_used, fits = token_bucket_fits, expiry = token_bucket_expiry,
+  carry = token_bucket_carry, charge = token_bucket_charge, refund = token_bucket_refund,
+}
+local function sliding_window_age(r, st, now)
+  if st.time > now then
+    st.time = now
+    return true
+  elseif now - st.time >= r.period then
+    st.time, st.rest = st.time + r.period, st.used
+    st.used = 0.0
+  end
+  return false
+end
+local function sliding_window_used(r, st, now)
+  local weight, part = mul_add_div(st.rest, st.time + r.period - now, 0, r.period) -- at most rest
+  if part > 0 then
+    weight = weight + 1
+  end
+  return st.used + weight
+end
+local function sliding_window_fits(r, st, now, units)
+  return sliding_window_used(r, st, now) <= units -- rounding up makes no difference: units are whole
+end
+local function sliding_window_expiry(r, st)
+  if st.used > 0 then
+    return st.time + 2 * r.period
+  end
+  return st.time + r.period -- also of a window whose charges were all refunded
+end
+local function sliding_window_carry(r, st, now, old)
+  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
+end
+local function window_charge(r, st, now, cost)
+  st.used = st.used + cost
+end
+local function sliding_window_refund(r, st, now, charged, cost)
+  local window = 'used'
+  if charged < st.time then
+    window = 'rest'
+  end
+  if st[window] == 0 or charged < st.time - r.period or charged >= st.time + r.period then
+    return false
+  end
+  st[window] = math.max(0.0, st[window] - cost)
+  return true
+end
+algorithms.s = {
+  age = sliding_window_age, used = sliding_window_used, fits = sliding_window_fits, expiry = sliding_window_expiry,
+  carry = sliding_window_carry, charge = window_charge, refund = sliding_window_refund,
+}
+local function sliding_log_entry(log, i)
+  local a, b, c, d, e, f, g, units = string.byte(log, i * 8 + 1, i * 8 + 8)
+  local at = (((((a * 256.0 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g
+  local exponent = math.floor(units / 16)
+  units = units % 16 + 0.0
+  for _ = 1, exponent do
+    units = units * 10
+  end
+  return at, units
+end
+local function sliding_log_encode(at, units)
+  local time = ''
+  units = math.min(units, 999999999999999)
+  for _ = 1, 7 do
+    local byte = math.fmod(at, 256)
+    time = string.char(byte) .. time
+    at = (at - byte) / 256
+  end
+  local entries, exponent = '', 0
+  while units > 0 do
+    local digit = math.fmod(units, 10)
+    if digit > 0 then
+      entries = entries .. time .. string.char(exponent * 16 + digit)
+    end
+    units = (units - digit) / 10
+    exponent = exponent + 1
+  end
+  return entries
+end
+local function sliding_log_find(log, at)
+  local first, last = 0, #log / 8
+  while first < last do
+    local middle = math.floor((first + last) / 2)
+    if sliding_log_entry(log, middle) < at then
+      first = middle + 1
+    else
+      last = middle
+    end
+  end
+  return first
+end
+local function sliding_log_skip(st, from, sum, units, to)
+  if st.used == #st.log / 8 then -- one for each entry
+    from = math.max(from, math.min(units, to))
+    return from, from
+  end
+  while sum < units and from < to do
+    local _, more = sliding_log_entry(st.log, from)
+    from, sum = from + 1, sum + more
+  end
+  return from, sum
+end
+local function sliding_log_age(r, st, now)
+  local repaired = st.time > now
+  if repaired then
+    local first, time = sliding_log_find(st.log, now), string.sub(sliding_log_encode(now, 1), 1, 7)
+    local entries = {string.sub(st.log, 1, first * 8)}
+    for i = first + 1, #st.log / 8 do
+      entries[#entries + 1] = time .. string.sub(st.log, i * 8, i * 8)
+    end
+    st.log, st.time = table.concat(entries), now
+  end
+  local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
+  st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
+  if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
+    st.rule = nil
+  end
+  return repaired
+end
+local function sliding_log_used(r, st, now)
+  return st.used
+end
+local function sliding_log_fits(r, st, now, units)
+  return st.used <= units
+end
+local function sliding_log_expiry(r, st)
+  if st.used == 0 then
+    return 0.0
+  end
+  return st.time + r.period
+end
+local function sliding_log_carry(r, st, now, old)
+  if old.period == r.period then
+    return
+  end
+  local entries = {}
+  for i = 0, #st.log / 8 - 1 do
+    local at, units = sliding_log_entry(st.log, i)
+    local age = math.max(0.0, math.min(now - at, old.period - 1)) -- in a log of ours it is
+    st.time = now - mul_add_div(age, r.period, 0, old.period) -- below r.period
+    entries[#entries + 1] = sliding_log_encode(st.time, units)
+  end
+  st.log = table.concat(entries)
+end
+local function sliding_log_charge(r, st, now, cost)
+  st.used, st.time = st.used + cost, now
+  st.log = st.log .. sliding_log_encode(now, cost)
+end
+local function sliding_log_refund(r, st, now, charged, cost)
+  local first = sliding_log_find(st.log, charged)
+  local last = sliding_log_find(st.log, charged + 1)
+  local units = 0.0
+  for i = first, last - 1 do
+    local _, more = sliding_log_entry(st.log, i)
+    units = units + more
+  end
+  if units == 0 then
+    return false
+  end
+  cost = math.min(cost, units)
+  st.used = st.used - cost
+  st.log = string.sub(st.log, 1, first * 8) .. sliding_log_encode(charged, units - cost) .. string.sub(st.log, last * 8 + 1)
+  if #st.log > 0 then
+    st.time = sliding_log_entry(st.log, #st.log / 8 - 1) -- the first of two results
+  end
+  return true
+end
+local function sliding_log_shorten(st, capacity, cost)
+  local n, over = #st.log / 8, st.used - capacity
+  local first, units = sliding_log_skip(st, 0, 0.0, over, n)
+  local last = sliding_log_skip(st, first, units, cost <= capacity and over + cost or 0, n)
+  local short = string.sub(st.log, first * 8 + 1, last * 8)
+  if first > 0 then
+    short = sliding_log_encode(sliding_log_entry(st.log, first - 1), units) .. short -- the time, and the sum
+  end
+  if last < n then
+    short = short .. string.sub(st.log, -8)
+  end
+  return short
+end
+algorithms.l = {
+  age = sliding_log_age, used = sliding_log_used, fits = sliding_log_fits, expiry = sliding_log_expiry,
+  carry = sliding_log_carry, charge = sliding_log_charge, refund = sliding_log_refund, shorten = sliding_log_shorten,
+}
+local function fixed_window_age(r, st, now)
+  if st.time > now then
+    st.time = now
+    return true
+  end
+  return false
+end
+local function fixed_window_used(r, st, now)
+  return st.used
+end
+local function fixed_window_fits(r, st, now, units)
+  return st.used <= units
+end
+local function fixed_window_expiry(r, st)
+  return st.time + r.period -- also of a window whose charges were all refunded
+end
+local function fixed_window_carry(r, st, now, old)
+  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
+end
+local function fixed_window_refund(r, st, now, charged, cost)
+  if st.used == 0 or charged < st.time or charged >= st.time + r.period then
+    return false
+  end
+  st.used = math.max(0.0, st.used - cost)
+  return true
+end
+algorithms.f = {
+  age = fixed_window_age, used = fixed_window_used, fits = fixed_window_fits, expiry = fixed_window_expiry,
+  carry = fixed_window_carry, charge = window_charge, refund = fixed_window_refund,
+}
+local function expiry(slot)
+  local r = slot.rule
+  if not r then
+    return 0.0
+  end
+  return algorithms[r.algorithm].expiry(r, slot)
+end
+local function load(slots, now)
+  local repaired = false
+  for i = 1, #slots do
+    local slot = slots[i]
+    local r = slot.rule
+    if r and expiry(slot) <= now then
+      slots[i] = {}
+    elseif r then
+      repaired = algorithms[r.algorithm].age(r, slot, now) or repaired
+    end
+  end
+  return repaired
+end
+local function kin(a, b)
+  return a.algorithm == b.algorithm and a.period == b.period
+end
+local function match(slots, rules)
+  local found, claimed, missing = {}, {}, #rules
+  for pass = 1, 5 do
+    for i = 1, #rules do
+      local r = rules[i]
+      local from, to = 1, #slots
+      if pass % 2 == 1 then
+        from, to = i, math.min(i, to)
+      end
+      for j = from, (found[i] or r.stateless) and 0 or to do
+        local old = slots[j].rule
+        if old and not claimed[j] and (old.text == r.text or pass > 2 and kin(old, r) or pass == 5) then
+          found[i], claimed[j], missing = j, true, missing - 1
+          break
+        end
+      end
+    end
+    if missing == 0 then
+      break
+    end
+  end
+  return found
+end
+local function fits(slots, rules, found, now, cost)
+  for i = 1, #rules do
+    local r, slot = rules[i], found[i] and slots[found[i]]
+    if r.text == '0' or r.capacity and cost > r.capacity then
+      return false
+    elseif slot and not algorithms[slot.rule.algorithm].fits(slot.rule, slot, now, r.capacity - cost) then
+      return false
+    end
+  end
+  return true
+end
+local function charge(slots, rules, found, now, cost)
+  local charged = {}
+  for i = 1, #rules do
+    local r, slot = rules[i], found[i] and slots[found[i]] or {}
+    charged[i] = {}
+    if not r.stateless then
+      local algorithm, old = algorithms[r.algorithm], slot.rule
+      if not old or old.algorithm ~= r.algorithm then
+        local units = old and algorithms[old.algorithm].used(old, slot, now) or 0
+        slot = {time = now, used = 0.0, rest = 0.0, log = ''}
+        if units > 0 then
+          algorithm.charge(r, slot, now, units)
+        end
+      elseif old.text ~= r.text then
+        algorithm.carry(r, slot, now, old)
+      end
+      slot.rule = r
+      algorithm.charge(r, slot, now, cost)
+      charged[i] = slot
+    end
+  end
+  return charged
+end
+local function refund(slots, rules, found, now, charged, cost)
+  local given = false
+  for i = 1, #rules do
+    local slot = found[i] and slots[found[i]]
+    if slot and slot.rule.algorithm == rules[i].algorithm then
+      given = algorithms[slot.rule.algorithm].refund(slot.rule, slot, now, charged, cost) or given
+    end
+  end
+  return given
+end
+local function read(raw, rules)
+  local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
+  if not sec or #sec > 10 or #usec > 6 then
+    return nil
+  end
+  local known = {}
+  for i = 1, #rules do
+    known[rules[i].text] = rules[i]
+  end
+  local slots, base = {}, sec * 1000000.0 + usec
+  while pos <= #raw do
+    local text, time, a, b, after = string.match(raw, '^ (%S+) (%-?%d+),?(%d*),?(%d*)()', pos)
+    if not text then
+      return nil
+    end
+    local slot = {}
+    pos = after
+    if text ~= '-' then
+      local r = known[text] or new_rule(text)
+      if not r or r.stateless or #time > 16 or #a > 15 or #b > 15 then
+        return nil
+      end
+      slot.rule, slot.time, slot.used, slot.rest, slot.log = r, base + time, 0.0, 0.0, ''
+      if r.algorithm == 'b' then
+        if a ~= '' then
+          slot.rest = a + 0.0
+        end
+        if slot.rest >= r.count then
+          return nil
+        end
+      elseif a == '' or b == '' and r.algorithm ~= 'f' then
+        return nil
+      else
+        slot.used = a + 0.0
+      end
+      if r.algorithm == 's' then
+        slot.rest = b + 0.0
+      elseif r.algorithm == 'l' then
+        slot.log = string.sub(raw, pos + 1, pos + b)
+        if #slot.log ~= b + 0.0 or #slot.log % 8 ~= 0 or (slot.used > 0) ~= (slot.log ~= '') then
+          return nil
+        end
+        pos = pos + 1 + #slot.log
+      end
+    end
+    slots[#slots + 1] = slot
+  end
+  return slots, base
+end
+local function write(slots, base)
+  local text = ''
+  for i = 1, #slots do
+    local slot = slots[i]
+    local r = slot.rule
+    if not r then
+      text = text .. ' - 0'
+    else
+      text = text .. ' ' .. r.text .. ' ' .. digits(slot.time - base)
+      if r.algorithm ~= 'b' then
+        text = text .. ',' .. digits(slot.used)
+      elseif slot.rest > 0 then
+        text = text .. ',' .. digits(slot.rest)
+      end
+      if r.algorithm == 's' then
+        text = text .. ',' .. digits(slot.rest)
+      elseif r.algorithm == 'l' then
+        text = text .. ',' .. #slot.log .. ':' .. slot.log
+      end
+    end
+  end
+  return text
+end
+local function store(key, slots)
+  local last = 0.0
+  for i = 1, #slots do
+    local over = expiry(slots[i])
+    if over <= now then
+      slots[i] = {}
+    end
+    last = math.max(last, over)
+  end
+  if last > now then
+    redis.call('SET', key, sec .. ' ' .. usec .. write(slots, now), 'PX', digits(math.ceil((last - now) / 1000) + extra))
+  else
+    redis.call('DEL', key)
+  end
+end
+local function foreign(key, raw, rules)
+  if type(raw) == 'table' and not string.find(raw.err, 'WRONGTYPE', 1, true) then
+    return raw
+  end
+  local longest = 0.0
+  for i = 1, #rules do
+    local r = rules[i]
+    longest = math.max(longest, r.full_us and r.full_us + 1 or r.period and 2 * r.period or 0)
+  end
+  if longest > 0 then
+    local ttl, most = redis.call('PTTL', key), math.ceil(longest / 1000)
+    if ttl < 0 or ttl > most then
+      redis.call('PEXPIRE', key, digits(most))
+    end
+  end
+  return redis.error_reply('GINLIMIT the key holds a value that is not ours')
+end
+local cost = first + 0.0
+local rules, keep = new_rules(ARGV, 2, n)
+if keep and raw == nil then
+  raw = redis.pcall('GET', KEYS[1])
+end
+local slots, base, written = {}, 0.0, '0 0'
+if raw then
+  if type(raw) == 'string' then
+    slots, base = read(raw, rules)
+  end
+  if type(raw) ~= 'string' or not slots then
+    return foreign(KEYS[1], raw, cost > 0 and rules or {})
+  end
+  written = string.match(raw, '^%d+ %d+')
+end
+local repaired = load(slots, now)
+local found = match(slots, rules)
+local charged = cost > 0 and fits(slots, rules, found, now, cost)
+if charged then
+  slots = charge(slots, rules, found, now, cost)
+end
+if charged or repaired and cost > 0 then -- otherwise a wait would begin anew with each refusal
+  if keep then -- an unlimited charge forgets nothing
+    store(KEYS[1], slots)
+  end
+  base, written = now, sec .. ' ' .. usec
+end
+local asks = {} -- the rule that asks, by slot
+for i = 1, n do
+  if found[i] and not charged then
+    asks[found[i]] = rules[i]
+  end
+end
+for i = 1, #slots do
+  local slot, r = slots[i], asks[i]
+  if slot.rule and slot.rule.algorithm == 'l' then
+    slot.log = algorithms.l.shorten(slot, r and r.capacity or slot.used, r and math.max(cost, 1) or 0)
+  end
+end
+local value = written .. write(slots, base)
+if charged then
+  return value
+end
+return '-' .. sec .. ' ' .. usec .. ' ' .. value
