@@ -1,14 +1,17 @@
 package ginlimit_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
-	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -521,16 +524,34 @@ func TestMountedTwice(t *testing.T) {
 	assert.Equal(t, 429, send(r, path("/g/route")).Code)
 }
 
-// TestElapsedInMemory: what asks for a decision to look at it gets the time it took.
-func TestElapsedInMemory(t *testing.T) {
-	l := must(ginlimit.NewLimiter(ginlimit.PerDay(5), ginlimit.Global()))
-	d, err := l.Allow(context.Background(), "x", 1)
-	require.NoError(t, err)
-	assert.Positive(t, d.Elapsed)
-	d, err = l.Peek(context.Background(), "x")
-	require.NoError(t, err)
-	assert.Positive(t, d.Elapsed)
-	send(engine(func(c *gin.Context) { assert.Positive(t, l.Check(c).Elapsed) }))
+// TestElapsedIsForObservers: a limiter that nobody observes does not read the clock for it.
+func TestElapsedIsForObservers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		store.onTake = func(context.Context, string, int64) error { time.Sleep(time.Millisecond); return nil }
+		var seen watch
+		for _, tt := range []struct {
+			name string
+			opts []ginlimit.Option
+			want time.Duration
+		}{
+			{"nobody observes", nil, 0},
+			{"somebody does", []ginlimit.Option{ginlimit.WithObserver(seen.observe)}, time.Millisecond},
+		} {
+			l := must(ginlimit.NewLimiter(ginlimit.PerDay(9), ginlimit.Global(),
+				append(tt.opts, ginlimit.WithName("x"), ginlimit.WithBackend(store))...))
+			allowed, err := l.Allow(t.Context(), "x", 1)
+			require.NoError(t, err)
+			peeked, err := l.Peek(t.Context(), "x")
+			require.NoError(t, err)
+			send(engine(l.Handle, func(c *gin.Context) {
+				handled, _ := ginlimit.FromContext(c)
+				for _, d := range []ginlimit.Decision{allowed, peeked, handled, l.Check(c)} {
+					assert.Equal(t, tt.want, d.Elapsed, tt.name)
+				}
+			}))
+		}
+	})
 }
 
 // TestContextIsLetGo: a request whose context has a deadline leaves nothing behind until then.
@@ -567,57 +588,6 @@ func TestKeysSetByGoroutines(*testing.T) {
 	}
 }
 
-// TestPlain holds requests that take the short way through Handle to those that take the long one, as a WithSkip that skips
-// nothing makes them do.
-func TestPlain(t *testing.T) {
-	failed := func(c *gin.Context) bool { return c.GetHeader("Fail") != "" }
-	for name, opts := range map[string][]ginlimit.Option{
-		"one limit":      nil,
-		"refunds":        {ginlimit.WithRefundIf(failed)},
-		"several limits": {ginlimit.WithLimits(ginlimit.PerHour(20), ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingLog))},
-		"dry run":        {ginlimit.WithDryRun(true)},
-		"fields":         {ginlimit.WithHeaders(ginlimit.HeadersLegacyEpoch), ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
-		"deny handler":   {ginlimit.WithDenyHandler(func(c *gin.Context, d ginlimit.Decision) { c.String(d.Status(), "%v %v", d.Err, d.Result) })},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				byKey := func(c *gin.Context) (string, error) {
-					switch key := c.GetHeader("Key"); key {
-					case "skip":
-						return "", ginlimit.ErrSkip
-					case "fail":
-						return "", errOther
-					default:
-						return key, nil
-					}
-				}
-				var said [2]string
-				var engines [2]*gin.Engine
-				for i, skip := range [][]ginlimit.Option{nil, {ginlimit.WithSkip(func(*gin.Context) bool { return false })}} {
-					told := func(c *gin.Context) {
-						c.Next()
-						d, ok := ginlimit.FromContext(c)
-						d.Elapsed = 0 // the clock of this test stands still
-						said[i] = fmt.Sprintf("%+v %v", d, ok)
-					}
-					engines[i] = engine(told, ginlimit.New(ginlimit.PerMinute(5), byKey, append(skip, opts...)...))
-				}
-				random := rand.New(rand.NewPCG(1, 2))
-				for range 500 {
-					edits := []func(*http.Request){header("Key", []string{"a", "b", "c", "", "skip", "fail"}[random.IntN(6)])}
-					if random.IntN(3) == 0 {
-						edits = append(edits, header("Fail", "1"))
-					}
-					short, long := send(engines[0], edits...), send(engines[1], edits...)
-					require.Equal(t, long, short)
-					require.Equal(t, said[1], said[0])
-					time.Sleep(time.Duration(random.IntN(4)) * 1234567 * time.Microsecond)
-				}
-			})
-		})
-	}
-}
-
 // TestCheckKeepsOneDecision: a WebSocket may check each message for days. What is kept of one request stays small, and
 // FromContext still returns the tightest decision.
 func TestCheckKeepsOneDecision(t *testing.T) {
@@ -648,4 +618,355 @@ func TestCheckKeepsOneDecision(t *testing.T) {
 		d, _ = ginlimit.FromContext(c)
 		assert.False(t, d.Allowed)
 	}))
+}
+
+func TestNeverMoreThanTheLimit(t *testing.T) {
+	for _, algorithm := range []backend.Algorithm{backend.TokenBucket, backend.SlidingWindow, backend.SlidingLog, backend.FixedWindow} {
+		t.Run(algorithm.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // where no time passes
+				var ran atomic.Int64
+				r := engine(ginlimit.New(ginlimit.PerMinute(100).WithAlgorithm(algorithm), ginlimit.ByIP()), func(*gin.Context) { ran.Add(1) })
+				var wg sync.WaitGroup
+				var codes [600]atomic.Int64
+				for range 100 {
+					wg.Go(func() {
+						for range 100 {
+							codes[send(r).Code].Add(1)
+						}
+					})
+				}
+				wg.Wait()
+				assert.EqualValues(t, 100, codes[200].Load())
+				assert.EqualValues(t, 9900, codes[429].Load())
+				assert.EqualValues(t, 100, ran.Load())
+			})
+		})
+	}
+}
+
+// TestOneLimiterInManyGoroutines does everything that a limiter can do at once. The race detector looks on.
+func TestOneLimiterInManyGoroutines(t *testing.T) {
+	var seen atomic.Int64
+	l := must(ginlimit.NewLimiter(ginlimit.PerSecond(50), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP()),
+		ginlimit.WithLimits(ginlimit.PerDay(1_000_000)),
+		ginlimit.WithMaxWait(2*time.Millisecond),
+		ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+			n, _ := strconv.ParseInt(c.GetHeader("Key"), 10, 64)
+			return ginlimit.Tier{Name: fmt.Sprint("t", n%3), Limits: []ginlimit.Limit{ginlimit.PerSecond(10 + n)}}, nil
+		}),
+		ginlimit.WithRefundIf(func(c *gin.Context) bool { return c.GetHeader("Key") == "7" }),
+		ginlimit.WithObserver(func(context.Context, ginlimit.Decision) { seen.Add(1) })))
+	r := engine(func(c *gin.Context) { c.Header("Access-Control-Expose-Headers", c.GetHeader("Key")) }, l.Handle, func(c *gin.Context) {
+		l.Check(c)
+		_, ok := ginlimit.FromContext(c)
+		assert.True(t, ok)
+	})
+	var wg sync.WaitGroup
+	for n := range 16 {
+		wg.Go(func() {
+			for i := range 50 {
+				key := strconv.Itoa((n + i) % 20)
+				send(r, header("Key", key), remote("192.0.2."+key+":1"))
+				_, _ = l.Allow(t.Context(), key, 1, ginlimit.PerSecond(int64(i+1)))
+				_, _ = l.Peek(t.Context(), key)
+				_ = l.Reset(t.Context(), key)
+			}
+		})
+	}
+	wg.Wait()
+	assert.GreaterOrEqual(t, seen.Load(), int64(16*50*2))
+}
+
+// TestAllocationBudget: an allowed request with ByIP and all headers costs at most 3 allocations.
+func TestAllocationBudget(t *testing.T) {
+	if raceEnabled() {
+		return // the race detector allocates
+	}
+	allocs := func(handlers ...gin.HandlerFunc) float64 {
+		r := engine(handlers...)
+		q := httptest.NewRequest(http.MethodGet, "/", nil)
+		w := httptest.NewRecorder()
+		return testing.AllocsPerRun(1000, func() {
+			clear(w.Header())
+			w.Body.Reset()
+			r.ServeHTTP(w, q)
+		})
+	}
+	bare := allocs()
+	assert.LessOrEqual(t, allocs(ginlimit.New(ginlimit.PerSecond(1e9), ginlimit.ByIP()))-bare, 3.0)
+}
+
+// TestOutcome walks over the words for what became of a request, with what else a decision says of it.
+func TestOutcome(t *testing.T) {
+	type opts = []ginlimit.Option
+	key := func(key string, err error) ginlimit.KeyFunc {
+		return func(*gin.Context) (string, error) { return key, err }
+	}
+	down := func(err error) ginlimit.Option { return ginlimit.WithBackend(failing(err)) }
+	negative := ginlimit.WithCost(func(*gin.Context) int64 { return -1 })
+	skip := ginlimit.WithSkip(func(*gin.Context) bool { return true })
+	dry := ginlimit.WithDryRun(true)
+	for _, tt := range []struct {
+		limit   int64
+		key     ginlimit.KeyFunc
+		opts    opts
+		outcome string
+		status  int
+	}{
+		{1, key("k", nil), nil, "allowed", 0},
+		{1, key("k", nil), opts{dry}, "allowed", 0},
+		{0, key("k", nil), nil, "denied", 429},
+		{0, key("k", nil), opts{dry}, "dry_run_denied", 0},
+		{1, key("", nil), nil, "no_key", 400},
+		{1, key("", nil), opts{dry}, "dry_run_no_key", 0},
+		{1, key("k", nil), opts{negative}, "bad_cost", 400},
+		{1, key("k", nil), opts{negative, dry}, "dry_run_bad_cost", 0},
+		{1, key("", errOther), nil, "error_passed", 0},
+		{1, key("", errOther), opts{ginlimit.WithFailurePolicy(ginlimit.FailClosed)}, "error_refused", 503},
+		{1, key("", errOther), opts{ginlimit.WithFailurePolicy(ginlimit.FailClosed), dry}, "error_passed", 0},
+		{1, key("k", nil), opts{down(backend.ErrUnavailable)}, "error_passed", 0},
+		{1, key("k", nil), opts{down(errOther)}, "error_refused", 503},
+		{1, key("k", nil), opts{down(errOther), dry}, "error_passed", 0},
+		{1, key("", ginlimit.ErrSkip), nil, "skipped", 0},
+		{1, key("", ginlimit.ErrSkip), opts{dry}, "skipped", 0},
+		{1, key("k", nil), opts{skip}, "skipped", 0},
+	} {
+		l := must(ginlimit.NewLimiter(ginlimit.PerDay(tt.limit), tt.key, append(tt.opts, ginlimit.WithName("x"))...))
+		checked := false
+		send(engine(func(c *gin.Context) {
+			d := l.Check(c)
+			checked = true
+			assert.Equal(t, tt.outcome, d.Outcome())
+			assert.Equal(t, tt.status, d.Status(), tt.outcome)
+			assert.Equal(t, tt.status == 0, d.Passes(), tt.outcome)
+			assert.Equal(t, "x", d.Limiter, tt.outcome)
+			assert.Len(t, d.Limits, 1, tt.outcome)
+		}))
+		assert.True(t, checked)
+	}
+}
+
+// TestLogValue: a decision can be logged as a whole. Neither the key nor the text of an error is in it.
+func TestLogValue(t *testing.T) {
+	result := ginlimit.Result{Allowed: true, Limit: ginlimit.PerMinute(10).Named("minute"), Remaining: 9}
+	refused := result
+	refused.Allowed, refused.Remaining, refused.RetryAfter = false, 0, 6*time.Second
+	never := refused
+	never.RetryAfter = backend.Never
+	unlimited := ginlimit.Result{Allowed: true, Limit: ginlimit.Unlimited().Named("all"), Remaining: math.MaxInt64}
+	for _, tt := range []struct {
+		d    ginlimit.Decision
+		want string
+	}{
+		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Result: result},
+			"limiter=api outcome=allowed cost=1 limit=minute source=store remaining=9"},
+		{ginlimit.Decision{Limiter: "api", Tier: "pro", Key: "secret", Cost: 2, Result: refused, Elapsed: time.Microsecond, Waited: time.Second},
+			"limiter=api outcome=denied tier=pro cost=2 limit=minute source=store remaining=0 retry_after=6s elapsed=1µs waited=1s"},
+		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Result: never, DryRun: true},
+			"limiter=api outcome=dry_run_denied cost=1 limit=minute source=store remaining=0"},
+		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Result: unlimited},
+			"limiter=api outcome=allowed cost=1 limit=all source=store"},
+		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Err: fmt.Errorf("secret: %w", backend.ErrUnavailable), TierErr: errOther},
+			"limiter=api outcome=error_refused tier_error=other cost=1 error=unavailable"},
+		{ginlimit.Decision{Limiter: "api", Err: fmt.Errorf("secret: %w", ginlimit.ErrNoKey)}, "limiter=api outcome=no_key cost=0"},
+	} {
+		var b strings.Builder
+		slog.New(slog.NewTextHandler(&b, nil)).Info("", "d", tt.d)
+		_, got, _ := strings.Cut(b.String(), `msg="" `)
+		assert.Equal(t, tt.want, strings.ReplaceAll(strings.TrimSpace(got), "d.", ""))
+		assert.NotContains(t, b.String(), "secret")
+	}
+}
+
+// TestRespond: Check and Respond together do what Handle does.
+func TestRespond(t *testing.T) {
+	type opts = []ginlimit.Option
+	for name, opts := range map[string]opts{
+		"plain": nil,
+		"late":  {ginlimit.WithLateHeaders(true)},
+		"tier": {ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+			return ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerDay(1), ginlimit.PerHour(7)}}, nil
+		})},
+		"dry run":      {ginlimit.WithDryRun(true)},
+		"skipped":      {ginlimit.WithSkip(func(*gin.Context) bool { return true })},
+		"deny handler": {ginlimit.WithDenyHandler(func(c *gin.Context, d ginlimit.Decision) { c.String(d.Status(), "%s", d.Outcome()) })},
+		"open":         {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
+		"closed":       {ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
+		"never":        {ginlimit.WithCost(func(*gin.Context) int64 { return 99 })},
+		"negative":     {ginlimit.WithCost(func(*gin.Context) int64 { return -1 })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limiter := func() *ginlimit.Limiter {
+					return must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), append(opts, ginlimit.WithName("x"))...))
+				}
+				l := limiter()
+				before := func() gin.HandlerFunc { return ginlimit.New(ginlimit.PerDay(9), ginlimit.Global()) }
+				handled := engine(before(), limiter().Handle)
+				responded := engine(before(), func(c *gin.Context) {
+					d := l.Check(c)
+					assert.Equal(t, d.Passes(), l.Respond(c, d))
+				})
+				for range 4 {
+					want, got := send(handled), send(responded)
+					assert.Equal(t, want.Code, got.Code)
+					assert.Equal(t, want.Header(), got.Header())
+					assert.Equal(t, want.Body.String(), got.Body.String())
+				}
+			})
+		})
+	}
+}
+
+// TestRespondToOtherDecisions: also of Allow, and of nobody, without a panic.
+func TestRespondToOtherDecisions(t *testing.T) {
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global()))
+	for _, tt := range []struct {
+		decide func() ginlimit.Decision
+		code   int
+		policy string
+	}{
+		{func() ginlimit.Decision { d, _ := l.Allow(t.Context(), "k", 1); return d }, 200, `"default";q=2;w=86400`},
+		{func() ginlimit.Decision {
+			d, _ := l.Allow(t.Context(), "k", 9, ginlimit.PerHour(3).Named("h"))
+			return d
+		}, 429, `"h";q=3;w=3600`},
+		{func() ginlimit.Decision { d, _ := l.Allow(t.Context(), "", 1); return d }, 400, ""},
+		{func() ginlimit.Decision { d, _ := l.Allow(t.Context(), "k", 1, ginlimit.Limit{}); return d }, 503, ""},
+		{func() ginlimit.Decision { return ginlimit.Decision{Limits: []ginlimit.Limit{{}}} }, 429, `"default";q=2;w=86400`},
+	} {
+		w := send(engine(func(c *gin.Context) { l.Respond(c, tt.decide()) }))
+		assert.Equal(t, tt.code, w.Code)
+		assert.Equal(t, tt.policy, w.Header().Get("RateLimit-Policy"))
+	}
+}
+
+// TestCheckInGoroutines: with -race, copies of one context may be checked at once.
+func TestCheckInGoroutines(t *testing.T) {
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(1000), ginlimit.Global()))
+	send(engine(hour(100), func(c *gin.Context) {
+		l.Check(c)
+		var wg sync.WaitGroup
+		for range 8 {
+			cp := c.Copy()
+			wg.Go(func() {
+				for range 10 {
+					l.Check(cp)
+					_, ok := ginlimit.FromContext(cp)
+					assert.True(t, ok)
+				}
+			})
+		}
+		wg.Wait()
+		d, _ := ginlimit.FromContext(c)
+		assert.EqualValues(t, 99, d.Remaining)
+	}))
+}
+
+// TestAContextThatServesAnother: middleware with a time-out may give a request up while its handler runs, and Gin gives the
+// context to the next one. The limiter asks nothing of that one.
+func TestAContextThatServesAnother(t *testing.T) {
+	var log bytes.Buffer
+	refunds := 0
+	r := engine(ginlimit.New(ginlimit.PerDay(9), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.Global()), logTo(&log),
+		ginlimit.WithRefundIf(func(*gin.Context) bool { refunds++; return true })), func(c *gin.Context) {
+		if c.GetHeader("Slow") != "" { // what gin.Engine.ServeHTTP does meanwhile
+			c.Keys = nil
+			c.Request = c.Request.Clone(c.Request.Context())
+			c.Set("user", "bob")
+		}
+	})
+	assert.Equal(t, "8", send(r, header("Slow", "1")).Header().Get("X-RateLimit-Remaining"))
+	assert.Zero(t, refunds)
+	assert.Equal(t, "7", send(r).Header().Get("X-RateLimit-Remaining"), "the charge stays")
+	assert.Equal(t, 1, refunds)
+	assert.Empty(t, log.String())
+}
+
+// prepared is a backend that wants to know limits before it is asked.
+type prepared struct {
+	*spy
+	limits []ginlimit.Limit
+}
+
+func (p *prepared) Prepare(limits ...ginlimit.Limit) { p.limits = append(p.limits, limits...) }
+
+// TestPrepare: a backend is told the limiter's own limits when the limiter is made.
+func TestPrepare(t *testing.T) {
+	b := &prepared{spy: newSpy()}
+	must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(b),
+		ginlimit.WithLimits(ginlimit.PerHour(1).Named("h"))))
+	assert.Equal(t, []ginlimit.Limit{ginlimit.PerDay(2).Named("2-per-1d"), ginlimit.PerHour(1).Named("h")}, b.limits)
+}
+
+// TestBytesOfALimiter: what a limiter takes before any request is little.
+func TestBytesOfALimiter(t *testing.T) {
+	if raceEnabled() {
+		return
+	}
+	const limiters = 100
+	var kept [limiters]*ginlimit.Limiter
+	store := newSpy()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range kept {
+		kept[i] = must(ginlimit.NewLimiter(ginlimit.PerMinute(100), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store)))
+	}
+	runtime.ReadMemStats(&after)
+	assert.Less(t, (after.TotalAlloc-before.TotalAlloc)/limiters, uint64(2500))
+	runtime.KeepAlive(kept)
+}
+
+// TestAllowAllocates nothing in memory.
+func TestAllowAllocates(t *testing.T) {
+	if raceEnabled() {
+		return
+	}
+	ctx := context.Background()
+	l := must(ginlimit.NewLimiter(ginlimit.PerSecond(1e9), ginlimit.Global()))
+	limit := ginlimit.PerDay(1e9)
+	for name, allow := range map[string]func(){
+		"own limit":   func() { _, _ = l.Allow(ctx, "user:alice", 1) },
+		"other limit": func() { _, _ = l.Allow(ctx, "user:bob", 1, limit) },
+		"peek":        func() { _, _ = l.Peek(ctx, "user:alice") },
+	} {
+		allow()
+		assert.Zero(t, testing.AllocsPerRun(100, allow), name)
+	}
+}
+
+// TestManyPoliciesAllocate: lists of limits under one tier's name, and many names of tiers, cost no more than one list under one name.
+func TestManyPoliciesAllocate(t *testing.T) {
+	if raceEnabled() {
+		return
+	}
+	n := int64(0)
+	var names [3000]string
+	caller := func(*gin.Context) (string, error) { n++; return names[n%3000], nil }
+	tiers := func(next func() ginlimit.Tier) float64 {
+		r := engine(ginlimit.New(ginlimit.PerSecond(1e9), caller, ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+			return next(), nil
+		})))
+		q := httptest.NewRequest(http.MethodGet, "/", nil)
+		w := httptest.NewRecorder()
+		request := func() {
+			clear(w.Header())
+			w.Body.Reset()
+			r.ServeHTTP(w, q)
+		}
+		for range 7000 {
+			request()
+		}
+		return testing.AllocsPerRun(1000, request)
+	}
+	one := []ginlimit.Limit{ginlimit.PerSecond(1e8)}
+	lists := [][]ginlimit.Limit{one, {ginlimit.PerSecond(1e7)}, {ginlimit.PerSecond(1e7), ginlimit.PerHour(1e9)}}
+	var many [3000][]ginlimit.Limit
+	for i := range many {
+		names[i], many[i] = fmt.Sprint("t", i), []ginlimit.Limit{ginlimit.PerSecond(1e8 + int64(i))}
+	}
+	alone := tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: "a", Limits: one} })
+	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: "a", Limits: lists[n%3]} }), alone+1, "one name")
+	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: names[n%3000], Limits: one} }), alone+1, "many names")
+	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: names[n%3000], Limits: many[n%3000]} }), alone+2, "many of both")
 }

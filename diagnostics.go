@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/gin-gonic/gin"
 )
@@ -120,16 +119,6 @@ func (o *orderChecks) due(at int64) bool {
 	return true
 }
 
-// muOffset is where in a gin.Context the lock of its keys is, which Gin does not export; negative if a future Gin has
-// none there.
-var muOffset = func() int {
-	f, ok := reflect.TypeFor[gin.Context]().FieldByName("mu")
-	if !ok || f.Type != reflect.TypeFor[sync.RWMutex]() {
-		return -1
-	}
-	return int(f.Offset)
-}()
-
 // values is what a KeyFunc or a look-up of a tier may have seen of a request.
 type values struct {
 	request *http.Request
@@ -137,15 +126,12 @@ type values struct {
 	keys    map[any]any
 }
 
-// valuesOf returns what there is now, nil if that cannot be told. A goroutine of a handler may set more meanwhile.
+// valuesOf returns what there is now. A goroutine of a handler may set more meanwhile, so that the keys are those of a copy.
+// Copy reads without their lock whether there are any: there are, since a limiter keeps its record among them.
 func valuesOf(c *gin.Context) *values {
-	if muOffset < 0 {
-		return nil
-	}
-	mu := (*sync.RWMutex)(unsafe.Add(unsafe.Pointer(c), muOffset))
-	mu.RLock()
-	defer mu.RUnlock()
-	return &values{c.Request, c.FullPath(), maps.Clone(c.Keys)}
+	keys := c.Copy().Keys
+	delete(keys, historyKey)
+	return &values{c.Request, c.FullPath(), keys}
 }
 
 // changed reports whether the handlers put another request in or set something, with c.Set. What they gave to
@@ -176,10 +162,8 @@ func (l *Limiter) checkOrder(c *gin.Context, d Decision) {
 		if l.tier == nil || d.Tier != "" {
 			return
 		}
-		var later Decision
-		l.init(&later)
-		l.lookUp(c, &later)
-		if later.TierErr != nil || later.Err != nil || later.Tier == d.Tier && slices.Equal(later.Limits, d.Limits) {
+		tier, policy, err := l.tierOf(c)
+		if err != nil || tier.Name == d.Tier && slices.Equal(policy.limits, d.Limits) {
 			return
 		}
 		changed = "tier"

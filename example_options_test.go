@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"sync/atomic"
 	"time"
@@ -318,4 +320,114 @@ func ExampleDecision_Status() {
 	// 0 <nil>
 	// 429 <nil>
 	// 400 ginlimit: the request has no key
+}
+
+// A gateway that passes requests on to a service with limits of its own.
+func ExampleWithLateHeaders() {
+	service := gin.New()
+	service.GET("/", ginlimit.New(ginlimit.PerHour(60), ginlimit.Global(), ginlimit.WithName("service")), ok)
+	server := httptest.NewServer(service)
+	defer server.Close()
+
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		panic(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP(), ginlimit.WithName("gateway"), ginlimit.WithLateHeaders(true)))
+	r.GET("/", func(c *gin.Context) { proxy.ServeHTTP(c.Writer, c.Request) })
+
+	gateway := httptest.NewServer(r)
+	defer gateway.Close()
+	res, err := http.Get(gateway.URL)
+	if err != nil {
+		panic(err)
+	}
+	defer res.Body.Close()
+	fmt.Println(res.Header.Values("RateLimit-Policy"))
+	fmt.Println(res.Header.Values("X-RateLimit-Remaining"))
+	// Output:
+	// ["gateway";q=100;w=60, "service";q=60;w=3600]
+	// [99]
+}
+
+// A handler that knows only half-way whether a request is one that is limited.
+func ExampleLimiter_Respond() {
+	limiter, err := ginlimit.NewLimiter(ginlimit.PerMinute(1), ginlimit.Global())
+	if err != nil {
+		panic(err)
+	}
+	r := gin.New()
+	r.GET("/thumbnail", func(c *gin.Context) {
+		if c.Query("cached") == "" && !limiter.Respond(c, limiter.Check(c)) { // only drawing one is expensive
+			return
+		}
+		c.String(http.StatusOK, "a picture")
+	})
+
+	get(r, "/thumbnail", "RateLimit")
+	get(r, "/thumbnail", "Retry-After")
+	get(r, "/thumbnail?cached=1", "RateLimit")
+	// Output:
+	// 200 RateLimit: "default";r=0;t=60
+	// 429 Retry-After: 60
+	// 200
+}
+
+func ExampleDecision_Passes() {
+	limiter, err := ginlimit.NewLimiter(ginlimit.PerHour(1), ginlimit.Global(), ginlimit.WithName("mail"))
+	if err != nil {
+		panic(err)
+	}
+	for range 2 {
+		d, err := limiter.Allow(context.Background(), "user:alice", 1)
+		if !d.Passes() { // also decides where err is not nil, by the failure policy
+			fmt.Println("later", err)
+			continue
+		}
+		fmt.Println("sent")
+	}
+	// Output:
+	// sent
+	// later <nil>
+}
+
+func ExampleDecision_Outcome() {
+	counts := map[string]int{}
+	r := gin.New()
+	r.Use(ginlimit.New(ginlimit.PerHour(1), ginlimit.ByAPIKey("X-API-Key"),
+		ginlimit.WithObserver(func(_ context.Context, d ginlimit.Decision) { counts[d.Outcome()]++ })))
+	r.GET("/", ok)
+
+	for _, key := range []string{"a", "a", "b", ""} {
+		req := httptest.NewRequest(http.MethodGet, "/", nil)
+		req.Header.Set("X-API-Key", key)
+		r.ServeHTTP(httptest.NewRecorder(), req)
+	}
+	fmt.Println(counts)
+	// Output: map[allowed:2 denied:1 no_key:1]
+}
+
+func ExampleDecision_LogValue() {
+	withoutTime := func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == "elapsed" {
+			return slog.Attr{}
+		}
+		return a
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	r.Use(ginlimit.New(ginlimit.PerHour(1), ginlimit.ByIP(), ginlimit.WithName("api"),
+		ginlimit.WithObserver(func(ctx context.Context, d ginlimit.Decision) {
+			logger.InfoContext(ctx, "decided", "decision", d) // without the key
+		})))
+	r.GET("/", ok)
+
+	get(r, "/")
+	// Output:
+	// level=INFO msg=decided decision.limiter=api decision.outcome=allowed decision.cost=1 decision.limit=api decision.source=store decision.remaining=0
+	// 200
 }

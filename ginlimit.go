@@ -5,7 +5,7 @@
 //	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP()))
 //
 // A [Limit] says how much, a [KeyFunc] who is asking, an [Option] everything else. What does not fit into a
-// middleware is on the [Limiter]: Check in a handler, Allow outside HTTP, Peek and Reset for operators.
+// middleware is on the [Limiter]: Check and Respond in a handler, Allow outside HTTP, Peek and Reset for operators.
 //
 // Counters are kept in the process or, by [WithBackend], where all instances of an application see them: package
 // backend/redis, or the module backend/postgres. They count units, 1 for a request unless [WithCost] says otherwise; times
@@ -18,8 +18,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -35,6 +35,14 @@ type Result = backend.Result
 
 // Tier is a named list of limits for one kind of caller. See [WithTier].
 type Tier = backend.Tier
+
+// The algorithms of package backend, for [Limit.WithAlgorithm].
+const (
+	TokenBucket   = backend.TokenBucket   // the default: refilled continuously, with a burst
+	SlidingWindow = backend.SlidingWindow // two counters; see its bound
+	SlidingLog    = backend.SlidingLog    // exact: never more than Count in any Period
+	FixedWindow   = backend.FixedWindow   // starts at the key's first hit
+)
 
 // PerSecond returns a token bucket of n requests a second, all of which may come at once.
 func PerSecond(n int64) Limit { return Per(n, time.Second) }
@@ -83,11 +91,19 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 		return nil, err
 	}
 	l := &Limiter{options: o, key: key, inRequest: calledInRequest()}
-	l.timed = len(o.observers) > 0 || !o.private
-	l.plain = !l.timed && o.tier == nil && o.cost == nil && o.skip == nil && o.maxWait == 0 && !l.inRequest
 	var err error
-	if l.own, err = l.newPlan(o.limits); err != nil {
+	if l.own, err = newPolicy(l.name, o.limits); err != nil {
 		return nil, err
+	}
+	if l.tier != nil {
+		l.tiers = newTierMemory()
+	}
+	l.timed = len(l.observers) > 0 || l.maxWait > 0
+	if l.maxWait > 0 {
+		l.wait = new(waitList)
+	}
+	if b, ok := l.backend.(interface{ Prepare(limits ...Limit) }); ok {
+		b.Prepare(l.own.limits...)
 	}
 	return l, nil
 }
@@ -97,176 +113,125 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 type Limiter struct {
 	options
 	key       KeyFunc
-	own       *plan     // of the limiter's own limits
-	plans     planCache // of the tiers' limits
-	timed     bool      // Handle measures Decision.Elapsed
-	plain     bool      // a request is decided by its key and the process's memory alone
-	inRequest bool      // built while a request was being handled
-	wait      waitList
-	expose    atomic.Pointer[exposed]
+	own       *policy     // of the limiter's own limits
+	policies  policies    // of other limits
+	tiers     *tierMemory // nil without WithTier
+	wait      *waitList   // nil without WithMaxWait
+	timed     bool        // somebody looks at Decision.Elapsed
+	expose    exposure
+	inRequest bool // built while a request was being handled
 
 	twice, early sync.Once // diagnostics
 	order        orderChecks
 }
 
-// Decision is what was decided for one request, and why.
-type Decision struct {
-	Limiter string        // the limiter's name: that of WithName, else "default"
-	Tier    string        // the name of the tier that WithTier found; "" if none
-	TierErr error         // the tier look-up failed: the limiter's own limits decided
-	Key     string        // the key charged, as the KeyFunc returned it; may identify a person; "" if there is none
-	Cost    int64         // what the request costs, in units
-	Result                // of the limit that decided; zero if Err is not nil
-	Limits  []Limit       // the limits in force, for this tier (read-only)
-	Elapsed time.Duration // time spent deciding; 0 if Handle decided in memory and nobody observes
-	Waited  time.Duration // time a request was held by WithMaxWait
-	DryRun  bool          // the limiter refuses nobody (WithDryRun): Allowed says what it would have done
-	Err     error         // why no decision was reached, or nil; ErrSkip if none was wanted
-
-	failOpen bool // Err is of the kind that the failure policy lets pass, and it does
-}
-
-// errNegativeCost is the error of a request whose WithCost is below 0.
-var errNegativeCost = errors.New("ginlimit: the cost is negative; WithCost must return 0 or more")
-
-// Status returns 0 if the request passes, else the HTTP status that it is answered with: 429 if a limit is
-// spent, 400 if the request has no key or a negative cost, 503 if no decision was reached and the failure
-// policy does not let the request pass: FailClosed never does, FailOpen not where the caller gave up or the limits that it
-// gave are not valid. In a dry run it is 0 for every request: Allowed says what would have become of it.
-func (d Decision) Status() int {
-	switch {
-	case d.DryRun || d.Err == nil && d.Allowed || d.failOpen:
-		return 0
-	case d.Err == nil:
-		return http.StatusTooManyRequests
-	case errors.Is(d.Err, ErrSkip):
-		return 0
-	case errors.Is(d.Err, ErrNoKey) || errors.Is(d.Err, errNegativeCost):
-		return http.StatusBadRequest
-	default:
-		return http.StatusServiceUnavailable
-	}
-}
-
-// Handle is the middleware: it decides as Check does, writes the headers, and lets the request go on or
-// answers it. It alone waits (WithMaxWait) and gives charges back (WithRefundIf). A request that a handler passes to
-// gin.Engine.HandleContext is another request: Gin forgets all that is known of the first.
+// Handle is the middleware: it decides as Check does, writes the headers, and lets the request go on or answers it. It alone
+// waits (WithMaxWait) and gives charges back (WithRefundIf). A request that a handler passes to gin.Engine.HandleContext is
+// another request: Gin forgets all that is known of the first.
 func (l *Limiter) Handle(c *gin.Context) {
-	before := visitOf(c)
-	if before.handledBy(l) {
+	h := historyOf(c)
+	if h.of(l, (*record).byHandle) != nil {
 		l.warnTwice(c)
 		c.Next()
 		return
 	}
-	v := l.visit(c, before)
-	if v == nil {
+	r := l.decide(c, true)
+	if r == nil { // skipped
 		c.Next()
 		return
 	}
-	v.handled = true
-	v.enter(c)
-	status, retryAfter := v.status(), ""
-	if !l.dryRun {
-		retryAfter = v.writeHeaders(c, status)
-	}
-	if status != 0 {
-		l.refuse(c, v, status, retryAfter)
+	r.handled, r.shown = true, true
+	h.keep(c, r, nil)
+	if !l.respond(c, r, h) {
 		return
 	}
+	if l.late {
+		defer writeLate(c).leave()
+	}
+	request := c.Request
 	var seen *values
-	if v.err() == nil && l.order.due(v.at) {
+	if r.Err == nil && l.order.due(r.At.UnixMicro()) {
 		seen = valuesOf(c)
 	}
 	c.Next()
-	if l.refundIf != nil && v.allowed {
-		l.refund(c, v.decision())
+	if c.Request != request && !slices.Contains(historyOf(c), r) {
+		return // other middleware gave the request up, and Gin gave its context to the next
 	}
-	if seen != nil && seen.changed(c) {
-		l.checkOrder(c, v.decision())
-	}
-}
-
-// visit decides about a request for Handle. It returns nil if the request is skipped.
-func (l *Limiter) visit(c *gin.Context, before *visit) *visit {
-	if !l.plain {
-		var d Decision
-		plan := l.decide(c, &d, true)
-		return newVisit(plan, &d, before)
-	}
-	// All that decide comes to where there is nothing else to ask. A Decision on the way would cost a tenth of the whole.
-	key, err := l.key(c)
-	l.warnTrust(c)
-	if err != nil || key == "" {
-		var d Decision
-		l.init(&d)
-		l.decideFor(c, &d, key, err, true)
-		return newVisit(l.own, &d, before)
-	}
-	res, _ := l.backend.Take(c.Request.Context(), key, 1, l.own.limits...) // the limits are valid: memory does not fail
-	v := &visit{plan: l.own, before: before, key: key, cost: 1}
-	v.hold(&res)
-	return v
-}
-
-// refund gives a charge back if WithRefundIf says so, also if the client has gone. If that fails the charge stays, which
-// lets nobody in.
-func (l *Limiter) refund(c *gin.Context, d Decision) {
-	if d.Cost > 0 && l.refundIf(c) {
-		ctx := context.WithoutCancel(c.Request.Context())
-		_ = l.backend.Refund(ctx, l.backendKey(d.Key), d.Result, d.Cost, d.Limits...)
-		l.wait.wake(d.Key)
+	l.settle(c, r)
+	if seen != nil && slices.Contains(historyOf(c), r) && seen.changed(c) {
+		l.checkOrder(c, r.Decision)
 	}
 }
 
-// Check decides whether the request may pass, charges it if so, and writes nothing to the response: for a
-// handler that knows only half-way what a request is. Each call charges. A request that is skipped, by
-// WithSkip or ErrSkip, has ErrSkip as its Err. Check belongs to the request's own goroutine, because it puts a
-// writer of its own into c.Writer, as Handle does; others call Allow.
+// Check decides whether the request may pass, charges it if so, and writes nothing to the response: for a handler that knows
+// only half-way what a request is. Each call charges. [Limiter.Respond] tells the client. A request that is skipped, by
+// WithSkip or ErrSkip, has ErrSkip as its Err.
 func (l *Limiter) Check(c *gin.Context) Decision {
-	var d Decision
-	plan := l.decide(c, &d, false)
-	if v := newVisit(plan, &d, visitOf(c)); v != nil && v.replaceChecked() {
-		v.enter(c)
+	r := l.decide(c, false)
+	if r == nil {
+		return Decision{Limiter: l.name, Limits: l.own.limits, DryRun: l.dryRun, Err: ErrSkip}
 	}
-	return d
+	h := historyOf(c)
+	last := h.of(l, (*record).byCheck)
+	if last == nil || !last.tighter(r) {
+		r.shown = last != nil && last.shown
+		h.keep(c, r, last)
+	}
+	return r.Decision
 }
 
-// FromContext returns the tightest decision that was made for the request so far, and whether there was one, which is
-// false if no limiter saw the request or all skipped it:
-// a refusal before a pass, the one with the longest wait or the least left before others. A dry run or a
-// failure counts only if there is nothing else. A copy of the context (gin.Context.Copy) has none, and neither has a
-// request after other middleware put the writer back that was there before the limiter.
+// Respond does with a decision of Check what Handle does: it writes the headers, answers the request if it does not pass, and
+// reports whether it passes. With [WithLateHeaders], c.Writer is the limiter's own from then on.
+func (l *Limiter) Respond(c *gin.Context, d Decision) bool {
+	if errors.Is(d.Err, ErrSkip) {
+		return true
+	}
+	r := &record{Decision: d, limiter: l, policy: l.policyOf(d.Limits), headers: l.headers, shown: true}
+	h := historyOf(c)
+	h.keep(c, r, h.of(l, (*record).byCheck))
+	if !l.respond(c, r, h) {
+		return false
+	}
+	if l.late {
+		writeLate(c)
+	}
+	return true
+}
+
+// FromContext returns the tightest decision that was made for the request so far: a refusal before a pass, the one with the
+// longest wait or the least left before others. A dry run or a failure counts only if there is nothing else. It returns
+// false if no limiter saw the request, or all skipped it.
 func FromContext(c *gin.Context) (Decision, bool) {
-	v := visitOf(c)
-	if v == nil {
+	h := historyOf(c)
+	if len(h) == 0 {
 		return Decision{}, false
 	}
-	return v.tightest(func(*visit) bool { return true }).decision(), true
+	return tightest(h).Decision, true
 }
 
-// Allow decides outside HTTP: it charges cost to key, which is what the limiter's KeyFunc would return, under
-// the limiter's own limits or, if some are given, under those. The error is the Decision's Err: nil also for
-// a refusal, [ErrNoKey] if key is empty, what [Limit.Validate] says of a limit that is given, and with
-// [backend.ErrUnavailable] in its chain if the backend failed. The failure policy is the caller's to apply, by
-// Decision.Status, which lets nobody pass whose ctx was cancelled. Cost 0 charges nothing.
-func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...Limit) (Decision, error) {
-	var d Decision
-	l.init(&d)
+// Allow decides outside HTTP: it charges cost to key, which is what the limiter's KeyFunc would return, under the limiter's
+// own limits or, if some are given, under those. A limiter with [WithTier] needs them: which tier a caller has is asked of a
+// request. Cost 0 charges nothing.
+//
+// The error is the Decision's Err: nil also for a refusal, [ErrNoKey] if key is empty, what [Limit.Validate] says of a limit
+// that is given, and with [backend.ErrUnavailable] in its chain if the backend failed. The failure policy is the caller's to
+// apply, by Decision.Passes, which lets nobody pass whose ctx is done.
+func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...Limit) (d Decision, err error) {
+	l.begin(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
-		l.take(ctx, &d, true)
+		l.take(ctx, &d)
 	}
 	l.observe(ctx, &d)
 	return d, d.Err
 }
 
-// Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and is not
-// observed. The key is what the KeyFunc returns, such as "ip:203.0.113.7"; Decision.Key has it. Its errors are those of
-// Allow.
-func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (Decision, error) {
-	var d Decision
-	l.init(&d)
+// Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and is not observed. The key is
+// what the KeyFunc returns, such as "ip:203.0.113.7"; Decision.Key has it. Its errors, and the limits that it needs, are those
+// of Allow.
+func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (d Decision, err error) {
+	l.begin(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) {
-		l.take(ctx, &d, true)
+		l.take(ctx, &d)
 	}
 	return d, d.Err
 }
@@ -282,69 +247,40 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 	return l.backend.Reset(ctx, l.backendKey(key))
 }
 
-// decide fills d in for a request, tells the observers unless the request is skipped, and returns the plan of the
-// limits in force.
-func (l *Limiter) decide(c *gin.Context, d *Decision, handling bool) *plan {
+// decide decides about a request and tells the observers. It returns nil if the request is skipped.
+func (l *Limiter) decide(c *gin.Context, mayWait bool) *record {
 	if l.inRequest {
 		l.warnInRequest(c)
 	}
 	defer l.warnTrust(c)
 	if l.skip != nil && l.skip(c) {
-		d.Err = ErrSkip
 		return nil
 	}
-	l.init(d)
 	key, err := l.key(c)
-	return l.decideFor(c, d, key, err, handling)
+	r := &record{limiter: l, policy: l.own, headers: l.headers}
+	d := &r.Decision
+	l.begin(d)
+	switch {
+	case !l.keyed(d, key, err):
+		if c.Request.Context().Err() != nil {
+			d.failOpen = false // the client may have made the look-up fail, by hanging up or by its own deadline
+		}
+	case l.tier != nil && !l.lookUp(c, r):
+	case !l.costs(d, l.costOf(c)):
+	case mayWait && l.wait != nil && !l.dryRun:
+		l.takeOrWait(l.backendContext(c), c.Request.Context().Done(), d)
+	default:
+		l.take(l.backendContext(c), d)
+	}
+	if d.Err != nil && errors.Is(d.Err, ErrSkip) {
+		return nil
+	}
+	l.observe(c.Request.Context(), d)
+	return r
 }
 
-// decideFor is decide for a request whose key, or the error of it, is known.
-func (l *Limiter) decideFor(c *gin.Context, d *Decision, key string, err error, handling bool) *plan {
-	plan := l.own
-	if l.keyed(d, key, err) {
-		if l.tier != nil {
-			plan = l.lookUp(c, d)
-		}
-		cost := int64(1)
-		if l.cost != nil && d.Err == nil {
-			cost = l.cost(c)
-		}
-		if d.Err == nil && l.costs(d, cost) {
-			ctx, cancel := l.backendContext(c)
-			defer cancel()
-			if handling && l.maxWait > 0 && !l.dryRun {
-				l.takeOrWait(ctx, c.Request.Context().Done(), d)
-			} else {
-				l.take(ctx, d, l.timed || !handling)
-			}
-		}
-	} else if d.failOpen && c.Request.Context().Err() != nil {
-		d.failOpen = false // the client may have made the look-up fail by hanging up
-	}
-	if len(l.observers) > 0 && !errors.Is(d.Err, ErrSkip) {
-		l.observe(c.Request.Context(), d)
-	}
-	return plan
-}
-
-// backendContext returns the request's context without its cancellation: a client that closes its half of the connection
-// cancels the request, is served nonetheless, and must not get past a limiter that fails open.
-func (l *Limiter) backendContext(c *gin.Context) (context.Context, context.CancelFunc) {
-	ctx := c.Request.Context()
-	if l.private { // it does not look
-		return ctx, noCancel
-	}
-	end, ok := ctx.Deadline()
-	ctx = context.WithoutCancel(ctx)
-	if !ok {
-		return ctx, noCancel
-	}
-	return context.WithDeadline(ctx, end)
-}
-
-func noCancel() {}
-
-func (l *Limiter) init(d *Decision) {
+// begin puts in what is the same in all decisions of the limiter.
+func (l *Limiter) begin(d *Decision) {
 	d.Limiter, d.Limits, d.DryRun = l.name, l.own.limits, l.dryRun
 }
 
@@ -365,6 +301,13 @@ func (l *Limiter) keyed(d *Decision, key string, err error) bool {
 	return false
 }
 
+func (l *Limiter) costOf(c *gin.Context) int64 {
+	if l.cost == nil {
+		return 1
+	}
+	return l.cost(c)
+}
+
 func (l *Limiter) costs(d *Decision, cost int64) bool {
 	d.Cost = cost
 	if cost < 0 {
@@ -373,62 +316,59 @@ func (l *Limiter) costs(d *Decision, cost int64) bool {
 	return cost >= 0
 }
 
+// errNoLimits is the error of Allow and Peek where the limiter's own limits would be a wrong answer.
+var errNoLimits = errors.New("ginlimit: the limiter has WithTier, and a key does not tell the tier; pass the limits of the caller's tier")
+
 // replace puts limits in the place of the limiter's own, if there are any.
 func (l *Limiter) replace(d *Decision, limits []Limit) bool {
-	if len(limits) == 0 {
-		return true
+	switch {
+	case len(limits) > 0:
+		var p *policy
+		if p, d.Err = l.policies.of(l.name, limits); d.Err == nil {
+			d.Limits = p.limits
+		}
+	case l.tier != nil:
+		d.Err = errNoLimits
 	}
-	p, err := l.plans.get(l, Tier{Limits: limits})
-	if err != nil {
-		d.Err = err
-		return false
-	}
-	d.Limits = p.limits
-	return true
+	return d.Err == nil
 }
 
-// lookUp puts the tier in, and returns the plan of its limits. Whatever goes wrong, the limiter's own stay.
-func (l *Limiter) lookUp(c *gin.Context, d *Decision) *plan {
-	tier, err := l.tier(c)
-	switch {
-	case errors.Is(err, ErrSkip):
-		d.Err = ErrSkip
-		return l.own
-	case err != nil && errors.Is(c.Request.Context().Err(), context.Canceled):
-		// The client may have made the look-up fail by hanging up. The limiter's own limits would clamp what it has used
-		// under those of its tier: a fresh budget.
-		d.TierErr, d.Err = err, err
+// policyOf returns the policy of the limits of a decision.
+func (l *Limiter) policyOf(limits []Limit) *policy {
+	if len(limits) == 0 || &limits[0] == &l.own.limits[0] {
 		return l.own
 	}
-	if err == nil {
-		d.Tier = tier.Name
-		if len(tier.Limits) == 0 {
-			return l.own
-		}
-		var p *plan
-		if p, err = l.plans.get(l, tier); err == nil {
-			d.Limits = p.limits
-			return p
-		}
+	p, err := l.policies.of(l.name, limits)
+	if err != nil {
+		return l.own
 	}
-	d.TierErr = err
-	return l.own
+	return p
+}
+
+// backendContext returns the request's context without its end. A client that closes its half of the connection cancels the
+// request and is served nonetheless, and some may choose a deadline: neither may get past a limiter that fails open. The store
+// has a time budget of its own.
+func (l *Limiter) backendContext(c *gin.Context) context.Context {
+	if l.private { // it does not look
+		return c.Request.Context()
+	}
+	return context.WithoutCancel(c.Request.Context())
 }
 
 // take asks the backend.
-func (l *Limiter) take(ctx context.Context, d *Decision, timed bool) {
+func (l *Limiter) take(ctx context.Context, d *Decision) {
 	var start time.Time
-	if timed {
+	if l.timed { // to read the clock twice takes as long as a decision in memory
 		start = time.Now()
 	}
 	d.Result, d.Err = l.backend.Take(ctx, l.backendKey(d.Key), d.Cost, d.Limits...)
-	if timed {
+	if l.timed {
 		d.Elapsed += time.Since(start)
 	}
 	if d.Err != nil {
 		d.Result = Result{}
-		// Who gave up gets nothing for it. That is a caller of Allow: Handle and Check do not pass a cancellation on.
-		d.failOpen = l.policy == FailOpen && errors.Is(d.Err, backend.ErrUnavailable) && !errors.Is(ctx.Err(), context.Canceled)
+		// A caller that gave up gets nothing for it. That is one of Allow: Handle and Check do not pass the end on.
+		d.failOpen = l.policy == FailOpen && errors.Is(d.Err, backend.ErrUnavailable) && ctx.Err() == nil
 	}
 }
 
@@ -445,4 +385,43 @@ func (l *Limiter) backendKey(key string) string {
 		return key
 	}
 	return l.name + "\x00" + key
+}
+
+// respond writes the headers for a record that was made after others, and answers the request if it does not pass. It reports
+// whether it passes.
+func (l *Limiter) respond(c *gin.Context, r *record, others history) bool {
+	status := r.status()
+	if status == 0 && (l.late || r.DryRun || r.Err != nil) {
+		return true
+	}
+	var few [4]*record
+	all := append(append(few[:0], others...), r)
+	retryAfter := writeHeaders(c.Writer.Header(), all, status, &l.expose)
+	if status == 0 {
+		return true
+	}
+	c.Abort()
+	c.Status(status) // also for a deny handler that says nothing
+	if l.deny != nil {
+		l.deny(c, r.Decision)
+		return false
+	}
+	c.Writer.Header()[fieldType] = []string{"application/problem+json"}
+	var body []byte
+	if c.Request.Method != http.MethodHead {
+		body = problem(r, status, retryAfter)
+	}
+	// Not WriteHeaderNow, which a writer in front may not know. The client may be gone; then there is nobody to tell.
+	_, _ = c.Writer.Write(body)
+	return false
+}
+
+// settle gives the charge back if WithRefundIf says so, also if the client has gone. If that fails the charge stays, which
+// lets nobody in.
+func (l *Limiter) settle(c *gin.Context, r *record) {
+	if l.refundIf == nil || !r.Allowed || r.Cost == 0 || !l.refundIf(c) {
+		return
+	}
+	_ = l.backend.Refund(context.WithoutCancel(c.Request.Context()), l.backendKey(r.Key), r.Result, r.Cost, r.Limits...)
+	l.wait.wake(r.Key)
 }

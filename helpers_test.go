@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -146,3 +148,9 @@ func failing(err error) backend.Backend {
 }
 
 var errOther = errors.New("a secret of the database")
+
+// raceEnabled reports whether this was built with the race detector, which allocates.
+func raceEnabled() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}

@@ -32,6 +32,7 @@ type options struct {
 	deny      func(*gin.Context, Decision)
 	observers []func(context.Context, Decision)
 	dryRun    bool
+	late      bool
 	logger    *slog.Logger
 
 	errs  []error
@@ -67,24 +68,22 @@ func WithName(name string) Option {
 	return func(o *options) { o.name, o.named = name, true }
 }
 
-// WithLimits adds limits to that of [NewLimiter]: a request passes if all allow it, else none is charged. What
-// a key used is remembered by the position of the limit in the list. The default is none.
+// WithLimits adds limits to that of [NewLimiter]: a request passes if all allow it, and otherwise none is charged. The default
+// is none.
 func WithLimits(limits ...Limit) Option {
 	return func(o *options) { o.limits = append(o.limits, limits...) }
 }
 
-// WithTier sets a look-up of the limits for the caller of a request: by plan, by customer, from a database. It
-// runs on every request, after the key and before anything is charged, so that it should be fast; authentication
-// has to run before the limiter. As the KeyFunc, it is asked a few times in the limiter's life once more after the handlers ran.
-// The zero Tier means the limiter's own limits, and so do an error, which is
-// then Decision.TierErr, and a tier with a limit that is not valid: never no limit, which is [Unlimited].
-// ErrSkip lets the request pass uncharged. If it fails and the client has hung up, the request gets 503: else hanging up
-// would be a way to other limits.
+// WithTier sets a look-up of the limits for the caller of a request: by plan, by customer, from a database. It runs on every
+// request, after the key and before anything is charged, so that it should be fast; authentication has to run before the
+// limiter. As the KeyFunc, it is asked a few times in the limiter's life once more after the handlers ran.
 //
-// A caller whose tier changes takes along what was used, clamped to the new limit at the same position in the list:
-// put limits of a kind at the same position in all tiers. So the tier must follow from the key. One that depends on the
-// route too would clamp what was used whenever its caller changes routes: Join the route to the key, or use two limiters.
-// The default is no look-up.
+// The zero Tier means the limiter's own limits: never no limit, which is [Unlimited]. ErrSkip lets the request pass uncharged.
+// Any other error, which is then Decision.TierErr, and a tier with a limit that is not valid, mean the tier that the key had
+// last. The limiter remembers that of some ten thousand keys for ten minutes. Otherwise its own limits decide.
+//
+// A caller whose tier changes takes along what was used. The tier must follow from the key: for one that depends on the route
+// too, Join the route to the key, or use two limiters. The default is no look-up.
 func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
 	return func(o *options) {
 		if o.tier = lookup; lookup == nil {
@@ -116,16 +115,19 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 	}
 }
 
-// WithMaxWait holds a request that is refused until it fits, at most so long and no longer than its context
-// lives; 0, the default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
-// Requests with one key go on in the order in which they came. At most 1,024 requests of one limiter are held,
-// 128 of one key, and, where all limits are token buckets, none for which those before it leave no time: others
-// are refused at once. Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a
-// Reset gives back lets the next go at once, within a second if another process gave it back.
-func WithMaxWait(limit time.Duration) Option {
+// WithMaxWait holds a request that is refused until it fits: for up to longest, and no longer than its context lives. 0, the
+// default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
+//
+// Requests with one key go on in the order in which they came. A limiter holds at most 1,024 requests, and 128 per key; the rest
+// are refused at once. When it is full, a request whose key holds fewer places takes the last place of the key that holds most.
+// With token buckets, a request that the queue ahead of it would keep too long is refused at once too.
+//
+// Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a Reset gives back lets the
+// next go at once, within a second if another process gave it back.
+func WithMaxWait(longest time.Duration) Option {
 	return func(o *options) {
-		if o.maxWait = limit; limit < 0 {
-			o.fail("WithMaxWait(%v): the wait is negative; use 0 to refuse at once", limit)
+		if o.maxWait = longest; longest < 0 {
+			o.fail("WithMaxWait(%v): the wait is negative; use 0 to refuse at once", longest)
 		}
 	}
 }
@@ -155,8 +157,9 @@ func WithBackend(b backend.Backend) Option {
 type FailurePolicy uint8
 
 const (
-	// FailOpen lets the request pass, without headers. It is the default. If the KeyFunc fails and the client has hung up,
-	// the request gets 503 all the same: else hanging up, if it makes a look-up fail, would be a way past the limit.
+	// FailOpen lets the request pass, without headers. It is the default. If the KeyFunc fails and the request's context is
+	// done, the request gets 503 all the same: otherwise to hang up, or to choose a short deadline, would be a way past the
+	// limit.
 	FailOpen FailurePolicy = iota
 	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis is down.
 	FailClosed
@@ -194,6 +197,16 @@ func WithHeaders(h Headers) Option {
 			o.fail("WithHeaders(%d): use HeadersIETF, HeadersLegacy, HeadersLegacyEpoch or HeadersNone", h)
 		}
 	}
+}
+
+// WithLateHeaders writes the header fields when the header of the response is written, and not before the handlers run: where a
+// handler brings fields of its own, as a reverse proxy to a service with limits does, a page cache that replays what it kept, or
+// an engine that is mounted in this one. Each field is there once then, and the limiter's prevail; RateLimit-Policy lists the
+// policies of both. Where Check charges more meanwhile, the fields show what is left then.
+//
+// Only with this option a writer of the limiter's own stands in c.Writer while the handlers run. The default is false.
+func WithLateHeaders(on bool) Option {
+	return func(o *options) { o.late = on }
 }
 
 // WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503: Decision.Status and

@@ -15,65 +15,82 @@ const (
 	askAgain      = time.Second // in case something is given back that nobody here knows of
 )
 
-// waitList is who waits for what. The zero waitList is empty.
+// waitList is the requests that a limiter holds. A nil waitList holds none, the zero waitList is empty.
 type waitList struct {
-	mu    sync.Mutex
-	lines map[string]*line
-	total int
+	mu      sync.Mutex
+	lines   map[string]*line
+	total   int
+	bySize  [maxWaitingKey + 1]*line // of the lines with so many places, the first
+	longest int                      // places of the longest line
 }
 
 // line is the requests with one key that wait, in the order in which they came: the channel has one token, which
-// goes from each to the next, and only who holds it charges.
+// goes from each to the next, and only the request that holds it charges.
 type line struct {
-	turn    chan struct{}
-	again   chan struct{} // the first is to ask again
-	limits  []Limit       // of the last that joined
-	waiting int
-	units   int64 // what they cost
+	turn   chan struct{}
+	again  chan struct{} // the first is to ask again
+	limits []Limit       // of the last that joined
+	places []*place
+	units  int64 // what they cost
+
+	before, next *line // of the lines with as many places
+}
+
+// place is that of one request.
+type place struct {
+	line *line
+	cost int64
+	lost chan struct{} // closed if the place was given to another key
 }
 
 // takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait says, unless the
 // client is gone.
 func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decision) {
 	if !l.wait.has(d.Key, d.Limits) || d.Cost == 0 || neverFits(d) {
-		l.take(ctx, d, l.timed)
+		l.take(ctx, d)
 		if d.Err != nil || d.Allowed || d.Cost == 0 || d.RetryAfter < 0 || d.RetryAfter > l.maxWait {
 			return
 		}
-	} else if l.look(ctx, d); d.Err != nil {
+	} else if l.peek(ctx, d); d.Err != nil {
 		return
 	}
-	ln := l.wait.join(d, func(units int64) bool {
+	p := l.wait.join(d, func(units int64) bool {
 		d.RetryAfter = max(d.RetryAfter, eta(d, units))
 		return d.RetryAfter <= l.maxWait
 	})
-	if ln == nil {
+	if p == nil {
 		return
 	}
-	defer l.wait.leave(d.Key, d.Cost, ln)
+	defer l.wait.leave(d.Key, p)
 	start, spent := time.Now(), d.Elapsed
 	defer func() { d.Waited = time.Since(start) - (d.Elapsed - spent) }()
 	end := time.NewTimer(l.maxWait)
 	defer end.Stop()
 	select {
-	case <-ln.turn:
-		defer func() { ln.turn <- struct{}{} }()
+	case <-p.line.turn:
+		defer func() { p.line.turn <- struct{}{} }()
 	case <-end.C:
-		l.look(ctx, d)
+		l.peek(ctx, d)
+		return
+	case <-p.lost:
+		l.peek(ctx, d)
 		return
 	case <-gone:
 		return
 	}
 	for {
-		l.take(ctx, d, l.timed)
+		l.take(ctx, d)
 		if left := l.maxWait - time.Since(start); d.Err != nil || d.Allowed || d.RetryAfter < 0 || d.RetryAfter > left {
 			return
 		}
 		fits := time.NewTimer(min(d.RetryAfter, askAgain))
 		select {
 		case <-fits.C:
-		case <-ln.again:
+		case <-p.line.again:
 			fits.Stop()
+		case <-p.lost:
+			fits.Stop()
+			return
 		case <-gone:
 			fits.Stop()
 			return
@@ -81,12 +98,12 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 	}
 }
 
-// look refuses, with the figures of the moment: a request that others with its key came before must not take what
+// peek refuses, with the figures of the moment: a request that others with its key came before must not take what
 // they wait for.
-func (l *Limiter) look(ctx context.Context, d *Decision) {
+func (l *Limiter) peek(ctx context.Context, d *Decision) {
 	cost := d.Cost
 	d.Cost = 0
-	l.take(ctx, d, l.timed)
+	l.take(ctx, d)
 	d.Cost, d.Allowed = cost, false
 }
 
@@ -99,22 +116,18 @@ func neverFits(d *Decision) bool {
 	return false
 }
 
-// eta returns how long it is until so many units fit, by the figures of d. It is 0 if that depends on more than them.
+// eta returns how long it is until units fit, by the figures of d. It is 0 if that depends on more than them.
 func eta(d *Decision, units int64) time.Duration {
 	for i := range d.Limits {
 		if d.Limits[i].Algorithm != backend.TokenBucket {
 			return 0
 		}
 	}
-	if d.Limit.IsUnlimited() {
-		return 0
-	}
-	over := float64(units-d.Limit.Capacity()) * float64(d.Limit.Period) / float64(d.Limit.Count)
-	return d.ResetAfter + time.Duration(min(over, float64(backend.MaxRefill)))
+	return untilFits(d, units)
 }
 
-// has reports whether anybody waits for key under these limits. Who has others, after an upgrade, need not wait for those
-// that came before it.
+// has reports whether anybody waits for key under these limits. A caller that has others, after an upgrade, need not wait for
+// those that came before it.
 func (w *waitList) has(key string, limits []Limit) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,9 +135,10 @@ func (w *waitList) has(key string, limits []Limit) bool {
 	return ln != nil && slices.Equal(ln.limits, limits)
 }
 
-// join returns the line of d's key with one more place in it, or nil if it is full, or if fits says so of the units that
-// all in it cost, the new one's among them.
-func (w *waitList) join(d *Decision, fits func(units int64) bool) *line {
+// join adds d to its key's line and returns its place, or nil if the line is full, or if fits returns false for the units that
+// all in the line cost, d's among them. If all lines together are full, d gets the last place of the longest, provided that its
+// own stays the shorter of the two.
+func (w *waitList) join(d *Decision, fits func(units int64) bool) *place {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ln := w.lines[d.Key]
@@ -132,32 +146,82 @@ func (w *waitList) join(d *Decision, fits func(units int64) bool) *line {
 		ln = &line{turn: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 		ln.turn <- struct{}{}
 	}
-	if !fits(ln.units+d.Cost) || w.total == maxWaiting || ln.waiting == maxWaitingKey {
+	if !fits(ln.units+d.Cost) || len(ln.places) == maxWaitingKey {
 		return nil
+	}
+	if w.total == maxWaiting {
+		if len(ln.places)+1 >= w.longest {
+			return nil
+		}
+		longest := w.bySize[w.longest]
+		last := longest.places[len(longest.places)-1]
+		close(last.lost)
+		w.remove(last)
 	}
 	if w.lines == nil {
 		w.lines = make(map[string]*line)
 	}
 	w.lines[d.Key] = ln
 	ln.limits = d.Limits
-	ln.waiting++
+	p := &place{ln, d.Cost, make(chan struct{})}
+	w.resize(ln, append(ln.places, p))
 	ln.units += d.Cost
 	w.total++
-	return ln
+	return p
 }
 
-func (w *waitList) leave(key string, cost int64, ln *line) {
+// leave gives a place back, unless another key took it.
+func (w *waitList) leave(key string, p *place) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.total--
-	ln.units -= cost
-	if ln.waiting--; ln.waiting == 0 {
+	select {
+	case <-p.lost:
+		return
+	default:
+	}
+	if w.remove(p); len(p.line.places) == 0 {
 		delete(w.lines, key)
+	}
+}
+
+// remove takes a place out of its line.
+func (w *waitList) remove(p *place) {
+	i := slices.Index(p.line.places, p)
+	w.resize(p.line, slices.Delete(p.line.places, i, i+1))
+	p.line.units -= p.cost
+	w.total--
+}
+
+// resize gives a line other places, one more or one less, and moves it to the lines of that size.
+func (w *waitList) resize(ln *line, places []*place) {
+	if size := len(ln.places); size > 0 {
+		if ln.before != nil {
+			ln.before.next = ln.next
+		} else {
+			w.bySize[size] = ln.next
+		}
+		if ln.next != nil {
+			ln.next.before = ln.before
+		}
+	}
+	ln.places, ln.before, ln.next = places, nil, nil
+	if size := len(places); size > 0 {
+		if ln.next = w.bySize[size]; ln.next != nil {
+			ln.next.before = ln
+		}
+		w.bySize[size] = ln
+		w.longest = max(w.longest, size)
+	}
+	for w.longest > 0 && w.bySize[w.longest] == nil {
+		w.longest--
 	}
 }
 
 // wake makes the first in a key's line ask again, because something was given back.
 func (w *waitList) wake(key string) {
+	if w == nil {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if ln := w.lines[key]; ln != nil {

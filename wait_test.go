@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -268,33 +269,94 @@ func TestWaitIsBoundedPerKey(t *testing.T) {
 	})
 }
 
+// TestWaitIsBoundedPerLimiter: when all places are taken, keys that have fewer take them from those that have most.
 func TestWaitIsBoundedPerLimiter(t *testing.T) {
+	type keys []struct {
+		key      string
+		requests int
+	}
+	var flood keys
+	for i := range 9 {
+		flood = append(flood, keys{{"flood " + strconv.Itoa(i), 200}}...)
+	}
+	many := keys{}
+	for i := range 1100 {
+		many = append(many, keys{{"one " + strconv.Itoa(i), 2}}...)
+	}
+	for _, tt := range []struct {
+		name string
+		keys keys
+		held map[string][2]int // by the first word of a key: at least and at most so many of each key
+		all  int               // held of all keys
+	}{
+		{"nine keys share all places", flood, map[string][2]int{"flood": {113, 114}}, 1024},
+		{"a key that needs a few gets them", append(slices.Clone(flood), keys{{"innocent a", 5}, {"innocent b", 1}, {"innocent c", 60}}...),
+			map[string][2]int{"flood": {106, 107}, "innocent a": {4, 4}, "innocent b": {0, 0}, "innocent c": {59, 59}}, 1024},
+		{"one place is taken from nobody", many, map[string][2]int{"one": {0, 1}}, 1024},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := newQueue(ginlimit.PerSecond(1), byHeader, ginlimit.WithMaxWait(time.Hour))
+				for _, k := range tt.keys {
+					for range k.requests {
+						q.send(k.key, header("Key", k.key))
+					}
+				}
+				held, all := map[string]int{}, 0
+				for _, answer := range q.wait() {
+					if words := strings.Fields(answer); words[2] == "200" && words[3] != "0s" {
+						held[words[0]+" "+words[1]]++
+						all++
+					}
+				}
+				assert.Equal(t, tt.all, all)
+				for _, k := range tt.keys {
+					bounds, ok := tt.held[k.key]
+					if !ok {
+						bounds = tt.held[strings.Fields(k.key)[0]]
+					}
+					assert.GreaterOrEqual(t, held[k.key], bounds[0], k.key)
+					assert.LessOrEqual(t, held[k.key], bounds[1], k.key)
+				}
+				// All places are free again.
+				q.order, q.start = nil, time.Now()
+				time.Sleep(time.Hour)
+				for range 129 {
+					q.send("again", header("Key", "0"))
+				}
+				for _, answer := range q.wait() {
+					assert.NotContains(t, answer, "429")
+				}
+			})
+		})
+	}
+}
+
+// TestALostPlaceIsTheLast: those that came first keep their places and their order, and the one that loses its place is
+// refused at once.
+func TestALostPlaceIsTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(ginlimit.PerSecond(1), byHeader, ginlimit.WithMaxWait(time.Hour))
-		for key := range 9 {
-			for range 1 + 128 {
-				q.send(strconv.Itoa(key), header("Key", strconv.Itoa(key)))
+		for key := range 8 {
+			for n := range 129 {
+				q.send(strconv.Itoa(key)+"/"+strconv.Itoa(n), header("Key", strconv.Itoa(key)))
 			}
 		}
-		refused, admitted := 0, 0
+		time.Sleep(time.Second / 2)
+		q.send("new/0", header("Key", "new"))
+		assert.NotContains(t, strings.Join(q.order, "\n"), " 429 ")
+		q.send("new/1", header("Key", "new"))
+		assert.Regexp(t, `^[0-7]/128 429 500ms$`, q.order[len(q.order)-1])
 		for _, answer := range q.wait() {
-			if answer == "8 429 0s" {
-				refused++
-			} else {
-				assert.NotContains(t, answer, "429")
-				admitted++
+			name, code, refused := strings.Cut(answer, " 429 ")
+			if refused {
+				assert.Regexp(t, `^[0-7]/128$`, name)
+				assert.Equal(t, "500ms", code)
+			} else if name, at, _ := strings.Cut(answer, " 200 "); !strings.HasPrefix(name, "new") {
+				n, err := strconv.Atoi(name[2:])
+				require.NoError(t, err)
+				assert.Equal(t, (time.Duration(n) * time.Second).String(), at, name)
 			}
-		}
-		assert.Equal(t, 128, refused)
-		assert.Equal(t, 9+1024, admitted)
-		// All places are free again.
-		q.order, q.start = nil, time.Now()
-		time.Sleep(time.Hour)
-		for range 129 {
-			q.send("0", header("Key", "0"))
-		}
-		for _, answer := range q.wait() {
-			assert.NotContains(t, answer, "429")
 		}
 	})
 }

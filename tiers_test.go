@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ginlimit/ginlimit"
+	"github.com/ginlimit/ginlimit/backend"
 )
 
 func TestTiers(t *testing.T) {
@@ -153,4 +154,166 @@ func TestTiersOfDifferentCallers(t *testing.T) {
 		}
 		assert.Equal(t, admitted, n, caller)
 	}
+}
+
+// TestAFailedLookUp: one look-up in ten fails. The tier that the key had last decides then: what was used is not forgiven, and a
+// customer of a large plan is not refused.
+func TestAFailedLookUp(t *testing.T) {
+	for _, algorithm := range []backend.Algorithm{ginlimit.TokenBucket, ginlimit.SlidingWindow, ginlimit.SlidingLog, ginlimit.FixedWindow} {
+		for name, failure := range map[string]struct {
+			tier ginlimit.Tier
+			err  error
+		}{
+			"error":        {ginlimit.Tier{}, errOther},
+			"not valid":    {ginlimit.Tier{Name: "bad", Limits: []ginlimit.Limit{{}}}, nil},
+			"not writable": {ginlimit.Tier{Name: "bad", Limits: []ginlimit.Limit{ginlimit.PerDay(1).Named("ä")}}, nil},
+		} {
+			t.Run(algorithm.String()+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var seen watch
+					asked := 0
+					r := engine(ginlimit.New(ginlimit.PerHour(5).WithAlgorithm(algorithm), ginlimit.Global(), ginlimit.WithObserver(seen.observe),
+						ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+							if asked++; asked%10 == 0 {
+								return failure.tier, failure.err
+							}
+							return ginlimit.Tier{Name: "large", Limits: []ginlimit.Limit{ginlimit.PerHour(100).WithAlgorithm(algorithm)}}, nil
+						})))
+					passed := 0
+					for n := range 2000 {
+						w := send(r)
+						if w.Code == 200 {
+							passed++
+						}
+						assert.Equal(t, n < 100, w.Code == 200)
+						assert.Equal(t, "large", seen.last().Tier)
+						assert.Equal(t, (n+1)%10 == 0, seen.last().TierErr != nil)
+						assert.Equal(t, "100", w.Header().Get("X-RateLimit-Limit"))
+					}
+					assert.Equal(t, 100, passed)
+				})
+			})
+		}
+	}
+}
+
+// TestTheLastTier is what is remembered of a key while the look-up fails.
+func TestTheLastTier(t *testing.T) {
+	limited := func(name string, n int64) ginlimit.Tier {
+		return ginlimit.Tier{Name: name, Limits: []ginlimit.Limit{ginlimit.PerHour(n)}}
+	}
+	type steps []struct {
+		after  time.Duration
+		key    string
+		tier   *ginlimit.Tier // nil if the look-up fails
+		name   string
+		limits int64
+	}
+	pro, max, free := limited("pro", 100), limited("max", 1000), ginlimit.Tier{Name: "free"}
+	for _, tt := range []struct {
+		name  string
+		steps steps
+	}{
+		{"never asked before", steps{{0, "ann", nil, "", 5}}},
+		{"of this key", steps{
+			{0, "ann", &pro, "pro", 100},
+			{0, "bob", &max, "max", 1000},
+			{0, "ann", nil, "pro", 100},
+			{0, "bob", nil, "max", 1000},
+			{0, "carl", nil, "", 5},
+		}},
+		{"the last one", steps{
+			{0, "ann", &pro, "pro", 100},
+			{0, "ann", &max, "max", 1000},
+			{0, "ann", nil, "max", 1000},
+			{0, "ann", &free, "free", 5},
+			{0, "ann", nil, "free", 5},
+		}},
+		{"for ten minutes", steps{
+			{0, "ann", &pro, "pro", 100},
+			{10*time.Minute - 1, "ann", nil, "pro", 100},
+			{1, "ann", nil, "", 5},
+		}},
+		{"for ten minutes since it was last found", steps{
+			{0, "ann", &pro, "pro", 100},
+			{9 * time.Minute, "ann", &pro, "pro", 100},
+			{9 * time.Minute, "ann", nil, "pro", 100},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var seen watch
+				var now *ginlimit.Tier
+				r := engine(ginlimit.New(ginlimit.PerHour(5), byHeader, ginlimit.WithObserver(seen.observe),
+					ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+						if now == nil {
+							return ginlimit.Tier{}, errOther
+						}
+						return *now, nil
+					})))
+				for _, step := range tt.steps {
+					time.Sleep(step.after)
+					now = step.tier
+					send(r, header("Key", step.key))
+					d := seen.last()
+					assert.Equal(t, step.name, d.Tier, "%+v", step)
+					require.Len(t, d.Limits, 1)
+					assert.Equal(t, step.limits, d.Limits[0].Count, "%+v", step)
+					assert.Equal(t, step.tier == nil, d.TierErr != nil)
+				}
+			})
+		})
+	}
+}
+
+// TestManyLastTiers: the memory for tiers is bounded, and callers who have none of their own push nobody out.
+func TestManyLastTiers(t *testing.T) {
+	down := false
+	var seen watch
+	r := engine(ginlimit.New(ginlimit.PerHour(5), byHeader, ginlimit.WithObserver(seen.observe),
+		ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+			switch {
+			case down:
+				return ginlimit.Tier{}, errOther
+			case c.GetHeader("Key")[0] == 'x':
+				return ginlimit.Tier{Name: "free"}, nil
+			default:
+				return ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerHour(100)}}, nil
+			}
+		})))
+	const customers = 2000
+	for n := range customers {
+		send(r, header("Key", fmt.Sprint(n)))
+	}
+	for n := range 30_000 {
+		send(r, header("Key", "x"+fmt.Sprint(n)))
+	}
+	down = true
+	known := 0
+	for n := range customers {
+		if send(r, header("Key", fmt.Sprint(n))); seen.last().Tier == "pro" {
+			known++
+		}
+	}
+	assert.Greater(t, known, customers*95/100)
+}
+
+// TestTiersNeedTheirLimits: a key does not tell the tier of its caller.
+func TestTiersNeedTheirLimits(t *testing.T) {
+	var seen watch
+	l := must(ginlimit.NewLimiter(ginlimit.PerHour(5), byHeader, ginlimit.WithObserver(seen.observe),
+		ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { return ginlimit.Tier{}, nil })))
+	d, err := l.Allow(t.Context(), "ann", 1)
+	assert.ErrorContains(t, err, "ginlimit: ")
+	assert.ErrorContains(t, err, "pass the limits")
+	assert.False(t, d.Passes())
+	assert.Equal(t, err, seen.last().Err)
+	_, err = l.Peek(t.Context(), "ann")
+	assert.ErrorContains(t, err, "pass the limits")
+	d, err = l.Peek(t.Context(), "ann", ginlimit.PerHour(5))
+	assert.NoError(t, err)
+	assert.EqualValues(t, 5, d.Remaining, "nothing was charged")
+	d, err = l.Allow(t.Context(), "ann", 1, ginlimit.PerHour(5))
+	assert.NoError(t, err)
+	assert.True(t, d.Passes())
 }

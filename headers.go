@@ -1,0 +1,495 @@
+package ginlimit
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/ginlimit/ginlimit/backend"
+)
+
+// Header fields in the form in which http.Header keeps them.
+const (
+	fieldPolicy      = "Ratelimit-Policy"
+	fieldRate        = "Ratelimit"
+	fieldLimit       = "X-Ratelimit-Limit"
+	fieldRemaining   = "X-Ratelimit-Remaining"
+	fieldReset       = "X-Ratelimit-Reset"
+	fieldRetry       = "Retry-After"
+	fieldCache       = "Cache-Control"
+	fieldType        = "Content-Type"
+	fieldExpose      = "Access-Control-Expose-Headers"
+	fieldCredentials = "Access-Control-Allow-Credentials"
+)
+
+// anyLegacy are the two forms of the X-RateLimit fields.
+const anyLegacy = HeadersLegacy | HeadersLegacyEpoch
+
+// unavailableRetry is the least Retry-After of a 503, in seconds: longer than a store's own recovery is probed for.
+const unavailableRetry = 5
+
+// policy is a list of limits, each with a name, and what responses say of them whatever the figures are.
+type policy struct {
+	asked  []Limit // as they were given
+	limits []Limit // each with a name
+	shown  []shown // of each limit
+	text   string  // the RateLimit-Policy of all; "" if there is nothing to say
+}
+
+// shown is one limit as a response shows it.
+type shown struct {
+	capacity string // X-RateLimit-Limit
+	rate     string // RateLimit, up to its numbers
+}
+
+// rateMark is what follows the quoted name in shown.rate.
+const rateMark = ";r="
+
+// name returns the limit's name in quotes. RFC 9651 and RFC 8259 quote printable ASCII alike.
+func (s *shown) name() string { return s.rate[:len(s.rate)-len(rateMark)] }
+
+// newPolicy returns the policy of limits. One that has no name is called after the limiter, or after its numbers if there
+// are several.
+func newPolicy(limiter string, asked []Limit) (*policy, error) {
+	p := &policy{asked: slices.Clone(asked)}
+	if err := p.name(limiter); err != nil {
+		return nil, err
+	}
+	p.shown = make([]shown, 0, len(p.limits))
+	var text []byte
+	for i := range p.limits {
+		l := &p.limits[i]
+		s := shown{capacity: strconv.FormatInt(l.Capacity(), 10), rate: strconv.Quote(l.Name) + rateMark}
+		p.shown = append(p.shown, s)
+		if l.IsUnlimited() {
+			continue
+		}
+		if text != nil {
+			text = append(text, ", "...)
+		}
+		quota, window := perSeconds(*l)
+		text = append(text, s.name()...)
+		text = strconv.AppendInt(append(text, ";q="...), quota, 10)
+		text = strconv.AppendInt(append(text, ";w="...), window, 10)
+	}
+	p.text = string(text)
+	return p, nil
+}
+
+// perSeconds returns the window of a limit in whole seconds, rounded up, and the units in such a window, rounded down: a
+// limit of 1 per 7 ms is shown as 142 per second.
+func perSeconds(l Limit) (quota, window int64) {
+	window = seconds(l.Period)
+	if l.Period%time.Second == 0 {
+		return l.Count, window
+	}
+	// The quotient is at most 1,000 times the count, because a period has 1 ms or more.
+	hi, lo := bits.Mul64(uint64(l.Count), uint64(window)*uint64(time.Second))
+	q, _ := bits.Div64(hi, lo, uint64(l.Period))
+	return int64(min(q, backend.MaxCount)), window
+}
+
+// name fills limits in from what was asked, and returns what is wrong with that.
+func (p *policy) name(limiter string) error {
+	for i := range p.asked {
+		l := &p.asked[i]
+		if err := l.Validate(); err != nil {
+			return err
+		}
+		if l.Name == "" {
+			continue
+		}
+		if err := checkName(l.Name); err != nil {
+			return fmt.Errorf("ginlimit: limit %q: %w", l.Name, err)
+		}
+		if named(p.asked[:i], l.Name) {
+			return fmt.Errorf("ginlimit: two limits are named %q; give each a name of its own", l.Name)
+		}
+	}
+	p.limits = slices.Clone(p.asked)
+	for i := range p.limits {
+		l := &p.limits[i]
+		if l.Name != "" {
+			continue
+		}
+		base := limiter
+		if len(p.limits) > 1 {
+			base = autoName(*l)
+		}
+		name := base
+		for n := 2; named(p.limits, name); n++ {
+			name = base + "-" + strconv.Itoa(n)
+		}
+		l.Name = name
+	}
+	return nil
+}
+
+func named(limits []Limit, name string) bool {
+	return slices.ContainsFunc(limits, func(l Limit) bool { return l.Name == name })
+}
+
+// autoName returns a name such as "100-per-1m".
+func autoName(l Limit) string {
+	if l.IsUnlimited() {
+		return "unlimited"
+	}
+	count := strconv.FormatInt(l.Count, 10)
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
+		if l.Period%u.unit == 0 {
+			return count + "-per-" + strconv.FormatInt(int64(l.Period/u.unit), 10) + u.name
+		}
+	}
+	return count + "-per-" + strconv.FormatInt(l.Period.Microseconds(), 10) + "us"
+}
+
+// checkName returns an error unless s can be written as a string of RFC 9651, section 3.3.3.
+func checkName(s string) error {
+	if s == "" {
+		return errors.New("a name must not be empty")
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return errors.New("a name must be printable ASCII, because it goes into header fields")
+		}
+	}
+	return nil
+}
+
+// index returns the place of the limit of that name, 0 if there is none.
+func (p *policy) index(name string) int {
+	for i := 1; i < len(p.limits); i++ {
+		if p.limits[i].Name == name {
+			return i
+		}
+	}
+	return 0
+}
+
+// policies remembers the policies of lists of limits, by what is in the lists.
+type policies struct {
+	table table[policy]
+	next  atomic.Uint32 // of the places of a list, the one to use when all are taken
+}
+
+// of returns the policy of limits, of a limiter of that name.
+func (ps *policies) of(limiter string, limits []Limit) (*policy, error) {
+	places := ps.table.places(hashOf(limits))
+	var place *atomic.Pointer[policy]
+	for i := range places {
+		p := places[i].Load()
+		if p == nil {
+			place = &places[i]
+			break
+		}
+		if slices.Equal(p.asked, limits) {
+			return p, nil
+		}
+	}
+	p, err := newPolicy(limiter, limits)
+	if err != nil {
+		return nil, err
+	}
+	if place == nil {
+		place = &places[ps.next.Add(1)%placesEach]
+	}
+	place.Store(p)
+	return p, nil
+}
+
+func hashOf(limits []Limit) uint64 {
+	var hash uint64
+	for i := range limits {
+		l := &limits[i]
+		hash ^= uint64(l.Count) ^ bits.RotateLeft64(uint64(l.Period), 20) ^ uint64(l.Burst)<<40 ^ uint64(l.Algorithm)<<7
+		hash *= 0x9e3779b97f4a7c15
+		hash ^= hash >> 32
+	}
+	return hash
+}
+
+// fieldValues are the values of header fields. Each response has its own, because a later handler may write to them.
+type fieldValues struct {
+	of     [5]string
+	digits [32]byte // what those that change say, unless it is longer
+}
+
+const (
+	valueRate = iota
+	valueRemaining
+	valueReset
+	valueLimit
+	valuePolicy
+)
+
+// put puts one of the values into a field.
+func (v *fieldValues) put(h http.Header, field string, i int) { h[field] = v.of[i : i+1 : i+1] }
+
+// policies lists the policies of all records that show them, and then more.
+func (v *fieldValues) policies(h http.Header, all []*record, more string) {
+	text := ""
+	for _, r := range all {
+		if r.shows(HeadersIETF) {
+			text = listed(text, r.policy.text)
+		}
+	}
+	if text = listed(text, more); text != "" {
+		v.of[valuePolicy] = text
+		v.put(h, fieldPolicy, valuePolicy)
+	}
+}
+
+// listed returns a list with more members.
+func listed(list, more string) string {
+	if list == "" || more == "" {
+		return list + more
+	}
+	return list + ", " + more
+}
+
+// figures puts what is left, and until when, into the fields of some kinds. What would be untrue of a refusal that no
+// waiting can cure is left out.
+func (v *fieldValues) figures(h http.Header, r *record, kinds Headers) {
+	never := !r.Allowed && r.RetryAfter < 0
+	v.format(r, never)
+	if kinds&HeadersIETF != 0 {
+		v.put(h, fieldRate, valueRate)
+	}
+	if kinds&anyLegacy != 0 {
+		v.of[valueLimit] = r.line().capacity
+		v.put(h, fieldLimit, valueLimit)
+		v.put(h, fieldRemaining, valueRemaining)
+		if never {
+			delete(h, fieldReset)
+		} else {
+			v.put(h, fieldReset, valueReset)
+		}
+	}
+}
+
+// format writes the values that change. They stand in v's own memory, so that they cost no allocation.
+func (v *fieldValues) format(r *record, never bool) {
+	t, reset := seconds(r.ResetAfter), seconds(r.ResetAfter)
+	if !r.Allowed {
+		t = retrySeconds(&r.Decision)
+	}
+	if r.headers&HeadersLegacyEpoch != 0 {
+		reset = time.Now().Add(r.ResetAfter + time.Second - 1).Unix()
+	}
+	b := append(v.digits[:0], r.line().rate...)
+	from := len(b)
+	b = strconv.AppendInt(b, r.Remaining, 10)
+	remaining := len(b)
+	rate, again := remaining, remaining
+	if !never {
+		b = append(b, ";t="...)
+		again = len(b)
+		b = strconv.AppendInt(b, t, 10)
+		rate = len(b)
+		if reset != t { // otherwise they share their digits
+			again = rate
+			b = strconv.AppendInt(b, reset, 10)
+		}
+	}
+	// Nothing writes to b from here on: it is as immutable as a string has to be.
+	s := unsafe.String(unsafe.SliceData(b), len(b))
+	v.of[valueRate], v.of[valueRemaining], v.of[valueReset] = s[:rate], s[from:remaining], s[again:]
+}
+
+// writeHeaders puts the fields for the last of all records into a response. It returns the value of Retry-After, "" if there
+// is none.
+func writeHeaders(h http.Header, all []*record, status int, e *exposure) (retryAfter string) {
+	r := all[len(all)-1]
+	if len(h) > 0 && (status != 0 || r.shows(HeadersIETF|anyLegacy)) {
+		e.expose(h, r.headers)
+	}
+	if status != 0 {
+		h[fieldCache] = []string{"no-store"}
+		if wait := retryAfterOf(status, all); wait > 0 {
+			retryAfter = strconv.FormatInt(wait, 10)
+			h[fieldRetry] = []string{retryAfter}
+		}
+	}
+	var kinds Headers
+	if r.shows(HeadersIETF) {
+		r.values.policies(h, all, "")
+		if tightestOf(all, HeadersIETF) == r {
+			kinds = HeadersIETF
+		}
+	}
+	if r.shows(anyLegacy) && tightestOf(all, anyLegacy) == r {
+		kinds |= anyLegacy
+	}
+	if kinds != 0 {
+		r.values.figures(h, r, kinds)
+	}
+	return retryAfter
+}
+
+// retryAfterOf returns the seconds that a client is to wait which is refused by the last of all, 0 if that is not to be said.
+// Where no decision was reached, others that were may know more than how long a store needs.
+func retryAfterOf(status int, all []*record) (wait int64) {
+	switch status {
+	case http.StatusTooManyRequests:
+		return retrySeconds(&all[len(all)-1].Decision)
+	case http.StatusServiceUnavailable:
+		wait = unavailableRetry
+		for _, r := range all {
+			if r.Err == nil && !r.DryRun {
+				wait = max(wait, seconds(untilNext(&r.Decision)))
+			}
+		}
+	}
+	return wait
+}
+
+// retrySeconds returns the whole seconds until a request that was refused fits, 0 if it never does.
+func retrySeconds(d *Decision) int64 {
+	if d.RetryAfter < 0 {
+		return 0
+	}
+	return max(1, seconds(d.RetryAfter))
+}
+
+// untilNext returns how long it is until a request of the same cost fits, as far as a decision tells.
+func untilNext(d *Decision) time.Duration {
+	switch {
+	case !d.Allowed:
+		return d.RetryAfter
+	case d.Remaining >= max(1, d.Cost):
+		return 0
+	case d.Limit.Algorithm == backend.TokenBucket:
+		return untilFits(d, max(1, d.Cost))
+	default:
+		return d.ResetAfter
+	}
+}
+
+// untilFits returns how long it is until a token bucket that decided has so many units.
+func untilFits(d *Decision, units int64) time.Duration {
+	if d.Limit.IsUnlimited() {
+		return 0
+	}
+	over := float64(units-d.Limit.Capacity()) * float64(d.Limit.Period) / float64(d.Limit.Count)
+	return d.ResetAfter + time.Duration(min(over, float64(backend.MaxRefill)))
+}
+
+// seconds returns d in whole seconds, rounded up.
+func seconds(d time.Duration) int64 {
+	s := int64(d / time.Second)
+	if d%time.Second > 0 {
+		s++
+	}
+	return s
+}
+
+// exposure adds our fields to Access-Control-Expose-Headers. Values are mostly the same for every response, so that the
+// last one is remembered.
+type exposure struct {
+	last atomic.Pointer[exposed]
+}
+
+type exposed struct {
+	without     string
+	credentials bool
+	with        []string
+}
+
+// expose adds the fields of some kinds where the response has an Access-Control-Expose-Headers. The slice that is there
+// may be shared by requests: it stays as it is.
+func (e *exposure) expose(h http.Header, kinds Headers) {
+	old := h[fieldExpose]
+	if len(old) == 0 {
+		return
+	}
+	without := old[0]
+	if len(old) > 1 {
+		without = strings.Join(old, ", ")
+	}
+	allow := h[fieldCredentials]
+	credentials := len(allow) > 0 && allow[0] == "true"
+	last := e.last.Load()
+	if last == nil || last.without != without || last.credentials != credentials {
+		last = &exposed{without, credentials, []string{exposing(without, credentials, kinds)}}
+		e.last.Store(last)
+	}
+	h[fieldExpose] = slices.Clone(last.with)
+}
+
+// exposing returns a list of exposed fields with those of some kinds in it. "*" stands for all of them, unless the response
+// is to a request with credentials (Fetch, section 3.2.4).
+func exposing(list string, credentials bool, kinds Headers) string {
+	names := []string{"Retry-After"}
+	if kinds&HeadersIETF != 0 {
+		names = append(names, "RateLimit", "RateLimit-Policy")
+	}
+	if kinds&anyLegacy != 0 {
+		names = append(names, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+	}
+	there := strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
+	list = strings.TrimRight(list, ", \t")
+	for _, name := range names {
+		if !slices.ContainsFunc(there, func(s string) bool { return s == "*" && !credentials || strings.EqualFold(s, name) }) {
+			list = listed(list, name)
+		}
+	}
+	return list
+}
+
+// problemStart returns the beginning of a problem document (RFC 9457), up to the text of its detail. The types are those
+// of draft-ietf-httpapi-ratelimit-headers-11, section 6, or none.
+func problemStart(kind, title string, status int) string {
+	uri := "about:blank"
+	if kind != "" {
+		uri = "https://iana.org/assignments/http-problem-types#" + kind
+	}
+	return fmt.Sprintf(`{"type":"%s","title":"%s","status":%d,"detail":"`, uri, title, status)
+}
+
+var (
+	problemNoKey = []byte(problemStart("", "Bad Request", http.StatusBadRequest) +
+		`The request does not say who is asking: an address, a header or a login that its rate limit needs is missing."}`)
+	problemCost = []byte(problemStart("", "Bad Request", http.StatusBadRequest) +
+		`The cost of the request is not valid."}`)
+	problemUnavailable = []byte(problemStart("temporary-reduced-capacity", "Temporary Reduced Capacity", http.StatusServiceUnavailable) +
+		`The rate of the request could not be checked; try again later."}`)
+	problemQuota = problemStart("quota-exceeded", "Quota Exceeded", http.StatusTooManyRequests)
+)
+
+// problem returns the problem document of a refusal. It says nothing of errors, which are none of the client's business.
+func problem(r *record, status int, retryAfter string) []byte {
+	switch status {
+	case http.StatusBadRequest:
+		if errors.Is(r.Err, errNegativeCost) {
+			return problemCost
+		}
+		return problemNoKey
+	case http.StatusServiceUnavailable:
+		return problemUnavailable
+	}
+	name := r.line().name()
+	b := make([]byte, 0, len(problemQuota)+2*len(name)+160)
+	b = append(append(b, problemQuota...), `The quota of policy \"`...)
+	b = append(append(b, name[1:len(name)-1]...), `\" `...)
+	switch retryAfter {
+	case "":
+		b = append(b, "can never cover what this request costs."...)
+	case "1":
+		b = append(b, "is used up; try again in 1 second."...)
+	default:
+		b = append(append(b, "is used up; try again in "...), retryAfter...)
+		b = append(b, " seconds."...)
+	}
+	b = append(b, `","violated-policies":[`...)
+	return append(r.appendViolated(b), "]}"...)
+}
