@@ -369,7 +369,7 @@ func ExampleLimiter_Respond() {
 
 	get(r, "/thumbnail", "RateLimit")
 	get(r, "/thumbnail", "Retry-After")
-	get(r, "/thumbnail?cached=1", "RateLimit")
+	get(r, "/thumbnail?cached=1")
 	// Output:
 	// 200 RateLimit: "default";r=0;t=60
 	// 429 Retry-After: 60
