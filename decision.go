@@ -56,7 +56,7 @@ func (d *Decision) status() int {
 		return 0
 	case d.Err == nil:
 		return http.StatusTooManyRequests
-	case errors.Is(d.Err, ErrNoKey) || errors.Is(d.Err, errNegativeCost):
+	case errors.Is(d.Err, ErrNoKey) || d.Cost < 0:
 		return http.StatusBadRequest
 	default:
 		return http.StatusServiceUnavailable
@@ -99,7 +99,7 @@ func (d Decision) Outcome() string {
 		return outcomeSkipped
 	case errors.Is(d.Err, ErrNoKey):
 		return d.refusal(outcomeNoKey, outcomeDryPrefix+outcomeNoKey)
-	case errors.Is(d.Err, errNegativeCost):
+	case d.Cost < 0:
 		return d.refusal(outcomeBadCost, outcomeDryPrefix+outcomeBadCost)
 	default:
 		if d.Passes() {
@@ -117,7 +117,7 @@ func (d Decision) refusal(refused, dry string) string {
 }
 
 // LogValue implements [slog.LogValuer]: what was decided, without the key and without the text of errors, in which a key may
-// stand. Of an error it has the word that [backend.Kind] has for it.
+// stand. Of an error it has the word that [backend.ErrorKind] has for it.
 func (d Decision) LogValue() slog.Value {
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs, slog.String("limiter", d.Limiter), slog.String("outcome", d.Outcome()))
@@ -125,12 +125,12 @@ func (d Decision) LogValue() slog.Value {
 		attrs = append(attrs, slog.String("tier", d.Tier))
 	}
 	if d.TierErr != nil {
-		attrs = append(attrs, slog.String("tier_error", backend.Kind(d.TierErr)))
+		attrs = append(attrs, slog.String("tier_error", backend.ErrorKind(d.TierErr)))
 	}
 	attrs = append(attrs, slog.Int64("cost", d.Cost))
 	switch outcome := d.Outcome(); {
 	case outcome == outcomePassed || outcome == outcomeRefused:
-		attrs = append(attrs, slog.String("error", backend.Kind(d.Err)))
+		attrs = append(attrs, slog.String("error", backend.ErrorKind(d.Err)))
 	case d.Err == nil:
 		attrs = append(attrs, slog.String("limit", d.Limit.Name), slog.String("source", d.Source.String()))
 		if !d.Limit.IsUnlimited() {

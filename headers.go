@@ -470,7 +470,7 @@ var (
 func problem(r *record, status int, retryAfter string) []byte {
 	switch status {
 	case http.StatusBadRequest:
-		if errors.Is(r.Err, errNegativeCost) {
+		if r.Cost < 0 {
 			return problemCost
 		}
 		return problemNoKey

@@ -78,7 +78,7 @@ func newLimiters(r rates, b *redis.Backend, tiers *redis.Tiers, observe func(con
 			ginlimit.WithTier(tierOf(tiers)), ginlimit.WithFailurePolicy(ginlimit.FailOpen)),
 
 		// A limit that is to come. It counts and is observed, but refuses nothing, and clients do not see it: look at
-		// "clientDay: would refuse" for a week, then delete one option. It costs a round trip; once it is in force it
+		// "clientDay: dry_run_denied" for a week, then delete one option. It costs a round trip; once it is in force it
 		// can move into client with WithLimits, and costs none.
 		clientDay: add("clientDay", r.clientDay, caller, shared, ginlimit.WithDryRun(true)),
 

@@ -197,7 +197,7 @@ func TestEachCallerHasTheirOwnLimit(t *testing.T) {
 			t.Errorf("%s: RateLimit-Policy: %q", name, got)
 		}
 	}
-	if got := i.count("client: refused"); got != 4 {
+	if got := i.count("client: denied"); got != 4 {
 		t.Errorf("%d refusals are counted, want 4", got)
 	}
 }
@@ -440,7 +440,7 @@ func TestRedisGoesAndComes(t *testing.T) {
 	}
 	i.operate(http.StatusServiceUnavailable, http.MethodPut, "/tiers/alice", `{"limits":[{"count":1,"period":"1s"}]}`)
 	i.operate(http.StatusServiceUnavailable, http.MethodPost, "/reset/client/user:alice", "")
-	for _, name := range []string{"client: no decision", "client: tier not found out", "login: no decision"} {
+	for _, name := range []string{"client: error_passed", "client: tier not found out", "login: error_refused"} {
 		if i.count(name) < 5 {
 			t.Errorf("%s: %d, want at least 5", name, i.count(name))
 		}
@@ -481,7 +481,7 @@ func TestLimitOnTrialRefusesNothing(t *testing.T) {
 			t.Errorf("RateLimit-Policy: %q", got)
 		}
 	}
-	for name, n := range map[string]int{"clientDay: allowed": 2, "clientDay: would refuse": 3, "client: allowed": 5, "client: refused": 0} {
+	for name, n := range map[string]int{"clientDay: allowed": 2, "clientDay: dry_run_denied": 3, "client: allowed": 5, "client: denied": 0} {
 		if got := i.count(name); got != n {
 			t.Errorf("%s: %d, want %d", name, got, n)
 		}

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"expvar"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,42 +16,24 @@ import (
 //
 // It is an expvar.Map that is not published, so that there may be several in one process, as in the tests.
 type decisions struct {
-	expvar.Map // "client: refused" and the like
+	expvar.Map // "client: denied" and the like
 	logger     *slog.Logger
 	logged     atomic.Int64 // when the last failure was, in ns since 1970
 }
 
 // observe runs on every request, and so neither waits nor logs each time.
 func (o *decisions) observe(ctx context.Context, d ginlimit.Decision) {
-	result := outcome(d)
-	o.Add(d.Limiter+": "+result, 1)
+	outcome := d.Outcome()
+	o.Add(d.Limiter+": "+outcome, 1)
 	if d.TierErr != nil {
-		o.Add(d.Limiter+": tier not found out", 1) // the limiter's own limits decided
+		o.Add(d.Limiter+": tier not found out", 1) // the tier that the caller had last decided, or the limiter's own limits
 	}
 	// Without this nobody would notice: requests pass while Redis is down.
-	if result == noDecision && o.mayLog() {
+	if strings.HasPrefix(outcome, "error_") && o.mayLog() {
 		o.logger.ErrorContext(ctx, "a limiter could not decide; of such errors one in ten seconds is logged",
-			"limiter", d.Limiter, "passed", d.Status() == 0, "took", d.Elapsed.String(), "error", d.Err)
+			"limiter", d.Limiter, "passed", d.Passes(), "took", d.Elapsed.String(), "error", d.Err)
 	}
 }
-
-// outcome is one of five, so that there are few counts.
-func outcome(d ginlimit.Decision) string {
-	switch {
-	case d.Err == nil && d.Allowed:
-		return "allowed"
-	case d.Err == nil && d.DryRun:
-		return "would refuse"
-	case d.Err == nil:
-		return "refused"
-	case errors.Is(d.Err, ginlimit.ErrNoKey):
-		return "no key"
-	default:
-		return noDecision
-	}
-}
-
-const noDecision = "no decision" // because Redis failed
 
 // mayLog reports whether ten seconds went by since it last did.
 func (o *decisions) mayLog() bool {

@@ -199,7 +199,7 @@ func (o *Observer) trace(span trace.Span, d *ginlimit.Decision) {
 	// OpenTelemetry means to replace AddEvent by events in its logs (OTEP 4430), and to go on showing both on spans. It
 	// is used as long as the logs of Go's API are not stable for the Go release that this module supports.
 	span.AddEvent(eventName, trace.WithAttributes(attrs...))
-	if d.Status() != 0 {
+	if !d.Passes() {
 		span.SetAttributes(attrs...)
 	}
 }

@@ -27,9 +27,9 @@ type labels struct {
 func labelsOf(d *ginlimit.Decision) labels {
 	l := labels{
 		names:   names{limiter: d.Limiter, tier: d.Tier, limit: d.Limit.Name},
-		outcome: outcome(d), decided: d.Err == nil, source: d.Source,
+		outcome: d.Outcome(), decided: d.Err == nil, source: d.Source,
 	}
-	if l.outcome == errorPassed || l.outcome == errorRefused {
+	if l.outcome == outcomePassed || l.outcome == outcomeRefused {
 		if l.err = keyError; d.Key != "" {
 			l.err = errorType(d.Err)
 		}

@@ -1,46 +1,12 @@
 package ginlimitotel
 
-import (
-	"errors"
+import "github.com/ginlimit/ginlimit/backend"
 
-	"github.com/ginlimit/ginlimit"
-	"github.com/ginlimit/ginlimit/backend"
-)
-
-// What became of a request: the values of ginlimit.outcome. Those that begin with dry_run_ passed.
+// The words of ginlimit.Decision.Outcome for a decision that was not reached because something failed.
 const (
-	allowed      = "allowed"
-	denied       = "denied"
-	noKey        = "no_key"
-	badCost      = "bad_cost"
-	errorPassed  = "error_passed"
-	errorRefused = "error_refused"
-	dryRun       = "dry_run_"
+	outcomePassed  = "error_passed"
+	outcomeRefused = "error_refused"
 )
-
-func outcome(d *ginlimit.Decision) string {
-	switch {
-	case d.Err == nil && d.Allowed:
-		return allowed
-	case d.Err == nil:
-		return tried(d, denied, dryRun+denied)
-	case errors.Is(d.Err, ginlimit.ErrNoKey):
-		return tried(d, noKey, dryRun+noKey)
-	case d.Cost < 0:
-		return tried(d, badCost, dryRun+badCost)
-	case d.Status() == 0:
-		return errorPassed
-	default:
-		return errorRefused
-	}
-}
-
-func tried(d *ginlimit.Decision, refused, passed string) string {
-	if d.DryRun {
-		return passed
-	}
-	return refused
-}
 
 // other stands for values that are not told apart, as in the semantic conventions; keyError is the error of a KeyFunc.
 const (

@@ -5,7 +5,7 @@
 //	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP(), ginlimit.WithObserver(metrics.Observe)))
 //
 // One [Collector] serves all limiters of an application. Its labels are names that the application gives, of
-// limiters, tiers and limits, and words of its own: never a key, and never more of them than [WithMaxLabelSets] says.
+// limiters, tiers and limits, and words of its own: never a key, and never more of them than [WithCardinalityLimit] says.
 //
 // The package stands in a directory called prometheus and is not called so itself, because every file that uses it
 // imports client_golang's package of that name too.
@@ -13,7 +13,6 @@ package ginlimitprom
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,31 +29,35 @@ const (
 	// DefaultNearLimit is the share of a limit's capacity below which little is left, unless [WithNearLimit] says
 	// otherwise.
 	DefaultNearLimit = 0.20
-	// DefaultMaxLabelSets is how many label sets a Collector tells apart unless [WithMaxLabelSets] says otherwise.
-	DefaultMaxLabelSets = 300
+	// DefaultCardinalityLimit is how many label sets a Collector tells apart unless [WithCardinalityLimit] says otherwise.
+	DefaultCardinalityLimit = 300
 )
 
-// Option changes a default of [New]. One that is not valid panics where it is made, when the application starts.
-type Option func(*Collector)
+// Option changes a default of [New].
+type Option func(*Collector) error
 
 // WithNearLimit sets the share of a limit's capacity, above 0 and at most 1, below which an admitted request counts as
 // near the limit, by what remains after it; the default is [DefaultNearLimit], one fifth.
 func WithNearLimit(share float64) Option {
-	if !(share > 0 && share <= 1) {
-		panic(fmt.Errorf("ginlimit: WithNearLimit(%v): use a share above 0 and at most 1, such as 0.2", share))
+	return func(c *Collector) error {
+		if c.nearShare = share; !(share > 0 && share <= 1) {
+			return fmt.Errorf("ginlimit: WithNearLimit(%v): use a share above 0 and at most 1, such as 0.2", share)
+		}
+		return nil
 	}
-	return func(c *Collector) { c.nearShare = share }
 }
 
-// WithMaxLabelSets sets how many combinations of limiter, tier and limit are told apart; the default is
-// [DefaultMaxLabelSets]. What comes later has "other" as its tier and limit, and after n limiters as its limiter too.
+// WithCardinalityLimit sets how many combinations of limiter, tier and limit are told apart; the default is
+// [DefaultCardinalityLimit]. What comes later has "other" as its tier and limit, and after n limiters as its limiter too.
 // That matters where tiers' names come from a database: each combination is 3 to 10 time series in Prometheus, and lasts
 // until the process ends. It is 1 to 10,000.
-func WithMaxLabelSets(n int) Option {
-	if n < 1 || n > 10_000 {
-		panic(fmt.Errorf("ginlimit: WithMaxLabelSets(%d): use 1 to 10000", n))
+func WithCardinalityLimit(n int) Option {
+	return func(c *Collector) error {
+		if c.maxSets = n; n < 1 || n > 10_000 {
+			return fmt.Errorf("ginlimit: WithCardinalityLimit(%d): use 1 to 10000", n)
+		}
+		return nil
 	}
-	return func(c *Collector) { c.maxSets = n }
 }
 
 // WithBreakers adds the circuit breakers of a backend, which is named so in the metric: open says of each server, by its
@@ -62,15 +65,16 @@ func WithMaxLabelSets(n int) Option {
 // called on every scrape, and so has to be quick and safe for concurrent use. Give every backend that has breakers, each
 // under a name of its own.
 func WithBreakers(backend string, open func() map[string]bool) Option {
-	if backend == "" || open == nil {
-		panic(fmt.Errorf("ginlimit: WithBreakers(%q) needs a name and a function, such as WithBreakers(\"redis\", b.Breakers)", backend))
-	}
 	name := clean(cut(backend))
-	return func(c *Collector) {
+	return func(c *Collector) error {
+		if backend == "" || open == nil {
+			return fmt.Errorf("ginlimit: WithBreakers(%q) needs a name and a function, such as WithBreakers(\"redis\", b.Breakers)", backend)
+		}
 		if _, twice := c.breakers[name]; twice {
-			panic(fmt.Errorf("ginlimit: WithBreakers(%q) is given twice; give every backend a name of its own", backend))
+			return fmt.Errorf("ginlimit: WithBreakers(%q) is given twice; give every backend a name of its own", backend)
 		}
 		c.breakers[name] = open
+		return nil
 	}
 }
 
@@ -99,12 +103,14 @@ var _ prometheus.Collector = (*Collector)(nil)
 
 // New returns a Collector. It panics if an option is nil or not valid.
 func New(opts ...Option) *Collector {
-	c := &Collector{nearShare: DefaultNearLimit, maxSets: DefaultMaxLabelSets, breakers: map[string]func() map[string]bool{}}
+	c := &Collector{nearShare: DefaultNearLimit, maxSets: DefaultCardinalityLimit, breakers: map[string]func() map[string]bool{}}
 	for i, opt := range opts {
 		if opt == nil {
 			panic(fmt.Errorf("ginlimit: option %d is nil", i+1))
 		}
-		opt(c)
+		if err := opt(c); err != nil {
+			panic(err)
+		}
 	}
 	c.decisions = counter("decisions_total", "Decisions by outcome: what starts with dry_run_ passed and would have been refused.",
 		"limiter", "tier", "limit", "outcome")
@@ -195,12 +201,12 @@ func (c *Collector) collectBreakers(ch chan<- prometheus.Metric, name string, br
 // Observe counts a decision: it is for [ginlimit.WithObserver]. A skipped request (ErrSkip), which observers are not
 // told of, does not count either.
 func (c *Collector) Observe(_ context.Context, d ginlimit.Decision) {
-	o := outcomeOf(&d)
-	if o == skipped {
+	o := d.Outcome()
+	if o == outcomeSkipped {
 		return
 	}
 	s := c.set(&d)
-	c.count(s, o)
+	c.counterOf(s, o).Inc()
 	if d.TierErr != nil {
 		c.tierErrors.WithLabelValues(s.limiter.name).Inc()
 	}
@@ -229,8 +235,8 @@ func (c *Collector) isNear(d *ginlimit.Decision) bool {
 }
 
 // errored counts a decision that was not reached because something failed; a request without a key did not fail.
-func (c *Collector) errored(s *set, o outcome, d *ginlimit.Decision) {
-	if o != errorPassed && o != errorRefused {
+func (c *Collector) errored(s *set, outcome string, d *ginlimit.Decision) {
+	if outcome != outcomePassed && outcome != outcomeRefused {
 		return
 	}
 	c.errors.WithLabelValues(s.limiter.name, c.kind(d)).Inc()
@@ -239,49 +245,19 @@ func (c *Collector) errored(s *set, o outcome, d *ginlimit.Decision) {
 	}
 }
 
-// outcome is what became of a request.
-type outcome uint8
-
+// The words of ginlimit.Decision.Outcome that mean more here than others.
 const (
-	allowed outcome = iota
-	denied
-	noKey
-	badCost
-	errorPassed
-	errorRefused
-	dryRunDenied
-	dryRunNoKey
-	dryRunBadCost
-	numOutcomes
-	skipped
+	outcomeAllowed   = "allowed"
+	outcomeDenied    = "denied"
+	outcomeDryDenied = "dry_run_denied"
+	outcomePassed    = "error_passed"
+	outcomeRefused   = "error_refused"
+	outcomeSkipped   = "skipped"
 )
 
-var outcomes = [numOutcomes]string{
-	"allowed", "denied", "no_key", "bad_cost", "error_passed", "error_refused",
-	"dry_run_denied", "dry_run_no_key", "dry_run_bad_cost",
-}
-
-func outcomeOf(d *ginlimit.Decision) outcome {
-	o := denied
-	switch {
-	case d.Err == nil && d.Allowed:
-		return allowed
-	case d.Err == nil:
-	case errors.Is(d.Err, ginlimit.ErrSkip):
-		return skipped
-	case errors.Is(d.Err, ginlimit.ErrNoKey):
-		o = noKey
-	case d.Cost < 0:
-		o = badCost
-	case d.Status() == 0:
-		return errorPassed
-	default:
-		return errorRefused
-	}
-	if d.DryRun {
-		o += dryRunDenied - denied
-	}
-	return o
+// outcomes are the words whose counters a set remembers. Others are looked up for each decision.
+var outcomes = [...]string{
+	outcomeAllowed, outcomeDenied, outcomeDryDenied, outcomePassed, outcomeRefused, "no_key", "bad_cost", "dry_run_no_key", "dry_run_bad_cost",
 }
 
 // numSources is one more than the backend has: the last stands for those that it may have later.

@@ -302,7 +302,7 @@ func TestBreakers(t *testing.T) {
 	for i := range 1000 {
 		many[fmt.Sprint("host", i)] = i == 500
 	}
-	c = ginlimitprom.New(ginlimitprom.WithMaxLabelSets(10), ginlimitprom.WithBreakers("redis", func() map[string]bool { return many }))
+	c = ginlimitprom.New(ginlimitprom.WithCardinalityLimit(10), ginlimitprom.WithBreakers("redis", func() map[string]bool { return many }))
 	if got := series(t, c, "ginlimit_breaker_open"); len(got) != 11 || got["backend=redis,server=other"] != 1 {
 		t.Errorf("of 1,000 servers 10 and other are shown, with one that is open: %v", got)
 	}
@@ -310,7 +310,7 @@ func TestBreakers(t *testing.T) {
 
 // TestFlood invents tiers, limits, limiters and kinds of errors without end.
 func TestFlood(t *testing.T) {
-	c := ginlimitprom.New(ginlimitprom.WithMaxLabelSets(20))
+	c := ginlimitprom.New(ginlimitprom.WithCardinalityLimit(20))
 	observe := func(d ginlimit.Decision) {
 		d.Key, d.Limit.Count, d.Limit.Period = "k", 10, time.Hour
 		c.Observe(t.Context(), d)
@@ -356,7 +356,7 @@ func TestFlood(t *testing.T) {
 
 // TestLimiterNamedOther has the name of what is too many to be told apart.
 func TestLimiterNamedOther(t *testing.T) {
-	c := ginlimitprom.New(ginlimitprom.WithMaxLabelSets(2))
+	c := ginlimitprom.New(ginlimitprom.WithCardinalityLimit(2))
 	for _, name := range []string{"other", "api", "login", "search", "other"} {
 		d := ginlimit.Decision{Limiter: name, Key: "k"}
 		d.Limit.Name = "a"
@@ -459,30 +459,34 @@ func TestRegisteredTwice(t *testing.T) {
 
 func TestOptionsThatAreNotValid(t *testing.T) {
 	none := func() map[string]bool { return nil }
-	for name, f := range map[string]func(){
-		"WithNearLimit(0)":        func() { ginlimitprom.WithNearLimit(0) },
-		"WithNearLimit(1.1)":      func() { ginlimitprom.WithNearLimit(1.1) },
-		"WithMaxLabelSets(0)":     func() { ginlimitprom.WithMaxLabelSets(0) },
-		"WithMaxLabelSets(10001)": func() { ginlimitprom.WithMaxLabelSets(10_001) },
-		`WithBreakers("redis")`:   func() { ginlimitprom.WithBreakers("redis", nil) },
-		`WithBreakers("")`:        func() { ginlimitprom.WithBreakers("", none) },
-		"is given twice":          func() { ginlimitprom.New(ginlimitprom.WithBreakers("a", none), ginlimitprom.WithBreakers("a", none)) },
-		"option 1 is nil":         func() { ginlimitprom.New(nil) },
+	type opts = []ginlimitprom.Option
+	for _, tt := range []struct {
+		says string
+		opts opts
+	}{
+		{"WithNearLimit(0)", opts{ginlimitprom.WithNearLimit(0)}},
+		{"WithNearLimit(1.1)", opts{ginlimitprom.WithNearLimit(1.1)}},
+		{"WithCardinalityLimit(0)", opts{ginlimitprom.WithCardinalityLimit(0)}},
+		{"WithCardinalityLimit(10001)", opts{ginlimitprom.WithCardinalityLimit(10_001)}},
+		{`WithBreakers("redis")`, opts{ginlimitprom.WithBreakers("redis", nil)}},
+		{`WithBreakers("")`, opts{ginlimitprom.WithBreakers("", none)}},
+		{"is given twice", opts{ginlimitprom.WithBreakers("a", none), ginlimitprom.WithBreakers("a", none)}},
+		{"option 1 is nil", opts{nil}},
 	} {
 		func() {
 			defer func() {
-				if r := fmt.Sprint(recover()); !strings.HasPrefix(r, "ginlimit: ") || !strings.Contains(r, name) {
-					t.Errorf("%s: it panics with %q", name, r)
+				if r := fmt.Sprint(recover()); !strings.HasPrefix(r, "ginlimit: ") || !strings.Contains(r, tt.says) {
+					t.Errorf("%s: it panics with %q", tt.says, r)
 				}
 			}()
-			f()
+			ginlimitprom.New(tt.opts...)
 		}()
 	}
 }
 
 // TestConcurrent observes and gathers at once; the race detector looks on, and nothing may be lost.
 func TestConcurrent(t *testing.T) {
-	c := ginlimitprom.New(ginlimitprom.WithMaxLabelSets(30))
+	c := ginlimitprom.New(ginlimitprom.WithCardinalityLimit(30))
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(c)
 	const workers, each = 8, 1000

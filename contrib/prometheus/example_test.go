@@ -68,8 +68,8 @@ func ExampleNew_labels() {
 }
 
 // A fleet whose tiers are named after customers tells apart the first thousand, and calls a limit near at a tenth.
-func ExampleWithMaxLabelSets() {
-	metrics := ginlimitprom.New(ginlimitprom.WithMaxLabelSets(1000), ginlimitprom.WithNearLimit(0.1))
+func ExampleWithCardinalityLimit() {
+	metrics := ginlimitprom.New(ginlimitprom.WithCardinalityLimit(1000), ginlimitprom.WithNearLimit(0.1))
 	fmt.Println(prometheus.NewRegistry().Register(metrics))
 	// Output: <nil>
 }

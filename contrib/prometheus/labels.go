@@ -2,6 +2,7 @@ package ginlimitprom
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ type labels struct{ limiter, tier, limit string }
 type set struct {
 	limiter  *limiter
 	labels   labels // clean
-	outcomes [numOutcomes]atomic.Pointer[prometheus.Counter]
+	outcomes [len(outcomes)]atomic.Pointer[prometheus.Counter]
 	near     atomic.Pointer[prometheus.Counter]
 }
 
@@ -94,12 +95,12 @@ func (c *Collector) newSet(k labels, decided, dryRun bool) *set {
 	s, ok := c.sets.add(k, c.maxSets, func() *set {
 		s := &set{limiter: l, labels: labels{l.name, clean(k.tier), clean(k.limit)}}
 		if decided { // start them at 0, so that the first refusal is an increase
-			c.counterOf(s, allowed)
+			c.counterOf(s, outcomeAllowed)
 			c.nearOf(s)
 			if dryRun {
-				c.counterOf(s, dryRunDenied)
+				c.counterOf(s, outcomeDryDenied)
 			} else {
-				c.counterOf(s, denied)
+				c.counterOf(s, outcomeDenied)
 			}
 		}
 		return s
@@ -116,14 +117,17 @@ func newLimiter(name string) *limiter {
 	return l
 }
 
-func (c *Collector) count(s *set, o outcome) { c.counterOf(s, o).Inc() }
-
-func (c *Collector) counterOf(s *set, o outcome) prometheus.Counter {
-	if p := s.outcomes[o].Load(); p != nil {
-		return *p
+func (c *Collector) counterOf(s *set, outcome string) prometheus.Counter {
+	at := slices.Index(outcomes[:], outcome)
+	if at >= 0 {
+		if p := s.outcomes[at].Load(); p != nil {
+			return *p
+		}
 	}
-	p := c.decisions.WithLabelValues(s.labels.limiter, s.labels.tier, s.labels.limit, outcomes[o])
-	s.outcomes[o].Store(&p)
+	p := c.decisions.WithLabelValues(s.labels.limiter, s.labels.tier, s.labels.limit, outcome)
+	if at >= 0 {
+		s.outcomes[at].Store(&p)
+	}
 	return p
 }
 

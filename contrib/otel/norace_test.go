@@ -1,5 +1,0 @@
-//go:build !race
-
-package ginlimitotel_test
-
-const raceEnabled = false

@@ -1,5 +1,0 @@
-//go:build race
-
-package ginlimitprom_test
-
-const raceEnabled = true
