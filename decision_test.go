@@ -24,6 +24,7 @@ import (
 
 	"github.com/ginlimit/ginlimit"
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/memory"
 )
 
 // costly reads the cost from the header "Cost".
@@ -913,7 +914,7 @@ func TestBytesOfALimiter(t *testing.T) {
 		kept[i] = must(ginlimit.NewLimiter(ginlimit.PerMinute(100), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store)))
 	}
 	runtime.ReadMemStats(&after)
-	assert.Less(t, (after.TotalAlloc-before.TotalAlloc)/limiters, uint64(2500))
+	assert.Less(t, (after.TotalAlloc-before.TotalAlloc)/limiters, uint64(3000))
 	runtime.KeepAlive(kept)
 }
 
@@ -924,13 +925,17 @@ func TestAllowAllocates(t *testing.T) {
 	}
 	ctx := context.Background()
 	l := must(ginlimit.NewLimiter(ginlimit.PerSecond(1e9), ginlimit.Global()))
+	shared := must(ginlimit.NewLimiter(ginlimit.PerSecond(1e9), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(memory.New())))
 	limit := ginlimit.PerDay(1e9)
 	for name, allow := range map[string]func(){
 		"own limit":   func() { _, _ = l.Allow(ctx, "user:alice", 1) },
 		"other limit": func() { _, _ = l.Allow(ctx, "user:bob", 1, limit) },
+		"shared":      func() { _, _ = shared.Allow(ctx, "user:alice", 1) },
 		"peek":        func() { _, _ = l.Peek(ctx, "user:alice") },
 	} {
-		allow()
+		for range 2000 { // until the key is remembered
+			allow()
+		}
 		assert.Zero(t, testing.AllocsPerRun(100, allow), name)
 	}
 }

@@ -98,6 +98,9 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	if l.tier != nil {
 		l.tiers = newTierMemory()
 	}
+	if !l.private {
+		l.keys = new(longKeys)
+	}
 	l.timed = len(l.observers) > 0 || l.maxWait > 0
 	if l.maxWait > 0 {
 		l.wait = new(waitList)
@@ -118,6 +121,7 @@ type Limiter struct {
 	tiers     *tierMemory // nil without WithTier
 	wait      *waitList   // nil without WithMaxWait
 	timed     bool        // somebody looks at Decision.Elapsed
+	keys      *longKeys   // nil if the backend is the limiter's own
 	expose    exposure
 	inRequest bool // built while a request was being handled
 
@@ -384,7 +388,7 @@ func (l *Limiter) backendKey(key string) string {
 	if l.private {
 		return key
 	}
-	return l.name + "\x00" + key
+	return l.keys.of(l.name, key)
 }
 
 // respond writes the headers for a record that was made after others, and answers the request if it does not pass. It reports

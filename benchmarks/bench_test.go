@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gin-gonic/gin"
 )
 
 func TestMain(m *testing.M) {
@@ -82,15 +84,17 @@ func names[T interface{ name() string }](candidates []T) (names []string) {
 func TestInProcess(t *testing.T) {
 	r := smoke(t, 2, "", "memory", "middleware")
 	for _, n := range cores() {
-		every(t, r, "memory", on(caseHot, n), "ns", names(append(withoutKeys(), inMemory()...))...)
+		every(t, r, "memory", on(caseHot, n), "ns", names(inMemoryHot())...)
 		for _, of := range []string{caseDenied, caseUniform, caseZipf} {
 			every(t, r, "memory", on(of, n), "allocs", names(inMemory())...)
 		}
 	}
 	every(t, r, "memory", caseNew, "ns", names(inMemory())...)
 	every(t, r, "heap", "", "bytes/key", names(inMemory())...)
-	every(t, r, "middleware", "200", "added ns", names(append(ginFloors[1:], memoryMiddlewares...))...)
-	every(t, r, "middleware", "429", "ns", names(memoryMiddlewares)...)
+	for _, of := range []string{caseThrough, caseAnother} {
+		every(t, r, "middleware", of, "added ns", names(append(ginFloors[1:], memoryMiddlewares...))...)
+	}
+	every(t, r, "middleware", caseRefused, "ns", names(memoryMiddlewares)...)
 }
 
 func TestRedis(t *testing.T) {
@@ -268,7 +272,7 @@ func TestMostIn(t *testing.T) {
 
 func BenchmarkDecision(b *testing.B) {
 	run := &bench{index: map[id]int{}}
-	for _, l := range append(withoutKeys(), inMemory()...) {
+	for _, l := range inMemoryHot() {
 		take, stop := l.New("", hotQuota)
 		benchmark(b, "hot/"+l.Name, takeAll(take, []string{"203.0.113.7"}, true))
 		stop()
@@ -285,20 +289,25 @@ func BenchmarkDecision(b *testing.B) {
 }
 
 func BenchmarkMiddleware(b *testing.B) {
-	for _, m := range append(ginFloors, memoryMiddlewares...) {
-		r, w := engine(m.New("", hotQuota)), &response{header: http.Header{}}
-		req, err := http.NewRequest(http.MethodGet, "/ping", nil)
-		must(err)
-		req.RemoteAddr = "203.0.113.7:54321"
-		benchmark(b, m.Name, func(n int) (int, error) {
-			for range n {
-				clear(w.header)
-				if r.ServeHTTP(w, req); w.status != http.StatusOK {
-					return 0, fmt.Errorf("%d: %w", w.status, errAnswer)
+	for _, c := range []struct {
+		name          string
+		before, after gin.HandlerFunc
+	}{{"alone", nil, nil}, {"a key before", setsKey, nil}, {"a key after", nil, setsKey}} {
+		for _, m := range append(ginFloors, memoryMiddlewares...) {
+			r, w := engine(c.before, m.New("", hotQuota), c.after), &response{header: http.Header{}}
+			req, err := http.NewRequest(http.MethodGet, "/ping", nil)
+			must(err)
+			req.RemoteAddr = "203.0.113.7:54321"
+			benchmark(b, c.name+"/"+m.Name, func(n int) (int, error) {
+				for range n {
+					clear(w.header)
+					if r.ServeHTTP(w, req); w.status != http.StatusOK {
+						return 0, fmt.Errorf("%d: %w", w.status, errAnswer)
+					}
 				}
-			}
-			return 0, nil
-		})
+				return 0, nil
+			})
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ import (
 	ululeredis "github.com/ulule/limiter/v3/drivers/store/redis"
 	"golang.org/x/time/rate"
 
+	"github.com/ginlimit/ginlimit"
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/memory"
 	"github.com/ginlimit/ginlimit/backend/redis"
@@ -197,6 +199,28 @@ func withoutKeys() []Limiter {
 		}},
 	}
 }
+
+// asCalled are ginlimit as an application calls it outside HTTP. The rivals are called so in any case.
+func asCalled() []Limiter {
+	allow := func(name string, opts ...ginlimit.Option) Limiter {
+		return Limiter{own + ", " + name, func(_ string, q Quota) (Take, func()) {
+			l, err := ginlimit.NewLimiter(ginlimit.Per(int64(q.N), q.Period), ginlimit.Global(), opts...)
+			must(err)
+			ctx := context.Background()
+			return func(key string) (bool, error) {
+				d, err := l.Allow(ctx, key, 1)
+				return d.Allowed, err
+			}, func() {}
+		}}
+	}
+	return []Limiter{
+		allow("Limiter.Allow"),
+		allow("Limiter.Allow on a shared backend", ginlimit.WithName("bench"), ginlimit.WithBackend(memory.New())),
+	}
+}
+
+// inMemoryHot are those that decide about one hot key.
+func inMemoryHot() []Limiter { return slices.Concat(withoutKeys(), inMemory(), asCalled()) }
 
 // inRedis are limiters that keep their keys in Redis.
 func inRedis() []Limiter {

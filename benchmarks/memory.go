@@ -51,7 +51,7 @@ func cores() []int {
 
 // memory measures decisions in the process.
 func (b *bench) memory() error {
-	if err := eachMoreRound(b, append(withoutKeys(), inMemory()...), b.hot); err != nil {
+	if err := eachMoreRound(b, inMemoryHot(), b.hot); err != nil {
 		return err
 	}
 	b.draws(b.Keys, false) // not in the time, or the heap, of the first candidate

@@ -183,13 +183,23 @@ func engine(handlers ...gin.HandlerFunc) *gin.Engine {
 	return r
 }
 
+// Cases of the section middleware.
+const (
+	caseThrough = "200"
+	caseAnother = "200, another key"
+	caseRefused = "429"
+)
+
+// setsKey is what other middleware does, such as that of request IDs or authentication: it sets a key.
+func setsKey(c *gin.Context) { c.Set("request-id", "4711") }
+
 // middleware measures GET /ping, from ServeHTTP to the end of the response, and what a middleware adds to the bare engine:
-// in each round to the bare engine of that round.
+// in each round to the bare engine of that round. Where another handler sets a key, it does so in the bare engine too.
 func (b *bench) middleware() error {
 	var bare cost
-	measure := func(of string, status int, q Quota) func(Middleware) error {
+	measure := func(of string, before gin.HandlerFunc, status int, q Quota) func(Middleware) error {
 		return func(m Middleware) error {
-			r, w := engine(m.New("", q)), &response{header: http.Header{}}
+			r, w := engine(before, m.New("", q)), &response{header: http.Header{}}
 			req, err := http.NewRequest(http.MethodGet, "/ping", nil)
 			must(err)
 			req.RemoteAddr = "203.0.113.7:54321"
@@ -216,16 +226,26 @@ func (b *bench) middleware() error {
 			return err
 		}
 	}
-	// The bare engine comes first in each round: what others add is reckoned from it.
+	// The bare engine comes first in each round: what others add is reckoned from it. A refused request is compared with one
+	// that is let through.
 	rounds := b.Rounds
 	defer func() { b.Rounds = rounds }()
 	b.Rounds = 1
 	for range rounds {
-		if err := eachRound(b, append(ginFloors, memoryMiddlewares...), measure("200", http.StatusOK, hotQuota)); err != nil {
-			return err
-		}
-		if err := eachRound(b, memoryMiddlewares, measure("429", http.StatusTooManyRequests, spentQuota)); err != nil {
-			return err
+		for _, c := range []struct {
+			of          string
+			before      gin.HandlerFunc
+			status      int
+			q           Quota
+			middlewares []Middleware
+		}{
+			{caseAnother, setsKey, http.StatusOK, hotQuota, append(ginFloors, memoryMiddlewares...)},
+			{caseThrough, nil, http.StatusOK, hotQuota, append(ginFloors, memoryMiddlewares...)},
+			{caseRefused, nil, http.StatusTooManyRequests, spentQuota, memoryMiddlewares},
+		} {
+			if err := eachRound(b, c.middlewares, measure(c.of, c.before, c.status, c.q)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
