@@ -93,9 +93,9 @@ func TestChangedTier(t *testing.T) {
 					{tier("none"), 429, "2", "0", "30"},
 					{tier(named("pro"), ginlimit.PerMinute(10)), 200, "10", "7", ""}, // an upgrade frees at once
 					{tier(named("pro"), ginlimit.PerMinute(10)), 200, "10", "6", ""},
-					{tier(named("basic"), ginlimit.PerMinute(3)), 429, "3", "0", "20"}, // a downgrade too, and nothing is below 0
+					{tier(named("basic"), ginlimit.PerMinute(3)), 429, "3", "0", "12"}, // a downgrade too; what was used ages as before
 					{tier(named("max"), ginlimit.Unlimited()), 200, "", "", ""},
-					{tier(named("pro"), ginlimit.PerMinute(20)), 200, "20", "16", ""}, // clamped to 3 used
+					{tier(named("pro"), ginlimit.PerMinute(20)), 200, "20", "15", ""}, // nothing was forgiven
 					{tier(named("banned"), ginlimit.PerMinute(0)), 429, "0", "0", ""},
 				} {
 					now = step.tier
