@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -229,13 +228,6 @@ func serverUse(s *testserver.Server) (use, error) {
 		}
 	}
 	return u, nil
-}
-
-// ownCPU is what this process used.
-func ownCPU() time.Duration {
-	var r syscall.Rusage
-	must(syscall.Getrusage(syscall.RUSAGE_SELF, &r))
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 var connectionGoroutines = []int{1, 8, 64, 512}
