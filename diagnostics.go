@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"runtime"
 	"slices"
@@ -21,6 +22,8 @@ const (
 	codeTwice     = "GINLIMIT002"
 	codeInRequest = "GINLIMIT003"
 	codeOrder     = "GINLIMIT004"
+	codeKeyless   = "GINLIMIT008"
+	codeProxy     = "GINLIMIT009"
 )
 
 func (l *Limiter) warn(code, message string, args ...any) {
@@ -29,38 +32,123 @@ func (l *Limiter) warn(code, message string, args ...any) {
 
 // said is what was said of an engine.
 type said struct {
-	trust atomic.Int32 // nothing yet, trustFound or trustLogged
+	trust finding
+	proxy finding
 	built sync.Once
+
+	mu    sync.Mutex
+	from  netip.Addr // where the last request came from that an untrusted proxy passed on
+	count int        // and how many came from there without another in between
+}
+
+// finding is something about an engine that a KeyFunc finds, which has no logger: the next limiter of the engine logs it.
+type finding struct {
+	state atomic.Int32 // 0, isFound or isLogged
 }
 
 const (
-	trustFound  = 1
-	trustLogged = 2
+	isFound  = 1
+	isLogged = 2
 )
 
-// toLog is the number of engines that were found to trust everybody, by a KeyFunc, which has no logger: the next limiter
-// of the engine logs it.
+// toLog is the number of findings that are not logged yet. It is state of the process, so that a request costs no more than
+// a look at it.
 var toLog atomic.Int32
 
-func (s *said) foundTrust() {
-	if s.trust.Load() == 0 && s.trust.CompareAndSwap(0, trustFound) {
+func (f *finding) found() {
+	if f.state.CompareAndSwap(0, isFound) {
 		toLog.Add(1)
 	}
 }
 
-// warnTrust logs what a KeyFunc found, if it did.
-func (l *Limiter) warnTrust(c *gin.Context) {
-	if toLog.Load() == 0 {
-		return
-	}
-	if facts := factsOf(c, engineOf(c)); !facts.said.trust.CompareAndSwap(trustFound, trustLogged) {
-		return
+// log reports whether the finding is to be logged now.
+func (f *finding) log() bool {
+	if !f.state.CompareAndSwap(isFound, isLogged) {
+		return false
 	}
 	toLog.Add(-1)
-	l.warn(codeTrust, "the engine trusts every proxy, so that any client could choose its own address by X-Forwarded-For; "+
-		"requests are limited by the address of their connection instead. "+
-		"Call engine.SetTrustedProxies(nil) if clients connect directly or through a Unix socket, whose connections have no "+
-		"address, or name your proxies' addresses in it")
+	return true
+}
+
+func (s *said) foundTrust() {
+	if s.trust.state.Load() == 0 {
+		s.trust.found()
+	}
+}
+
+// proxied is how many requests in a row have to come from one local address, each passed on by a proxy as its headers
+// show, until that address is taken for a proxy that the engine was not told of. Clients of the Internet are not local,
+// whatever headers they send.
+const proxied = 100
+
+func (s *said) foundProxy(addr netip.Addr) {
+	if s.proxy.state.Load() != 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count == proxied {
+		return
+	}
+	if addr != s.from {
+		s.from, s.count = addr, 0
+	}
+	if s.count++; s.count == proxied {
+		s.proxy.found()
+	}
+}
+
+// noteKey is the key in gin.Context.Keys of what a KeyFunc could not use of a request. It is there for the limiter that
+// asked, also if FirstOf went on to another KeyFunc.
+const noteKey contextKey = 1
+
+// noted is whether there ever was a note.
+var noted atomic.Bool
+
+func note(c *gin.Context, text string) {
+	c.Set(noteKey, text)
+	if !noted.Load() {
+		noted.Store(true)
+	}
+}
+
+// report logs what was found while a request was decided about, if that is new.
+func (l *Limiter) report(c *gin.Context) {
+	if toLog.Load() > 0 {
+		l.reportEngine(&entryOf(engineOf(c)).said)
+	}
+	if noted.Load() {
+		if text, ok := c.Get(noteKey); ok {
+			c.Delete(noteKey)
+			l.keyless.Do(func() { l.warn(codeKeyless, text.(string)) })
+		}
+	}
+}
+
+func (l *Limiter) reportEngine(s *said) {
+	if s.trust.log() {
+		l.warn(codeTrust, "the engine trusts every proxy, or a range that has room for anybody, so that any client could choose "+
+			"its own address by X-Forwarded-For. ByIP, Address and FromNetworks use the address of the connection instead; "+
+			"gin.Context.ClientIP does not. "+
+			"Call engine.SetTrustedProxies(nil) if clients connect directly or through a Unix socket, whose connections have no "+
+			"address, or name your proxies' addresses in it")
+	}
+	if s.proxy.log() {
+		s.mu.Lock()
+		proxy := s.from
+		s.mu.Unlock()
+		l.warn(codeProxy, "requests that a proxy passed on, as their headers show, come from one address, which the engine does "+
+			"not trust, so that all clients of the proxy share one budget. Name the proxy's address in engine.SetTrustedProxies",
+			"proxy", proxy)
+	}
+}
+
+// reportSkipped looks whether the engine trusts everybody, for a request that is not limited: what skipped it may have
+// believed an address that the client chose.
+func reportSkipped(c *gin.Context) {
+	if facts := factsOf(c); facts.trusting {
+		facts.said.foundTrust()
+	}
 }
 
 // warnTwice says that a limiter stands more than once before one route.
@@ -73,10 +161,10 @@ func (l *Limiter) warnTwice(c *gin.Context) {
 
 // warnInRequest says that a limiter was made by a handler.
 func (l *Limiter) warnInRequest(c *gin.Context) {
-	facts := factsOf(c, engineOf(c))
-	facts.said.built.Do(func() {
-		l.warn(codeInRequest, "the limiter was built while a request was handled; a limiter that is built for each request "+
-			"gives each a fresh budget and limits nothing. Build it once, before the engine runs", "route", c.FullPath())
+	entryOf(engineOf(c)).said.built.Do(func() {
+		l.warn(codeInRequest, "the limiter was built while a request was handled. If each request builds one, each has a fresh "+
+			"budget and nothing is limited: Build it once, before the engine runs. If a handler builds it to put new settings in "+
+			"force, all callers begin anew, unless it is given a backend that was there before, by WithBackend", "route", c.FullPath())
 	})
 }
 
@@ -131,6 +219,7 @@ type values struct {
 func valuesOf(c *gin.Context) *values {
 	keys := c.Copy().Keys
 	delete(keys, historyKey)
+	delete(keys, noteKey)
 	return &values{c.Request, c.FullPath(), keys}
 }
 

@@ -125,8 +125,8 @@ type Limiter struct {
 	expose    exposure
 	inRequest bool // built while a request was being handled
 
-	twice, early sync.Once // diagnostics
-	order        orderChecks
+	twice, early, keyless sync.Once // diagnostics
+	order                 orderChecks
 }
 
 // Handle is the middleware: it decides as Check does, writes the headers, and lets the request go on or answers it. It alone
@@ -256,8 +256,9 @@ func (l *Limiter) decide(c *gin.Context, mayWait bool) *record {
 	if l.inRequest {
 		l.warnInRequest(c)
 	}
-	defer l.warnTrust(c)
+	defer l.report(c)
 	if l.skip != nil && l.skip(c) {
+		reportSkipped(c)
 		return nil
 	}
 	key, err := l.key(c)
@@ -277,6 +278,7 @@ func (l *Limiter) decide(c *gin.Context, mayWait bool) *record {
 		l.take(l.backendContext(c), d)
 	}
 	if d.Err != nil && errors.Is(d.Err, ErrSkip) {
+		reportSkipped(c)
 		return nil
 	}
 	l.observe(c.Request.Context(), d)

@@ -5,12 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
-	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/gin-gonic/gin"
 )
@@ -23,6 +22,20 @@ import (
 //
 // A limiter asks once for a request, and a few times in its life once more after the handlers ran, to notice that
 // authentication comes too late (GINLIMIT004).
+//
+// Outside a request, [Limiter.Reset], [Limiter.Peek] and [Limiter.Allow] are given the key as text. A function
+// makes it from a value for each KeyFunc here, and Decision.Key of a request has it:
+//
+//	ByIP()              KeyOfIP(addr)              "ip:192.0.2.1", "ip:2001:db8:1:2::/64"
+//	ByIPPrefix(24, 48)  KeyOfIPPrefix(addr, 24, 48)  "net:192.0.2.0/24", "net:2001:db8:1::/48"
+//	ByAPIKey(header)    KeyOfAPIKey(header, value) "apikey:" and 32 hexadecimal digits
+//	ByUserID(name)      KeyOfUser(id)              "user:alice", "user:42"
+//	ByRoute()           KeyOfRoute(method, path)   "route:GET /users/:id", "route:" where none matches
+//	Global()            KeyOfAll()                 "global:"
+//	Join(a, b)          JoinKeys(keyA, keyB)       "join:", and each key after its length
+//	FirstOf(a, b)       the key of a, or that of b
+//
+// A key that no request has is no error: Reset of it forgets nothing, and Peek finds it unused.
 type KeyFunc func(*gin.Context) (string, error)
 
 var (
@@ -33,124 +46,55 @@ var (
 	ErrSkip = errors.New("ginlimit: the request is not limited")
 )
 
-// ByIP is gin.Context.ClientIP made safe. An engine that trusts every proxy, as a new one does, lets every client
-// choose its own address by a header: then the socket's address is the key, and diagnostic GINLIMIT001 says what
-// to do. Call SetTrustedProxies(nil) on an engine without a proxy before it, or name your proxies.
+// ByAPIKey keys by the value of a request header, of its first line if there are several. The value is hashed (SHA-256,
+// 128 bits of it), so that no secret reaches a backend, a log or a metric. A request without it is ErrNoKey. It panics if
+// header is empty.
 //
-// All spellings of an address are one key, IPv4 in IPv6 is IPv4 (also behind NAT64, 64:ff9b::/96), zones are
-// dropped, and IPv6 is keyed by its /64, which is what one subscriber has. What is not an address is ErrNoKey; so is a
-// request of http.NewRequest in a test, which has none: httptest.NewRequest gives it one.
+// ByAPIKey does not check the value: put a limit by IP before it, because a caller that invents keys has a budget for each.
 //
-// A header that gin.Engine.TrustedPlatform names is believed whoever sends it: set that only where nothing but the
-// platform can reach the engine.
-func ByIP() KeyFunc { return byAddr("ip:", 32, 64) }
-
-// ByIPPrefix is ByIP for networks: IPv4 addresses share a key if their first v4Bits agree, IPv6 addresses if
-// their first v6Bits do. It panics unless they are 0 to 32 and 0 to 128.
-func ByIPPrefix(v4Bits, v6Bits int) KeyFunc {
-	if v4Bits < 0 || v4Bits > 32 || v6Bits < 0 || v6Bits > 128 {
-		panic(fmt.Errorf("ginlimit: ByIPPrefix(%d, %d): use 0 to 32 and 0 to 128 bits", v4Bits, v6Bits))
-	}
-	return byAddr("net:", v4Bits, v6Bits)
-}
-
-// byAddr remembers the keys of recent addresses, by how they were spelled: parsing one and writing its key costs more
-// than all the rest of a decision.
-func byAddr(kind string, v4Bits, v6Bits int) KeyFunc {
-	type known struct{ text, key string }
-	var clients clientIP
-	var recent [recentAddrs]atomic.Pointer[known]
-	return func(c *gin.Context) (string, error) {
-		text := clients.of(c)
-		place := &recent[placeOf(text)]
-		if k := place.Load(); k != nil && k.text == text {
-			return k.key, nil
-		}
-		addr, ok := parseAddr(text)
-		if !ok {
-			return "", ErrNoKey
-		}
-		key := kind + prefixKey(canonical(addr), v4Bits, v6Bits)
-		if len(text) <= maxAddr {
-			place.Store(&known{text: strings.Clone(text), key: key})
-		}
-		return key, nil
-	}
-}
-
-// recentAddrs is how many addresses are remembered at most, in about 0.1 kB each: none is longer than maxAddr, which a
-// zone could be.
-const (
-	recentAddrs = 1 << 12
-	maxAddr     = 64
-)
-
-// placeOf spreads addresses by their last bytes, in which neighbours differ.
-func placeOf(text string) uint64 {
-	var last uint64
-	for i := max(0, len(text)-8); i < len(text); i++ {
-		last = last<<8 | uint64(text[i])
-	}
-	return last * 0x9e3779b97f4a7c15 >> 52
-}
-
-// parseAddr is netip.ParseAddr, and takes a zone on IPv4 in IPv6 too.
-func parseAddr(text string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(text)
-	if err == nil {
-		return addr, true
-	}
-	spelling, zone, _ := strings.Cut(text, "%")
-	addr, err = netip.ParseAddr(spelling)
-	return addr, err == nil && zone != "" && addr.Is4In6()
-}
-
-// canonical returns the one form of an address that all its spellings have in common.
-func canonical(addr netip.Addr) netip.Addr {
-	addr = addr.WithZone("").Unmap()
-	if nat64.Contains(addr) {
-		b := addr.As16()
-		addr = netip.AddrFrom4([4]byte(b[12:]))
-	}
-	return addr
-}
-
-var nat64 = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052, section 2.1
-
-// prefixKey returns the network of a canonical address, or the address itself if that is all of it.
-func prefixKey(addr netip.Addr, v4Bits, v6Bits int) string {
-	bits := v6Bits
-	if addr.Is4() {
-		bits = v4Bits
-	}
-	if bits == addr.BitLen() {
-		return addr.String()
-	}
-	return netip.PrefixFrom(addr, bits).Masked().String()
-}
-
-// ByAPIKey keys by the value of a request header. The value is hashed (SHA-256, 128 bits of it), so that no
-// secret reaches a backend, a log or a metric. A request without it is ErrNoKey. It does not check the value:
-// put a limit by IP before it, or whoever invents keys has a budget for each. Of "Authorization" the scheme is part of the
-// value, however it is spelled. It panics if header is empty.
+// Each spelling of a value is a caller of its own, so one that authentication takes in several spellings has several
+// budgets. Spaces around the value do not count. Of Authorization and Proxy-Authorization, neither does the case of the
+// scheme nor the number of spaces after it. Anything else must be normal before ByAPIKey: keys that are compared
+// without regard to case, or with a prefix that may be left out. Base64 that is decoded leniently has up to 16 spellings,
+// and so have JSON Web Tokens and Basic credentials; a caller may also have many valid tokens at a time. For all of these,
+// let authentication run first, and use [ByUserID] for the caller that it found.
 func ByAPIKey(header string) KeyFunc {
 	if header == "" {
 		panic(errors.New(`ginlimit: ByAPIKey(""): name the header that carries the key`))
 	}
 	header = http.CanonicalHeaderKey(header)
 	return func(c *gin.Context) (string, error) {
-		value := strings.Trim(c.Request.Header.Get(header), " \t") // net/http does that for HTTP/1 only
-		if value == "" {
+		key := KeyOfAPIKey(header, c.Request.Header.Get(header))
+		if key == "" {
 			return "", ErrNoKey
 		}
-		sum := sha256.Sum256([]byte(value))
-		return "apikey:" + hex.EncodeToString(sum[:16]), nil
+		return key, nil
 	}
 }
 
+// KeyOfAPIKey returns the key that [ByAPIKey] has for a value of a header, "" if the value is empty.
+func KeyOfAPIKey(header, value string) string {
+	value = strings.Trim(value, " \t") // net/http does that for HTTP/1 only
+	if value == "" {
+		return ""
+	}
+	if isCredentials(header) {
+		if i := strings.IndexAny(value, " \t"); i > 0 { // RFC 9110, section 11.4
+			value = strings.ToLower(value[:i]) + " " + strings.TrimLeft(value[i:], " \t")
+		}
+	}
+	sum := sha256.Sum256([]byte(value))
+	return "apikey:" + hex.EncodeToString(sum[:16])
+}
+
+func isCredentials(header string) bool {
+	return strings.EqualFold(header, "Authorization") || strings.EqualFold(header, "Proxy-Authorization")
+}
+
 // ByUserID keys by the value that authentication, which has to run before the limiter, set with c.Set(name, …): a
-// string, an integer, or anything with a String method. A request without it is ErrNoKey, and so is one
-// whose value is empty or of another type. All IDs are of one kind: to keep the users and the services of one
+// string, an integer, a float that is whole and below 2^53, as a JSON number is decoded, or anything with a String
+// method. A request without it is ErrNoKey, and so is one whose value is empty or of another type, of which diagnostic
+// GINLIMIT008 says the type. All IDs are of one kind: to keep the users and the services of one
 // limiter apart, make the IDs differ, or write a KeyFunc. It panics if name is empty.
 func ByUserID(name string) KeyFunc {
 	if name == "" {
@@ -159,14 +103,26 @@ func ByUserID(name string) KeyFunc {
 	return func(c *gin.Context) (string, error) {
 		value, _ := c.Get(name)
 		id, ok := idOf(value)
-		if !ok {
-			return "", fmt.Errorf("%w: ByUserID(%q) finds a %T; set a string, an integer or a fmt.Stringer", ErrNoKey, name, value)
-		}
-		if id == "" {
+		switch {
+		case !ok && reflect.ValueOf(value).CanFloat():
+			return noKey(c, fmt.Sprintf("ByUserID(%q) finds a %T that is not whole, or too large to be exact", name, value),
+				"Set a string, or decode JSON numbers as json.Number")
+		case !ok:
+			return noKey(c, fmt.Sprintf("ByUserID(%q) finds a %T", name, value), "Set a string, an integer or a fmt.Stringer")
+		case id == "":
 			return "", ErrNoKey
 		}
 		return "user:" + id, nil
 	}
+}
+
+// KeyOfUser returns the key that [ByUserID] has for a value, "" if the value cannot be an ID.
+func KeyOfUser(id any) string {
+	text, _ := idOf(id)
+	if text == "" {
+		return ""
+	}
+	return "user:" + text
 }
 
 // idOf returns the text of an ID, "" for none, and false if value cannot be one.
@@ -189,6 +145,8 @@ func idOf(value any) (string, bool) {
 		return strconv.FormatInt(rv.Int(), 10), true
 	case rv.CanUint():
 		return strconv.FormatUint(rv.Uint(), 10), true
+	case rv.CanFloat():
+		return wholeNumber(rv)
 	case rv.Kind() == reflect.String:
 		return rv.String(), true
 	default:
@@ -196,25 +154,44 @@ func idOf(value any) (string, bool) {
 	}
 }
 
+// wholeNumber returns the text of a float, if it is whole and no other number was rounded to it.
+func wholeNumber(rv reflect.Value) (string, bool) {
+	exact := float64(1 << 53)
+	if rv.Kind() == reflect.Float32 {
+		exact = 1 << 24
+	}
+	f := rv.Float()
+	if f != math.Trunc(f) || math.Abs(f) >= exact {
+		return "", false
+	}
+	return strconv.FormatInt(int64(f), 10), true
+}
+
 // ByRoute keys by method and route pattern, such as "GET /users/:id". HEAD counts as GET. All requests that
 // match no route share one key, so that nobody makes keys up.
 func ByRoute() KeyFunc {
-	return func(c *gin.Context) (string, error) {
-		path, method := c.FullPath(), c.Request.Method
-		if path == "" {
-			return "route:", nil
-		}
-		if method == http.MethodHead {
-			method = http.MethodGet
-		}
-		return "route:" + method + " " + path, nil
+	return func(c *gin.Context) (string, error) { return KeyOfRoute(c.Request.Method, c.FullPath()), nil }
+}
+
+// KeyOfRoute returns the key that [ByRoute] has for a method and the pattern of a route, such as "/users/:id". An empty
+// path is that of all requests which match no route.
+func KeyOfRoute(method, path string) string {
+	if path == "" {
+		return "route:"
 	}
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	return "route:" + method + " " + path
 }
 
 // Global gives all requests one key.
 func Global() KeyFunc {
-	return func(*gin.Context) (string, error) { return "global:", nil }
+	return func(*gin.Context) (string, error) { return KeyOfAll(), nil }
 }
+
+// KeyOfAll returns the key that [Global] has for all requests.
+func KeyOfAll() string { return "global:" }
 
 // Join keys by all of keys at once: Join(ByUserID("user"), ByRoute()) is a budget for each user on each route.
 // It fails with the first of them that does. Lists that differ never share a key. It panics if there is none,
@@ -233,31 +210,39 @@ func Join(keys ...KeyFunc) KeyFunc {
 			}
 			parts = append(parts, part)
 		}
-		return join(parts), nil
+		return JoinKeys(parts...), nil
 	}
 }
 
-// join writes each part after its length, so that no two lists are written alike.
-func join(parts []string) string {
-	var b strings.Builder
-	n := len("join:") + 4*len(parts)
-	for _, part := range parts {
-		n += len(part)
+// JoinKeys returns the key that [Join] has for requests which its parts have these keys for, "" if there is none or one is
+// empty. It writes each key after its length, so that no two lists are written alike.
+func JoinKeys(keys ...string) string {
+	n := len("join:") + 4*len(keys)
+	for _, key := range keys {
+		if key == "" {
+			return ""
+		}
+		n += len(key)
 	}
+	if len(keys) == 0 {
+		return ""
+	}
+	var b strings.Builder
 	b.Grow(n)
 	b.WriteString("join:")
 	var length [20]byte
-	for _, part := range parts {
-		b.Write(strconv.AppendInt(length[:0], int64(len(part)), 10))
+	for _, key := range keys {
+		b.Write(strconv.AppendInt(length[:0], int64(len(key)), 10))
 		b.WriteByte(':')
-		b.WriteString(part)
+		b.WriteString(key)
 	}
 	return b.String()
 }
 
 // FirstOf keys by the first of keys that has one, that is, does not say ErrNoKey:
-// FirstOf(ByUserID("user"), ByIP()) gives users their own budget and the others one for each address. It panics
-// if there is none, or one is nil.
+// FirstOf(ByUserID("user"), ByIP()) gives users their own budget and the others one for each address. Where it goes
+// on because a value is of a type or a shape that is no key, diagnostic GINLIMIT008 says so. It panics if there
+// is none, or one is nil.
 func FirstOf(keys ...KeyFunc) KeyFunc {
 	mustHave("FirstOf", keys)
 	return func(c *gin.Context) (string, error) {
@@ -272,6 +257,18 @@ func FirstOf(keys ...KeyFunc) KeyFunc {
 		}
 		return "", ErrNoKey
 	}
+}
+
+// keyless is the ErrNoKey of a request that has something to be known by, which cannot be used.
+type keyless string
+
+func (e keyless) Error() string { return ErrNoKey.Error() + ": " + string(e) }
+func (e keyless) Unwrap() error { return ErrNoKey }
+
+// noKey is what a KeyFunc returns for such a request.
+func noKey(c *gin.Context, why, fix string) (string, error) {
+	note(c, why+". Such a request is answered with 400, or left to the next KeyFunc of FirstOf. "+fix)
+	return "", keyless(why)
 }
 
 func mustHave(name string, keys []KeyFunc) {

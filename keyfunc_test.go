@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"runtime"
 	"strings"
@@ -59,7 +62,19 @@ func TestByIPOfTheSocket(t *testing.T) {
 		{"[64:ff9b::192.0.2.1]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
 		{"[64:FF9B:0::C000:0201]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
 		{"[64:ff9b::c000:201%eth0]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
-		{"[64:ff9b:1::c000:201]:1", "ip:64:ff9b:1::/64", "net:64:ff9b:1::/48"}, // RFC 8215: not the well-known prefix
+		{"[64:ff9b:1::c000:201]:1", "ip:192.0.2.1", "net:192.0.2.0/24"}, // RFC 8215, in the forms of RFC 6052
+		{"[64:ff9b:1:abcd::c000:201]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"[64:ff9b:1:c000:2:100::]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"[64:ff9b:1:abc0:0:201::]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"[64:ff9b:1:abcd:c0:2:100::]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"[64:ff9b:1:abcd:ff00::1]:1", "ip:64:ff9b:1:abcd::/64", "net:64:ff9b:1::/48"}, // none of the forms
+		{"[64:ff9b:2::c000:201]:1", "ip:64:ff9b:2::/64", "net:64:ff9b:2::/48"},
+		{"[2002:c000:201::1]:1", "ip:192.0.2.1", "net:192.0.2.0/24"}, // 6to4
+		{"[2002:c000:201:ffff:ffff:ffff:ffff:ffff]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"[2003:c000:201::1]:1", "ip:2003:c000:201::/64", "net:2003:c000:201::/48"},
+		{"[2001:0:1111:2222:0:3333:3fff:fdfe]:1", "ip:192.0.2.1", "net:192.0.2.0/24"}, // Teredo
+		{"[2001:0:4444:5555:0:6666:3fff:fdfe]:1", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"[2001:1::3fff:fdfe]:1", "ip:2001:1::/64", "net:2001:1::/48"},
 		{"[2001:db8:1:2:3:4:5:6]:1", "ip:2001:db8:1:2::/64", "net:2001:db8:1::/48"},
 		{"[2001:DB8:1:2::]:1", "ip:2001:db8:1:2::/64", "net:2001:db8:1::/48"},
 		{"[2001:0db8:0001:0002:ffff:ffff:ffff:ffff]:1", "ip:2001:db8:1:2::/64", "net:2001:db8:1::/48"},
@@ -67,10 +82,19 @@ func TestByIPOfTheSocket(t *testing.T) {
 		{"[fe80::1%eth0]:1", "ip:fe80::/64", "net:fe80::/48"},
 		{"[fe80::2%en1]:1", "ip:fe80::/64", "net:fe80::/48"},
 		{"[::1]:1", "ip:::/64", "net:::/48"},
-		{"192.0.2.1", "", ""}, // without a port
-		{"2001:db8::1", "", ""},
-		{"[2001:db8::1]", "", ""},
+		{"192.0.2.1", "ip:192.0.2.1", "net:192.0.2.0/24"}, // without a port, as AWS Lambda's adapter has it
+		{"2001:db8::1", "ip:2001:db8::/64", "net:2001:db8::/48"},
+		{"[2001:db8::1]", "ip:2001:db8::/64", "net:2001:db8::/48"},
+		{"::ffff:192.0.2.1", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{" 192.0.2.1:80", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"192.0.2.1:http", "ip:192.0.2.1", "net:192.0.2.0/24"},
+		{"[192.0.2.1]:80", "ip:192.0.2.1", "net:192.0.2.0/24"}, // Gin reads it
+		{"2001:db8:1:2:3:4:5:6:4711", "ip:2001:db8:1:2::/64", "net:2001:db8:1::/48"},
+		{"2001:db8::1:47110", "ip:2001:db8::/64", "net:2001:db8::/48"},
 		{"192.0.2.001:1", "", ""},
+		{"192.0.2.1:80:80", "", ""},
+		{"[2001:db8::1", "", ""},
+		{"192.0.2.1, 192.0.2.2", "", ""},
 		{"192.0.2.256:1", "", ""},
 		{"localhost:1", "", ""},
 		{":80", "", ""},
@@ -120,21 +144,87 @@ func TestByIPOfHeaders(t *testing.T) {
 		}
 	}
 	byDefault := func() *gin.Engine { return trusting() }
+	rfc7239 := func() *gin.Engine {
+		r := named()
+		r.RemoteIPHeaders = []string{"Forwarded", "X-Forwarded-For"}
+		return r
+	}
+	forwardedBy := func(v ...string) (edits []func(*http.Request)) {
+		for _, v := range v {
+			edits = append(edits, header("Forwarded", v))
+		}
+		return edits
+	}
+	viewer := func(v string) []func(*http.Request) {
+		return []func(*http.Request){header("CloudFront-Viewer-Address", v)}
+	}
+	cloudFront := platform(nobody, "CloudFront-Viewer-Address")
 	for name, tt := range map[string]struct {
 		engine func() *gin.Engine
 		remote string
 		edits  []func(*http.Request)
 		want   string
 	}{
-		"named proxy":                        {named, proxy, forwarded("198.51.100.9"), "ip:198.51.100.9"},
-		"two named proxies":                  {named, proxy, forwarded("1.1.1.1, 198.51.100.9, 10.9.9.9"), "ip:198.51.100.9"},
-		"in two lines":                       {named, proxy, forwarded("1.1.1.1", "198.51.100.9, 10.9.9.9"), "ip:198.51.100.9"},
-		"named IPv6 proxy":                   {named, "[fd00::1]:1", forwarded("2001:DB8::77"), "ip:2001:db8::/64"},
-		"NAT64 behind a proxy":               {named, proxy, forwarded("64:ff9b::c633:6409"), "ip:198.51.100.9"},
-		"mapped behind a proxy":              {named, proxy, forwarded("::ffff:198.51.100.9"), "ip:198.51.100.9"},
-		"proxy says nothing":                 {named, proxy, nil, "ip:10.1.2.3"},
-		"proxy says rubbish":                 {named, proxy, forwarded("rubbish"), "ip:10.1.2.3"},
-		"X-Real-IP of a named proxy":         {named, proxy, []func(*http.Request){header("X-Real-IP", "198.51.100.9")}, "ip:198.51.100.9"},
+		"named proxy":                {named, proxy, forwarded("198.51.100.9"), "ip:198.51.100.9"},
+		"two named proxies":          {named, proxy, forwarded("1.1.1.1, 198.51.100.9, 10.9.9.9"), "ip:198.51.100.9"},
+		"in two lines":               {named, proxy, forwarded("1.1.1.1", "198.51.100.9, 10.9.9.9"), "ip:198.51.100.9"},
+		"named IPv6 proxy":           {named, "[fd00::1]:1", forwarded("2001:DB8::77"), "ip:2001:db8::/64"},
+		"NAT64 behind a proxy":       {named, proxy, forwarded("64:ff9b::c633:6409"), "ip:198.51.100.9"},
+		"mapped behind a proxy":      {named, proxy, forwarded("::ffff:198.51.100.9"), "ip:198.51.100.9"},
+		"proxy says nothing":         {named, proxy, nil, "ip:10.1.2.3"},
+		"proxy says rubbish":         {named, proxy, forwarded("rubbish"), "ip:10.1.2.3"},
+		"X-Real-IP of a named proxy": {named, proxy, []func(*http.Request){header("X-Real-IP", "198.51.100.9")}, "ip:198.51.100.9"},
+		"with a port":                {named, proxy, append(forwarded("198.51.100.9:4711"), header("X-Real-IP", "1.1.1.1")), "ip:198.51.100.9"},
+		"with ports, two proxies":    {named, proxy, forwarded("1.1.1.1:1, 198.51.100.9:2, 10.9.9.9:3"), "ip:198.51.100.9"},
+		"IPv6 in brackets":           {named, proxy, forwarded("[2001:db8:1:2::3]"), "ip:2001:db8:1:2::/64"},
+		"IPv6 with a port":           {named, proxy, forwarded("1.1.1.1, [2001:db8:1:2::3]:4711"), "ip:2001:db8:1:2::/64"},
+		"IPv6, port, no brackets":    {named, proxy, forwarded("2001:db8:1:2::3:47110"), "ip:2001:db8:1:2::/64"},
+		"a trusted one with a port":  {named, proxy, forwarded("198.51.100.9, [fd00::2]:443"), "ip:198.51.100.9"},
+		"quoted":                     {named, proxy, forwarded(`"198.51.100.9"`), "ip:198.51.100.9"},
+		"quoted IPv6 with a port":    {named, proxy, forwarded(`"[2001:db8:1:2::3]:4711"`), "ip:2001:db8:1:2::/64"},
+		"with a zone":                {named, proxy, forwarded("fe80::1%eth0"), "ip:fe80::/64"},
+		"all are trusted":            {named, proxy, forwarded("10.9.9.9, 10.9.9.8"), "ip:10.9.9.9"},
+		"in three lines":             {named, proxy, forwarded("rubbish", "198.51.100.9:1", "10.9.9.9, 10.9.9.8"), "ip:198.51.100.9"},
+		"rubbish before the client":  {named, proxy, forwarded("rubbish, 198.51.100.9"), "ip:198.51.100.9"},
+		// What cannot be read is no reason to ask another header.
+		"unknown":                   {named, proxy, append(forwarded("unknown"), header("X-Real-IP", "1.1.1.1")), "ip:10.1.2.3"},
+		"unknown to another proxy":  {named, proxy, append(forwarded("unknown, 10.9.9.9"), header("X-Real-IP", "1.1.1.1")), "ip:10.1.2.3"},
+		"an empty element":          {named, proxy, append(forwarded("1.1.1.1,"), header("X-Real-IP", "2.2.2.2")), "ip:10.1.2.3"},
+		"a port that is none":       {named, proxy, append(forwarded("1.1.1.1:65536"), header("X-Real-IP", "2.2.2.2")), "ip:10.1.2.3"},
+		"a quote that does not end": {named, proxy, append(forwarded(`"1.1.1.1`), header("X-Real-IP", "2.2.2.2")), "ip:10.1.2.3"},
+		"an empty header":           {named, proxy, append(forwarded(""), header("X-Real-IP", "198.51.100.9")), "ip:198.51.100.9"},
+		"two empty lines":           {named, proxy, append(forwarded("", ""), header("X-Real-IP", "198.51.100.9")), "ip:198.51.100.9"},
+		"a proxy without a port":    {named, "10.1.2.3", forwarded("198.51.100.9"), "ip:198.51.100.9"},
+
+		"Forwarded":                     {rfc7239, proxy, forwardedBy("for=198.51.100.9"), "ip:198.51.100.9"},
+		"Forwarded, more pairs":         {rfc7239, proxy, forwardedBy(`by=10.1.2.3;FOR=198.51.100.9;host="a;b\"c=d";proto=https`), "ip:198.51.100.9"},
+		"Forwarded, port":               {rfc7239, proxy, forwardedBy(`for="198.51.100.9:4711"`), "ip:198.51.100.9"},
+		"Forwarded, port, no quotes":    {rfc7239, proxy, forwardedBy("for=198.51.100.9:4711"), "ip:198.51.100.9"},
+		"Forwarded, obfuscated port":    {rfc7239, proxy, forwardedBy(`for="198.51.100.9:_x1"`), "ip:198.51.100.9"},
+		"Forwarded, IPv6":               {rfc7239, proxy, forwardedBy(`for="[2001:db8:1:2::3]:4711"`), "ip:2001:db8:1:2::/64"},
+		"Forwarded, IPv6 alone":         {rfc7239, proxy, forwardedBy(`for="[2001:db8:1:2::3]"; proto=http`), "ip:2001:db8:1:2::/64"},
+		"Forwarded, two proxies":        {rfc7239, proxy, forwardedBy("for=1.1.1.1, for=198.51.100.9;proto=https, for=10.9.9.9"), "ip:198.51.100.9"},
+		"Forwarded, two lines":          {rfc7239, proxy, forwardedBy("for=1.1.1.1", "for=198.51.100.9, for=10.9.9.9"), "ip:198.51.100.9"},
+		"Forwarded, unknown":            {rfc7239, proxy, append(forwardedBy("for=unknown"), header("X-Forwarded-For", "1.1.1.1")), "ip:10.1.2.3"},
+		"Forwarded, obfuscated":         {rfc7239, proxy, append(forwardedBy("for=_hidden"), header("X-Forwarded-For", "1.1.1.1")), "ip:10.1.2.3"},
+		"Forwarded, nobody":             {rfc7239, proxy, forwardedBy("for=1.1.1.1, proto=https"), "ip:10.1.2.3"},
+		"Forwarded, two in one element": {rfc7239, proxy, forwardedBy("for=1.1.1.1;for=2.2.2.2"), "ip:10.1.2.3"},
+		"Forwarded, no token":           {rfc7239, proxy, forwardedBy("x y;for=1.1.1.1"), "ip:10.1.2.3"},
+		"Forwarded, rest after a quote": {rfc7239, proxy, forwardedBy(`for="1.1.1.1"2`), "ip:10.1.2.3"},
+		"Forwarded, a name with space":  {rfc7239, proxy, forwardedBy("x y=1;for=1.1.1.1"), "ip:10.1.2.3"},
+		"Forwarded, rest after a host":  {rfc7239, proxy, forwardedBy(`host="a"b;for=1.1.1.1`), "ip:10.1.2.3"},
+		"Forwarded, no semicolon":       {rfc7239, proxy, forwardedBy(`host="a" for=1.1.1.1`), "ip:10.1.2.3"},
+		"Forwarded, a quote in a host":  {rfc7239, proxy, forwardedBy(`host=a"b;for=1.1.1.1`), "ip:10.1.2.3"},
+		"Forwarded, empty pairs":        {rfc7239, proxy, forwardedBy(";for=198.51.100.9;"), "ip:198.51.100.9"},
+		"Forwarded, an address alone":   {rfc7239, proxy, forwardedBy("198.51.100.9"), "ip:198.51.100.9"}, // as Gin has it
+		// A quote that a client opens does not swallow what the proxy appends.
+		"Forwarded, an open quote":        {rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for=198.51.100.9`), "ip:198.51.100.9"},
+		"Forwarded, open to a quote":      {rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for="[2001:db8:1:2::3]:1"`), "ip:2001:db8:1:2::/64"},
+		"Forwarded, open to a host":       {rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for=198.51.100.9;host="a"`), "ip:198.51.100.9"},
+		"Forwarded, not asked for":        {named, proxy, forwardedBy("for=1.1.1.1"), "ip:10.1.2.3"},
+		"Forwarded, of somebody else":     {rfc7239, "192.0.2.1:1", forwardedBy("for=1.1.1.1"), "ip:192.0.2.1"},
+		"Forwarded by name in lower case": {func() *gin.Engine { r := named(); r.RemoteIPHeaders = []string{"forwarded"}; return r }, proxy, forwardedBy("for=198.51.100.9"), "ip:198.51.100.9"},
+
 		"somebody else":                      {named, "192.0.2.1:1", forwarded("198.51.100.9"), "ip:192.0.2.1"},
 		"nobody is trusted":                  {nobody, proxy, forwarded("198.51.100.9"), "ip:10.1.2.3"},
 		"everybody is trusted":               {byDefault, "192.0.2.1:1", forwarded("198.51.100.9"), "ip:192.0.2.1"},
@@ -155,6 +245,13 @@ func TestByIPOfHeaders(t *testing.T) {
 		"platform says rubbish":               {platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "unknown")}, ""},
 		"platform says two addresses":         {platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "1.1.1.1, 2.2.2.2")}, ""},
 		"platform says rubbish, trusting":     {platform(byDefault, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "unknown")}, ""},
+		"platform with a port":                {platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "198.51.100.9:4711")}, "ip:198.51.100.9"},
+		"CloudFront":                          {cloudFront, "192.0.2.1:1", viewer("198.51.100.9:4711"), "ip:198.51.100.9"},
+		"CloudFront, IPv6":                    {cloudFront, "192.0.2.1:1", viewer("2001:db8:1:2:3:4:5:6:4711"), "ip:2001:db8:1:2::/64"},
+		"CloudFront, short IPv6":              {cloudFront, "192.0.2.1:1", viewer("2003::2:3:4:5:6:4711"), "ip:2003:0:0:2::/64"},
+		"CloudFront, IPv6 in brackets":        {cloudFront, "192.0.2.1:1", viewer("[2001:db8:1:2::3]:4711"), "ip:2001:db8:1:2::/64"},
+		"CloudFront without a port":           {cloudFront, "192.0.2.1:1", viewer("2001:db8:1:2::"), "ip:2001:db8:1:2::/64"},
+		"CloudFront says rubbish":             {cloudFront, "192.0.2.1:1", viewer("unknown:4711"), ""},
 		// nginx sets X-Real-IP, which is also one of the headers that Gin takes from proxies.
 		"platform X-Real-IP":                       {platform(nobody, "X-Real-IP"), "192.0.2.1:1", []func(*http.Request){header("X-Real-IP", "198.51.100.9")}, "ip:198.51.100.9"},
 		"platform X-Real-IP, and a proxy's header": {platform(named, "X-Real-IP"), proxy, forwarded("198.51.100.9"), "ip:198.51.100.9"},
@@ -207,6 +304,7 @@ func TestTrustingEngineIsReportedOnce(t *testing.T) {
 		"by default":                 {trusting(), 1},
 		"all of it":                  {trusting("0.0.0.0/0"), 1},
 		"all of IPv6":                {trusting("::/0"), 1},
+		"all of it, by no header":    {func() *gin.Engine { r := trusting(); r.RemoteIPHeaders = nil; return r }(), 0},
 		"nobody":                     {engine(), 0},
 		"named":                      {trusting("192.0.2.0/24", "10.0.0.0/8"), 0},
 		"nobody, platform":           {func() *gin.Engine { r := engine(); r.TrustedPlatform = gin.PlatformFlyIO; return r }(), 0},
@@ -257,13 +355,13 @@ func TestByIPPrefix(t *testing.T) {
 		v4, v6       int
 		remote, want string
 	}{
-		{32, 128, "192.0.2.1:1", "net:192.0.2.1"},
-		{32, 128, "[2001:db8::1]:1", "net:2001:db8::1"},
+		{32, 128, "192.0.2.1:1", "net:192.0.2.1/32"},
+		{32, 128, "[2001:db8::1]:1", "net:2001:db8::1/128"},
 		{0, 0, "192.0.2.1:1", "net:0.0.0.0/0"},
 		{0, 0, "[2001:db8::1]:1", "net:::/0"},
 		{9, 33, "10.200.0.1:1", "net:10.128.0.0/9"},
 		{9, 33, "[2001:db8:ffff::1]:1", "net:2001:db8:8000::/33"},
-		{32, 128, "[64:ff9b::1.2.3.4]:1", "net:1.2.3.4"},
+		{32, 128, "[64:ff9b::1.2.3.4]:1", "net:1.2.3.4/32"},
 	} {
 		got, err := keyOf(engine(), ginlimit.ByIPPrefix(tt.v4, tt.v6), remote(tt.remote))
 		assert.NoError(t, err)
@@ -362,6 +460,18 @@ func TestByUserID(t *testing.T) {
 		"empty type":                {userName(""), ""},
 		"nil Stringer":              {(*pointerID)(nil), ""},
 		"nil pointer to a Stringer": {(*stringer)(nil), ""},
+		"float":                     {42.0, "user:42"}, // as encoding/json decodes a number
+		"negative float":            {-42.0, "user:-42"},
+		"zero float":                {math.Copysign(0, -1), "user:0"},
+		"float type":                {float32(1<<24 - 1), "user:16777215"},
+		"the largest exact float":   {float64(1<<53 - 1), "user:9007199254740991"},
+		"the least exact float":     {-float64(1<<53 - 1), "user:-9007199254740991"},
+		"json.Number":               {json.Number("9007199254740993"), "user:9007199254740993"},
+		"a float with a fraction":   {42.5, ""},
+		"a rounded float":           {float64(1<<53 + 1), ""}, // which is that of 1<<53 too
+		"a rounded float32":         {float32(1<<24 + 1), ""},
+		"no number":                 {math.NaN(), ""},
+		"infinity":                  {math.Inf(1), ""},
 		"bool":                      {true, ""},
 		"slice":                     {[]byte("ann"), ""},
 		"struct":                    {struct{ ID int }{1}, ""},
@@ -539,4 +649,95 @@ func TestAPIKeyWithSpace(t *testing.T) {
 	}
 	_, err = keyOf(engine(), ginlimit.ByAPIKey("X-API-Key"), header("X-API-Key", " "))
 	assert.ErrorIs(t, err, ginlimit.ErrNoKey)
+}
+
+// TestOneCredentialIsOneCaller: RFC 9110 takes the scheme of credentials in any case, and servers take any space after it.
+func TestOneCredentialIsOneCaller(t *testing.T) {
+	for _, name := range []string{"Authorization", "authorization", "Proxy-Authorization"} {
+		want, err := keyOf(engine(), ginlimit.ByAPIKey(name), header(name, "Bearer aBc"))
+		require.NoError(t, err)
+		for value, same := range map[string]bool{
+			"bearer aBc": true, "BEARER aBc": true, "bEaReR  aBc": true, "Bearer\taBc": true, "Bearer \t aBc ": true, " Bearer aBc": true,
+			"Bearer abc": false, "Bearer ABC": false, "Bearer aB c": false, "BeareraBc": false, "Basic aBc": false, "aBc": false, "bearer": false,
+		} {
+			got, err := keyOf(engine(), ginlimit.ByAPIKey(name), header(name, value))
+			require.NoError(t, err)
+			assert.Equal(t, same, got == want, "%s: %q", name, value)
+		}
+	}
+	// A value without a scheme, and of any other field, is what it is.
+	for _, v := range [][3]string{{"Authorization", "aBc", "abc"}, {"X-API-Key", "Bearer aBc", "bearer aBc"}, {"X-API-Key", "a b", "a  b"}} {
+		assert.NotEqual(t, ginlimit.KeyOfAPIKey(v[0], v[1]), ginlimit.KeyOfAPIKey(v[0], v[2]), v)
+	}
+}
+
+// TestSpellingsOfACredentialAreNoWayAround a limit of 3.
+func TestSpellingsOfACredentialAreNoWayAround(t *testing.T) {
+	r := engine(ginlimit.New(ginlimit.PerDay(3), ginlimit.ByAPIKey("Authorization")))
+	passed := 0
+	for i := range 1000 {
+		scheme := []byte("bearer")
+		for j := range scheme {
+			scheme[j] -= byte(i>>j&1) * ('a' - 'A')
+		}
+		if send(r, header("Authorization", string(scheme)+strings.Repeat(" ", 1+i>>6)+"token")).Code == 200 {
+			passed++
+		}
+	}
+	assert.Equal(t, 3, passed)
+}
+
+// TestKeysOfValues: what the KeyOf… functions return is what the By… functions find in a request.
+func TestKeysOfValues(t *testing.T) {
+	addr := netip.MustParseAddr("2001:db8:1:2::3")
+	for name, tt := range map[string]struct {
+		by   ginlimit.KeyFunc
+		want string
+	}{
+		"ByIP":             {ginlimit.ByIP(), ginlimit.KeyOfIP(addr)},
+		"ByIPPrefix":       {ginlimit.ByIPPrefix(24, 56), ginlimit.KeyOfIPPrefix(addr, 24, 56)},
+		"ByIPPrefix whole": {ginlimit.ByIPPrefix(32, 128), ginlimit.KeyOfIPPrefix(addr, 32, 128)},
+		"ByAPIKey":         {ginlimit.ByAPIKey("Key"), ginlimit.KeyOfAPIKey("key", "secret ")},
+		"ByUserID":         {ginlimit.ByUserID("user"), ginlimit.KeyOfUser(int64(42))},
+		"ByRoute":          {ginlimit.ByRoute(), ginlimit.KeyOfRoute("HEAD", "/users/:id")},
+		"Global":           {ginlimit.Global(), ginlimit.KeyOfAll()},
+		"Join": {ginlimit.Join(ginlimit.ByUserID("user"), ginlimit.Join(ginlimit.ByIP(), ginlimit.ByRoute())),
+			ginlimit.JoinKeys(ginlimit.KeyOfUser("42"), ginlimit.JoinKeys(ginlimit.KeyOfIP(addr), ginlimit.KeyOfRoute("GET", "/users/:id")))},
+		"FirstOf": {ginlimit.FirstOf(ginlimit.ByUserID("nobody"), ginlimit.ByIP()), ginlimit.KeyOfIP(addr)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := context.Background()
+			l := must(ginlimit.NewLimiter(ginlimit.PerDay(5), tt.by))
+			r := engine(func(c *gin.Context) { c.Set("user", 42.0) }, l.Handle)
+			r.GET("/users/:id", answer)
+			ask := func() int {
+				return send(r, path("/users/7"), remote("[2001:db8:1:2::3]:1"), header("Key", "secret")).Code
+			}
+			assert.Equal(t, 200, ask())
+			d, err := l.Peek(ctx, tt.want)
+			require.NoError(t, err)
+			assert.EqualValues(t, 4, d.Remaining)
+			require.NoError(t, l.Reset(ctx, tt.want))
+			d, err = l.Peek(ctx, tt.want)
+			require.NoError(t, err)
+			assert.EqualValues(t, 5, d.Remaining)
+		})
+	}
+	assert.Equal(t, "route:", ginlimit.KeyOfRoute("GET", ""), "of all requests that match none")
+	for name, key := range map[string]string{
+		"no address":     ginlimit.KeyOfIP(netip.Addr{}),
+		"no network":     ginlimit.KeyOfIPPrefix(netip.Addr{}, 24, 48),
+		"too many bits":  ginlimit.KeyOfIPPrefix(addr, 33, 48),
+		"too few bits":   ginlimit.KeyOfIPPrefix(addr, 24, -1),
+		"no value":       ginlimit.KeyOfAPIKey("Key", " \t"),
+		"no user":        ginlimit.KeyOfUser(nil),
+		"an empty user":  ginlimit.KeyOfUser(""),
+		"a user's type":  ginlimit.KeyOfUser(1.5),
+		"nothing joined": ginlimit.JoinKeys(),
+		"an empty part":  ginlimit.JoinKeys("ip:192.0.2.1", ""),
+	} {
+		assert.Empty(t, key, name)
+		l := must(ginlimit.NewLimiter(ginlimit.PerDay(5), ginlimit.Global()))
+		assert.ErrorIs(t, l.Reset(context.Background(), key), ginlimit.ErrNoKey, name)
+	}
 }
