@@ -13,31 +13,42 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// ByIP keys by the client's address: gin.Context.ClientIP made safe. An engine that trusts every proxy, as a new one does,
-// lets every client choose its own address by a header: then the address of the connection is the key, and diagnostic
-// GINLIMIT001 says what to do. Call SetTrustedProxies(nil) on an engine without a proxy before it, or name your proxies.
+// ByIP keys by the client's address. It is gin.Context.ClientIP made safe.
 //
-// What a trusted proxy wrote is read as address, address:port, [IPv6] or [IPv6]:port, also in quotes and in several lines,
-// and as RFC 7239 has it if gin.Engine.RemoteIPHeaders names Forwarded. If it cannot be read, the address of the connection
-// is the key, never another header, which the client may have sent. A RemoteAddr without a port is read too.
+// An engine that trusts every proxy, as gin.New returns it, lets every client choose its own
+// address by a header. On such an engine ByIP uses the address of the connection, and diagnostic
+// GINLIMIT001 says what to do: call SetTrustedProxies(nil) if no proxy stands before the engine, or
+// name your proxies in it.
 //
-// All spellings of an address are one key. IPv4 in IPv6 is IPv4: mapped, behind NAT64 (64:ff9b::/96, and 64:ff9b:1::/48 in
-// the forms of RFC 6052), 6to4 (2002::/16) and Teredo (2001::/32). Zones are dropped. Other IPv6 is keyed by its /64,
-// the least that a subscriber has. Many have more, a /56 or a /48, and so 256 or 65,536 budgets; where that matters,
-// [ByIPPrefix](32, 56) gives them one, and their neighbours too if these have less. What is not an address is
-// ErrNoKey; so is a request of http.NewRequest in a test, which has none: httptest.NewRequest gives it one.
+// A trusted proxy may write address, address:port, [IPv6] or [IPv6]:port, in quotes or not, in one
+// header line or several. RFC 7239's Forwarded is read if gin.Engine.RemoteIPHeaders names it. If
+// what the proxy wrote cannot be read, the key is the address of the connection. It never comes
+// from another header, which the client may have sent. The engine's settings count as they are at
+// each request. Change them only while no request is served: Gin reads them without a lock.
 //
-// A header that gin.Engine.TrustedPlatform names is believed whoever sends it: set that only where nothing but the
-// platform can reach the engine, and where whatever stands between them, such as an nginx on the same host,
-// takes the header from the platform alone. An nginx that passes on what clients send lets them forge it.
+// All spellings of an address are one key. An IPv4 address inside an IPv6 one counts as IPv4:
+// mapped, by NAT64 (64:ff9b::/96 and, in the forms of RFC 6052, 64:ff9b:1::/48), by 6to4
+// (2002::/16) and by Teredo (2001::/32). Zones are dropped.
 //
-// All that ByIP returns share one table of the keys of recent addresses. It takes 32 KiB with the first request of the
-// process, and 0.5 MB when it is full; the ByIP itself takes less than 0.1 kB.
+// Any other IPv6 address is keyed by its /64. Many subscribers have more, a /56 or a /48, and with it
+// 256 or 65,536 budgets. Where that matters, [ByIPPrefix](32, 56) gives each /56 one budget. Then
+// neighbours that have only a /64 each share it.
+//
+// A request without an address is ErrNoKey, and GINLIMIT008 says why. A request of http.NewRequest,
+// in a test, has none; that of httptest.NewRequest has one.
+//
+// A header that gin.Engine.TrustedPlatform names is believed whoever sends it. Set TrustedPlatform
+// only if nobody but the platform can reach the engine. An nginx on the same host that passes on
+// what clients send lets them forge the header.
+//
+// All KeyFuncs of ByIP share one table of recent addresses and their keys. It takes 32 KiB from the
+// first request of the process on, and 0.5 MB when it is full. A KeyFunc itself takes less than 0.1
+// kB.
 func ByIP() KeyFunc { return byAddr(addrKind{"ip:", 32, 64}) }
 
-// ByIPPrefix is ByIP for networks: IPv4 addresses share a key if their first v4Bits agree, IPv6 addresses if
-// their first v6Bits do. It panics unless they are 0 to 32 and 0 to 128. It shares a table, as ByIP does, with
-// every ByIPPrefix of the same bits.
+// ByIPPrefix is [ByIP] for networks: IPv4 addresses share a key if their first v4Bits agree, IPv6
+// addresses if their first v6Bits agree. It panics unless v4Bits is 0 to 32 and v6Bits is 0 to 128.
+// All with the same bits share a table, as those of ByIP do.
 func ByIPPrefix(v4Bits, v6Bits int) KeyFunc {
 	kind := addrKind{"net:", v4Bits, v6Bits}
 	if !kind.valid() {
@@ -46,11 +57,11 @@ func ByIPPrefix(v4Bits, v6Bits int) KeyFunc {
 	return byAddr(kind)
 }
 
-// KeyOfIP returns the key that [ByIP] has for an address, "" if addr is not valid.
+// KeyOfIP returns the key that [ByIP] has for an address, or "" if addr is not valid.
 func KeyOfIP(addr netip.Addr) string { return addrKind{"ip:", 32, 64}.keyOf(addr) }
 
-// KeyOfIPPrefix returns the key that [ByIPPrefix] of the same bits has for an address. It is "" if addr is not valid, or
-// if ByIPPrefix would panic.
+// KeyOfIPPrefix returns the key that [ByIPPrefix] with the same bits has for an address. It returns
+// "" if addr is not valid, or if ByIPPrefix would panic.
 func KeyOfIPPrefix(addr netip.Addr, v4Bits, v6Bits int) string {
 	kind := addrKind{"net:", v4Bits, v6Bits}
 	if !kind.valid() {
@@ -59,25 +70,31 @@ func KeyOfIPPrefix(addr netip.Addr, v4Bits, v6Bits int) string {
 	return kind.keyOf(addr)
 }
 
-// Address returns the address that [ByIP] uses, in its canonical form and whole, and whether the request has one. It is
-// safe on an engine that trusts everybody, where gin.Context.ClientIP returns what the client says. Behind a
-// proxy that the engine does not trust, or whose header cannot be read, it is the address of the proxy: for an exemption,
-// use [FromNetworks], which takes no proxy for its clients.
+// Address returns the address that [ByIP] uses, and whether the request has one. The address is
+// canonical, and whole: it is not cut to a /64. Unlike gin.Context.ClientIP, Address is safe on an
+// engine that trusts everybody.
+//
+// Behind a proxy that the engine does not trust, or whose header cannot be read, it is the address
+// of the proxy. Therefore use [FromNetworks] for an exemption, which takes no proxy for its
+// clients.
 func Address(c *gin.Context) (netip.Addr, bool) {
 	text, _ := factsOf(c).addressOf(c)
 	addr, ok := parseAddr(text)
 	return canonical(addr), ok
 }
 
-// FromNetworks returns a function that reports whether a request comes from one of some networks, for [WithSkip] and for
-// a look-up of tiers. A prefix is an address or a CIDR, such as "192.0.2.1" or "10.0.0.0/8". It panics on what is
-// neither.
+// FromNetworks returns a function that reports whether a request comes from one of the networks,
+// for [WithSkip] and for a look-up of tiers. Each prefix is an address or a CIDR, such as
+// "192.0.2.1" or "10.0.0.0/8". FromNetworks panics if one is neither.
 //
-// The address is that of [Address]. It must be the caller's for certain: a request that a proxy passed on, as its headers
-// show, is in no network if the engine does not trust that proxy and its address is local, or if its header cannot be
-// read. Otherwise a forgotten SetTrustedProxies would exempt all that come through a proxy on the same host. An
-// IPv6 address that has IPv4 inside, such as that of NAT64, is in its own networks and in those of that IPv4, unless the
-// IPv4 is local. No such proof exists for a proxy that sends no header: its clients have its address.
+// The function looks at the address that [Address] returns, and reports false if that may be a
+// proxy's, not the caller's. This is so if a header shows that a proxy passed the request on, and
+// the header cannot be read, or the proxy has a private address and the engine does not trust it.
+// Otherwise a forgotten SetTrustedProxies would exempt everybody that comes through a proxy on the
+// same host. A proxy that writes no header cannot be told from a caller.
+//
+// An IPv6 address with IPv4 inside, such as one of NAT64, is in networks of both, unless the IPv4
+// is private.
 func FromNetworks(prefixes ...string) func(*gin.Context) bool {
 	networks := make([]netip.Prefix, len(prefixes))
 	for i, text := range prefixes {
@@ -126,12 +143,12 @@ type doubt uint8
 
 const (
 	certain    doubt = iota
-	passedOn         // a proxy passed the request on, and nobody trusts that proxy
-	unreadable       // a trusted proxy did, and wrote what is no address: the address is that of the connection
-	noPlatform       // the field of the trusted platform has no address: there is none
+	passedOn         // a proxy passed the request on, which has a local address and is not trusted
+	unreadable       // a trusted proxy wrote what is no address, so that it is that of the connection
+	noPlatform       // there is no address, because that of the trusted platform cannot be read
 )
 
-// addressOf returns the text of the request's address, which need not be one.
+// addressOf returns the text of the request's address. The text need not be an address.
 func (f *engineFacts) addressOf(c *gin.Context) (string, doubt) {
 	header := c.Request.Header
 	for _, field := range f.platforms {
@@ -157,7 +174,7 @@ func (f *engineFacts) addressOf(c *gin.Context) (string, doubt) {
 	return remote, certain
 }
 
-// forwarded reports whether a request has one of the fields.
+// forwarded reports whether a request has one of the fields in which a proxy names its client.
 func (f *engineFacts) forwarded(header http.Header) bool {
 	for _, field := range f.fields {
 		if _, ok := header[field]; ok {
@@ -167,7 +184,7 @@ func (f *engineFacts) forwarded(header http.Header) bool {
 	return false
 }
 
-// follow returns the address of a request that has one of the fields and was sent from remote.
+// follow returns the address of a request that has such a field and came from remote.
 func (f *engineFacts) follow(c *gin.Context, remote string) (string, doubt) {
 	addr, ok := parseAddr(remote)
 	addr = addr.Unmap()
@@ -202,13 +219,14 @@ func (f *engineFacts) trusts(addr netip.Addr) bool {
 	return false
 }
 
-// onUnixSocket reports whether a request came through a Unix socket, all of which Gin trusts.
+// onUnixSocket reports whether a request came through a Unix socket. Gin trusts all of them.
 func onUnixSocket(r *http.Request) bool {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && strings.HasPrefix(addr.Network(), "unix")
 }
 
-// isLocal reports whether an address is none of the Internet's: of the host, of a link, or of a private network.
+// isLocal reports whether an address is not one of the Internet, but of the host, a link or a
+// private network.
 func isLocal(addr netip.Addr) bool {
 	return addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified() ||
 		shared.Contains(addr)
@@ -224,8 +242,8 @@ func (k addrKind) valid() bool {
 	return k.v4Bits >= 0 && k.v4Bits <= 32 && k.v6Bits >= 0 && k.v6Bits <= 128
 }
 
-// keyOf returns the key of an address, "" if it is not valid. The keys of "net:" are always networks; those of "ip:" are
-// addresses where all bits count.
+// keyOf returns the key of an address, or "" if addr is not valid. A key of "net:" is always a
+// network. A key of "ip:" is an address if all bits count.
 func (k addrKind) keyOf(addr netip.Addr) string {
 	if !addr.IsValid() {
 		return ""
@@ -266,8 +284,8 @@ func byAddr(kind addrKind) KeyFunc {
 	}
 }
 
-// keyTable remembers the keys of recent addresses by how they were spelled: parsing one and writing its key costs more
-// than all the rest of a decision.
+// keyTable remembers the keys of recent addresses by their text. To parse an address and write its
+// key would cost more than the rest of a decision.
 type keyTable struct {
 	kind  addrKind
 	slots atomic.Pointer[[recentAddrs]atomic.Pointer[addrKey]] // nil until there is one
@@ -275,15 +293,15 @@ type keyTable struct {
 
 type addrKey struct{ text, key string }
 
-// recentAddrs is how many addresses a table remembers at most, in about 0.1 kB each: none is longer than maxAddr, which a
-// zone could be.
+// recentAddrs is how many addresses a table remembers at most, in about 0.1 kB each. It does not
+// remember one longer than maxAddr bytes: a zone can have any length.
 const (
 	recentAddrs = 1 << 12
 	maxAddr     = 64
 )
 
-// keyTables has the table of each kind. It is state of the process, so that a service with a hundred limiters by address
-// has one table, not a hundred that all hold the same.
+// keyTables has the table of each kind. It is state of the process, so that a service with a
+// hundred limiters by address has one table, not a hundred with the same in them.
 var keyTables sync.Map // of addrKind to *keyTable
 
 func tableOf(kind addrKind) *keyTable {
@@ -291,7 +309,7 @@ func tableOf(kind addrKind) *keyTable {
 	return table.(*keyTable)
 }
 
-// of returns the key of an address by its text, "" if it is none.
+// of returns the key of an address, or "" if text is no address.
 func (t *keyTable) of(text string) string {
 	slots, place := t.slots.Load(), placeOf(text)
 	if slots != nil {
@@ -319,7 +337,7 @@ func (t *keyTable) of(text string) string {
 func placeOf(text string) uint64 {
 	var last uint64
 	if n := len(text) - 8; n >= 0 {
-		t := text[n:] // one load: compilers know this form
+		t := text[n:] // the compiler makes one load of this
 		last = uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 |
 			uint64(t[4])<<32 | uint64(t[5])<<40 | uint64(t[6])<<48 | uint64(t[7])<<56
 	} else {
@@ -330,8 +348,8 @@ func placeOf(text string) uint64 {
 	return last * 0x9e3779b97f4a7c15 >> 52
 }
 
-// Networks of IPv6 whose addresses have an IPv4 address inside, and the one of IPv4 that is private besides those of
-// RFC 1918.
+// These are the networks of IPv6 whose addresses have an IPv4 address inside, and the network of
+// IPv4 that carriers share.
 var (
 	nat64      = netip.MustParsePrefix("64:ff9b::/96")   // RFC 6052, section 2.1
 	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48") // RFC 8215
@@ -340,8 +358,9 @@ var (
 	shared     = netip.MustParsePrefix("100.64.0.0/10")  // RFC 6598
 )
 
-// canonical returns the one form of an address that all its spellings have in common, IPv4 if there is one inside. The
-// holder of one IPv4 address has 65,536 networks of 6to4 and 2³² of Teredo; all of IPv4 has one /64 of NAT64.
+// canonical returns the form that all spellings of an address have in common, which is IPv4 if
+// there is one inside. A host with one IPv4 address has 65,536 networks of 6to4 and 2³² of Teredo.
+// All of IPv4 behind a NAT64 has one /64.
 func canonical(addr netip.Addr) netip.Addr {
 	addr = addr.WithZone("").Unmap()
 	if !addr.Is6() {
@@ -361,9 +380,10 @@ func canonical(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// inLocalNAT64 returns the IPv4 address inside an address of 64:ff9b:1::/48, of which an operator may use any prefix of RFC
-// 6052, section 2.2. How long it is shows in the zeros at the end, because what follows the IPv4 is zero, unless the IPv4
-// itself ends in one: then another IPv4 comes out, but the same for each such address.
+// inLocalNAT64 returns the IPv4 address inside an address of 64:ff9b:1::/48. An operator may use
+// any prefix in it that is /48, /56, /64 or /96 long (RFC 6052, section 2.2). What follows the IPv4
+// is zero, so that the zeros at the end show how long the prefix is. Only an IPv4 that itself ends
+// in zeros may be taken for another, but always for the same one.
 func inLocalNAT64(b [16]byte) netip.Addr {
 	switch {
 	case b[13]|b[14]|b[15] != 0: // a /96

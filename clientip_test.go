@@ -17,8 +17,8 @@ import (
 	"github.com/ginlimit/ginlimit"
 )
 
-// TestNoHeaderIsAWayAround: a client that sends another header with each request has one budget, also if the engine's
-// proxy writes a form of address that Gin cannot read, or one that nobody can.
+// TestNoHeaderIsAWayAround: a client that sends another header with each request has one budget,
+// also if the engine's proxy writes a form of address that Gin cannot read, or one that nobody can.
 func TestNoHeaderIsAWayAround(t *testing.T) {
 	for name, tt := range map[string]struct{ field, written string }{
 		"address":         {"X-Forwarded-For", "198.51.100.9"},
@@ -269,7 +269,8 @@ func TestFromNetworksPanicsOnNonsense(t *testing.T) {
 	}
 }
 
-// TestManyByIPAreCheap: a KeyFunc by address holds nothing of its own, neither before nor after its first requests.
+// TestManyByIPAreCheap: a KeyFunc by address holds nothing of its own, neither before nor after its
+// first requests.
 func TestManyByIPAreCheap(t *testing.T) {
 	r := engine()
 	const funcs = 1000
@@ -320,7 +321,8 @@ func TestKeyFuncsShareNoKeys(t *testing.T) {
 	}
 }
 
-// BenchmarkByIP asks for the key of one request again and again, which has as many header fields as one of a browser.
+// BenchmarkByIP asks for the key of one request again and again, which has as many header fields as
+// one of a browser.
 func BenchmarkByIP(b *testing.B) {
 	for _, bm := range []struct {
 		name      string

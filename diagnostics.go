@@ -16,7 +16,8 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Diagnostics have stable codes, which the README lists. Each appears once: for an engine, or for a limiter.
+// Diagnostics have stable codes, which docs/diagnostics.md lists. Each appears once: for an engine,
+// or for a limiter.
 const (
 	codeTrust     = "GINLIMIT001"
 	codeTwice     = "GINLIMIT002"
@@ -37,11 +38,12 @@ type said struct {
 	built sync.Once
 
 	mu    sync.Mutex
-	from  netip.Addr // where the last request came from that an untrusted proxy passed on
-	count int        // and how many came from there without another in between
+	from  netip.Addr // of the last request that an untrusted local proxy passed on
+	count int        // how many such requests in a row came from there
 }
 
-// finding is something about an engine that a KeyFunc finds, which has no logger: the next limiter of the engine logs it.
+// finding is something that a KeyFunc finds out about an engine. A KeyFunc has no logger, so that
+// the next limiter of the engine logs it.
 type finding struct {
 	state atomic.Int32 // 0, isFound or isLogged
 }
@@ -51,8 +53,8 @@ const (
 	isLogged = 2
 )
 
-// toLog is the number of findings that are not logged yet. It is state of the process, so that a request costs no more than
-// a look at it.
+// toLog is the number of findings that are not logged yet. It is state of the process, so that a
+// request has only this to look at while there is none.
 var toLog atomic.Int32
 
 func (f *finding) found() {
@@ -76,9 +78,9 @@ func (s *said) foundTrust() {
 	}
 }
 
-// proxied is how many requests in a row have to come from one local address, each passed on by a proxy as its headers
-// show, until that address is taken for a proxy that the engine was not told of. Clients of the Internet are not local,
-// whatever headers they send.
+// proxied is how many requests in a row have to come from one local address, each with a header
+// that says that a proxy passed it on, until that address is taken for a proxy that nobody named.
+// Clients on the Internet have no local address, whatever headers they send.
 const proxied = 100
 
 func (s *said) foundProxy(addr netip.Addr) {
@@ -98,11 +100,11 @@ func (s *said) foundProxy(addr netip.Addr) {
 	}
 }
 
-// noteKey is the key in gin.Context.Keys of what a KeyFunc could not use of a request. It is there for the limiter that
-// asked, also if FirstOf went on to another KeyFunc.
+// noteKey is the key in gin.Context.Keys of a note for the limiter that asked a KeyFunc: what the
+// KeyFunc could not use. A note gets there also if FirstOf goes on to another KeyFunc.
 const noteKey contextKey = 1
 
-// noted is whether there ever was a note.
+// noted is set once there was a note. It is state of the process, as toLog is.
 var noted atomic.Bool
 
 func note(c *gin.Context, text string) {
@@ -137,14 +139,14 @@ func (l *Limiter) reportEngine(s *said) {
 		s.mu.Lock()
 		proxy := s.from
 		s.mu.Unlock()
-		l.warn(codeProxy, "requests that a proxy passed on, as their headers show, come from one address, which the engine does "+
-			"not trust, so that all clients of the proxy share one budget. Name the proxy's address in engine.SetTrustedProxies",
+		l.warn(codeProxy, "requests whose headers say that a proxy passed them on come from one address, which the engine does not "+
+			"trust, so that all clients of that proxy share one budget. Name the proxy's address in engine.SetTrustedProxies",
 			"proxy", proxy)
 	}
 }
 
-// reportSkipped looks whether the engine trusts everybody, for a request that is not limited: what skipped it may have
-// believed an address that the client chose.
+// reportSkipped looks whether the engine trusts everybody, for a request that is skipped: what
+// skipped it may have believed an address that the client chose.
 func reportSkipped(c *gin.Context) {
 	if facts := factsOf(c); facts.trusting {
 		facts.said.foundTrust()
@@ -162,9 +164,10 @@ func (l *Limiter) warnTwice(c *gin.Context) {
 // warnInRequest says that a limiter was made by a handler.
 func (l *Limiter) warnInRequest(c *gin.Context) {
 	entryOf(engineOf(c)).said.built.Do(func() {
-		l.warn(codeInRequest, "the limiter was built while a request was handled. If each request builds one, each has a fresh "+
-			"budget and nothing is limited: Build it once, before the engine runs. If a handler builds it to put new settings in "+
-			"force, all callers begin anew, unless it is given a backend that was there before, by WithBackend", "route", c.FullPath())
+		l.warn(codeInRequest, "the limiter was built while a request was handled. If every request builds one, each has a fresh "+
+			"budget, and nothing is limited. Build it once, before the engine runs. If a handler built it to put new settings "+
+			"in force, callers have a fresh budget once; they keep theirs if WithBackend names a backend that is older than the "+
+			"limiter", "route", c.FullPath())
 	})
 }
 
@@ -183,8 +186,8 @@ func calledInRequest() bool {
 	}
 }
 
-// orderChecks says when a limiter looks whether it comes too early: for the first requests, and then ever more rarely,
-// because the first may all be anonymous.
+// orderChecks says when a limiter looks whether it comes too early: for the first requests, and
+// then ever more rarely, because the first may all be anonymous.
 type orderChecks struct {
 	done atomic.Int32
 	next atomic.Int64 // µs since 1970
@@ -214,8 +217,9 @@ type values struct {
 	keys    map[any]any
 }
 
-// valuesOf returns what there is now. A goroutine of a handler may set more meanwhile, so that the keys are those of a copy.
-// Copy reads without their lock whether there are any: there are, since a limiter keeps its record among them.
+// valuesOf returns what there is now. A goroutine of a handler may set more meanwhile, so that the
+// keys are those of a copy. Copy reads without their lock whether there are any: there are, since a
+// limiter keeps its record among them.
 func valuesOf(c *gin.Context) *values {
 	keys := c.Copy().Keys
 	delete(keys, historyKey)
@@ -223,8 +227,8 @@ func valuesOf(c *gin.Context) *values {
 	return &values{c.Request, c.FullPath(), keys}
 }
 
-// changed reports whether the handlers put another request in or set something, with c.Set. What they gave to
-// Engine.HandleContext is another request altogether.
+// changed reports whether the handlers put another request in or set something, with c.Set. What
+// they gave to Engine.HandleContext is another request altogether.
 func (v *values) changed(c *gin.Context) bool {
 	now := valuesOf(c)
 	return now.route == v.route && (now.request != v.request || !maps.EqualFunc(now.keys, v.keys, same))
@@ -242,8 +246,8 @@ func same(a, b any) bool {
 	return va.Type() == vb.Type()
 }
 
-// checkOrder looks whether the handlers set something that changes the caller's key or tier, such as the user: then
-// authentication may come after the limiter.
+// checkOrder looks whether the handlers set something that changes the caller's key or tier, such
+// as the user: then authentication may come after the limiter.
 func (l *Limiter) checkOrder(c *gin.Context, d Decision) {
 	key, err := l.key(c)
 	changed := "key"

@@ -209,8 +209,8 @@ func TestSkippedRequestsOfASafeEngine(t *testing.T) {
 	assert.Empty(t, log.String())
 }
 
-// TestKeylessIsReported: what has no key because of its type or shape, and what falls through for that reason, is said
-// once for each limiter.
+// TestKeylessIsReported: what has no key because of its type or shape, and what falls through for
+// that reason, is said once for each limiter.
 func TestKeylessIsReported(t *testing.T) {
 	userIs := func(value any) ginlimit.KeyFunc {
 		return func(c *gin.Context) (string, error) { c.Set("user", value); return ginlimit.ByUserID("user")(c) }
@@ -282,7 +282,8 @@ func TestKeylessIsSaidOfTheLimiterThatAsked(t *testing.T) {
 	assert.Empty(t, second.String())
 }
 
-// TestWhatLimitersKeepIsNoChange: neither a record nor a note of a limiter behind is what authentication would set.
+// TestWhatLimitersKeepIsNoChange: neither a record nor a note of a limiter behind is what
+// authentication would set.
 func TestWhatLimitersKeepIsNoChange(t *testing.T) {
 	asked := 0
 	r := engine(func(c *gin.Context) { c.Set("user", 1.5) },
@@ -372,7 +373,8 @@ func TestBuiltForEachCheck(t *testing.T) {
 
 type userKey struct{}
 
-// TestOrderIsNoticedLater: authentication may keep the user in the request, and the first requests may have none.
+// TestOrderIsNoticedLater: authentication may keep the user in the request, and the first requests
+// may have none.
 func TestOrderIsNoticedLater(t *testing.T) {
 	byContext := func(c *gin.Context) (string, error) {
 		if user, ok := c.Request.Context().Value(userKey{}).(string); ok {
@@ -412,7 +414,8 @@ func TestOrderIsNoticedLater(t *testing.T) {
 	}
 }
 
-// TestKeyIsAskedRarelyAgain: what notices a wrong order costs a few more calls of the key, not one for each request.
+// TestKeyIsAskedRarelyAgain: what notices a wrong order costs a few more calls of the key, not one
+// for each request.
 func TestKeyIsAskedRarelyAgain(t *testing.T) {
 	asked := 0
 	r := engine(ginlimit.New(ginlimit.PerDay(100_000), func(*gin.Context) (string, error) { asked++; return "x", nil }),
@@ -455,8 +458,8 @@ func TestOrderIsRight(t *testing.T) {
 	}
 }
 
-// TestOrderOfAnotherRequest: a context that serves another request by the time the handlers have returned says nothing about
-// the first, also if both have one route.
+// TestOrderOfAnotherRequest: a context that serves another request by the time the handlers have
+// returned says nothing about the first, also if both have one route.
 func TestOrderOfAnotherRequest(t *testing.T) {
 	var log bytes.Buffer
 	r := gin.New()
@@ -475,8 +478,9 @@ func TestOrderOfAnotherRequest(t *testing.T) {
 	assert.Empty(t, log.String())
 }
 
-// TestOrderBehindATimeout: middleware that answers for a handler which still runs gives its context back to Gin, which uses
-// it for the next request. When the handler returns, the limiter must not take that for its own.
+// TestOrderBehindATimeout: middleware that answers for a handler which still runs gives its context
+// back to Gin, which uses it for the next request. When the handler returns, the limiter must not
+// take that for its own.
 func TestOrderBehindATimeout(t *testing.T) {
 	var log bytes.Buffer
 	var limiter gin.HandlerFunc
@@ -523,7 +527,8 @@ func TestOrderBehindATimeout(t *testing.T) {
 	assert.Empty(t, log.String())
 }
 
-// TestKeyAndTierAreAskedOnce: where authentication comes first, and the handlers set nothing, nothing is asked again.
+// TestKeyAndTierAreAskedOnce: where authentication comes first, and the handlers set nothing,
+// nothing is asked again.
 func TestKeyAndTierAreAskedOnce(t *testing.T) {
 	keys, tiers := 0, 0
 	r := engine(func(c *gin.Context) { c.Set("user", "ann"); c.Set("roles", []string{"admin"}) },

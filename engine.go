@@ -15,15 +15,17 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// What Gin does not export and ByIP has to know stands in this file: which engine serves a request, and which ranges of
-// addresses the engine trusts. Gin's own gin.Context.ClientIP knows both. It is not enough, because where it cannot read
-// what a trusted proxy wrote, an address with a port for example, it goes on to the next header, which the client may have
+// ByIP has to know two things that Gin does not export: which engine serves a request, and which
+// ranges of addresses the engine trusts. This file has all that depends on them.
+//
+// gin.Context.ClientIP knows both, but it is not enough. Where it cannot read what a trusted proxy
+// wrote, such as an address with a port, it goes on to the next header, which the client may have
 // sent.
 //
-// Both are read at the offsets of two unexported fields, which are looked up by their names and types when the process
-// starts. Reflection would do without unsafe, but costs 30 ns a request. If a future Gin has no such fields, everything is
-// asked of gin.Context.ClientIP instead, for each request: slower, and without the forms of addresses that Gin cannot
-// read. TestGinHasWhatIsReadOfIt fails then.
+// Both are read at the offsets of two unexported fields. The offsets are found by the fields' names
+// and types when the process starts. Reflection would do without unsafe, but costs 30 ns a request.
+// If a future Gin lacks one of the fields, gin.Context.ClientIP is asked instead, for each request.
+// That is slower, and does not read all forms of addresses. TestGinHasWhatIsReadOfIt fails then.
 var (
 	engineOffset = offsetOf[gin.Context, *gin.Engine]("engine")
 	rangesOffset = offsetOf[gin.Engine, []*net.IPNet]("trustedCIDRs")
@@ -38,10 +40,11 @@ func offsetOf[Struct, Field any](name string) int {
 	return int(f.Offset)
 }
 
-// ginIsKnown reports whether this Gin has both fields.
+// ginIsKnown reports whether Gin has both fields.
 func ginIsKnown() bool { return engineOffset >= 0 && rangesOffset >= 0 }
 
-// engineOf returns the engine of a request. It is nil if Gin is not known, and for a context that no engine made.
+// engineOf returns the engine of a request. It is nil if Gin is not known, and for a context that
+// no engine made.
 func engineOf(c *gin.Context) *gin.Engine {
 	if !ginIsKnown() {
 		return nil
@@ -49,13 +52,14 @@ func engineOf(c *gin.Context) *gin.Engine {
 	return *(**gin.Engine)(unsafe.Add(unsafe.Pointer(c), engineOffset))
 }
 
-// rangesOf returns the addresses that an engine trusts. Gin reads them at each request without a lock, and so does this:
-// SetTrustedProxies is not to be called while a request is served.
+// rangesOf returns the ranges that an engine trusts. Gin reads them without a lock, and so does
+// this function: a program must not call SetTrustedProxies while a request is served.
 func rangesOf(g *gin.Engine) []*net.IPNet {
 	return *(*[]*net.IPNet)(unsafe.Add(unsafe.Pointer(g), rangesOffset))
 }
 
-// engineFacts is what ByIP has to know of an engine, as its settings were when that was found out.
+// engineFacts is what ByIP has to know of an engine. The first five fields are the settings that it
+// was found from.
 type engineFacts struct {
 	ranges     []*net.IPNet // gin.Engine.SetTrustedProxies
 	headers    []string     // gin.Engine.RemoteIPHeaders
@@ -65,16 +69,17 @@ type engineFacts struct {
 
 	trusting  bool           // anybody's word is taken for the client's address
 	trusted   []netip.Prefix // ranges
-	platforms []string       // the fields that are believed whoever sends them, as http.Header has their names
-	fields    []string       // the fields that are believed of a trusted proxy, likewise, in order
-	byGin     bool           // Gin is not known, and asked
+	platforms []string       // header fields that are believed whoever sends them; canonical names
+	fields    []string       // header fields that are believed of a trusted proxy, in order; canonical names
+	byGin     bool           // Gin is not known, so that it is asked
 
 	said *said
 }
 
-// current reports whether the facts are those of the engine's settings now. It compares where slices and strings are, not
-// what they hold, for each request pays for it: Gin makes a new slice of ranges for each SetTrustedProxies, and
-// so does a program that assigns to a field. That the facts hold the old ones keeps their places from being used again.
+// current reports whether the engine still has the settings that the facts were found from. Every
+// request pays for this, so it compares where slices and strings are, not what they hold.
+// SetTrustedProxies makes a new slice, and so does a program that assigns another list to a field.
+// The facts hold the old ones, so that no new one can be in their place.
 func (f *engineFacts) current(g *gin.Engine) bool {
 	return sameSlice(rangesOf(g), f.ranges) && sameSlice(g.RemoteIPHeaders, f.headers) &&
 		len(g.TrustedPlatform) == len(f.platform) && unsafe.StringData(g.TrustedPlatform) == unsafe.StringData(f.platform) &&
@@ -108,9 +113,9 @@ func (x *engineCache) of(c *gin.Context) *engineFacts {
 	return facts
 }
 
-// engines has what is known of each engine by a weak pointer: that of an engine that is gone goes too. It is state of
-// the process, because the facts are the engine's, whatever number of limiters it has, and each diagnostic of an engine
-// appears once.
+// engines has what is known of each engine, by a weak pointer, so that an entry goes when its
+// engine goes. It is state of the process, because each diagnostic of an engine appears once,
+// however many limiters the engine has.
 var engines sync.Map // of weak.Pointer[gin.Engine] to *engineEntry
 
 type engineEntry struct {
@@ -136,7 +141,8 @@ func entryOf(g *gin.Engine) *engineEntry {
 	return entry.(*engineEntry)
 }
 
-// factsOf returns the facts of the request's engine, without a cache of the caller's.
+// factsOf returns the facts of the request's engine. A caller that asks at each request has an
+// engineCache before it.
 func factsOf(c *gin.Context) *engineFacts {
 	g := engineOf(c)
 	entry := entryOf(g)
@@ -151,7 +157,8 @@ func factsOf(c *gin.Context) *engineFacts {
 	return facts
 }
 
-// inspect finds the facts of an engine. It keeps nothing that would keep the engine from being collected.
+// inspect finds the facts of an engine. They do not hold the engine, which would keep its entry for
+// ever.
 func inspect(g *gin.Engine, said *said) *engineFacts {
 	f := &engineFacts{
 		ranges: rangesOf(g), headers: g.RemoteIPHeaders, platform: g.TrustedPlatform,
@@ -178,7 +185,8 @@ func inspect(g *gin.Engine, said *said) *engineFacts {
 	return f
 }
 
-// prefixOf returns the prefix that contains what r does. IPv4 in IPv6 is IPv4, as net.IPNet.Contains has it.
+// prefixOf returns the prefix that contains the same addresses as r. IPv4 in IPv6 is IPv4, as in
+// net.IPNet.Contains.
 func prefixOf(r *net.IPNet) (netip.Prefix, bool) {
 	addr, ok := netip.AddrFromSlice(r.IP)
 	ones, bits := r.Mask.Size()
@@ -189,9 +197,10 @@ func prefixOf(r *net.IPNet) (netip.Prefix, bool) {
 	return p, ok && p.IsValid()
 }
 
-// trustsAll reports whether a trusted range has room for anybody. No proxy has an address of TEST-NET-3 (RFC 5737) or of
-// the documentation prefix (RFC 3849), nor IPv6 addresses that a translator or 6to4 gave to all of IPv4, and nobody's
-// proxies have 2²⁵ addresses of IPv4, or 2¹¹³ of IPv6 that are not private.
+// trustsAll reports whether a trusted range has room for anybody. Nobody's proxies have 2²⁵
+// addresses of IPv4, or 2¹¹³ addresses of IPv6 that are not private. No proxy has one of the
+// addresses in nobodys: those are in TEST-NET-3 (RFC 5737), in the documentation prefix (RFC 3849),
+// and where NAT64 and 6to4 have TEST-NET-3 in IPv6.
 func trustsAll(p netip.Prefix) bool {
 	if p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16 && !isLocal(p.Addr()) {
 		return true
@@ -204,8 +213,8 @@ var nobodys = []netip.Addr{
 	netip.MustParseAddr("64:ff9b::203.0.113.77"), netip.MustParseAddr("2002:cb00:714d::77"),
 }
 
-// askGin finds what can be known without the engine: whether Gin lets an address that no proxy has speak for its clients.
-// A context that no engine made has no settings.
+// askGin finds what can be known without the engine: whether Gin takes the word of an address that
+// no proxy has. A context that no engine made has no settings.
 func askGin(c *gin.Context, said *said) *engineFacts {
 	f := &engineFacts{byGin: !ginIsKnown(), said: said}
 	if !f.byGin {

@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGinHasWhatIsReadOfIt fails when Gin's unexported fields change: engine.go says which, and what becomes of it.
+// TestGinHasWhatIsReadOfIt fails when Gin's unexported fields change: engine.go says which, and
+// what becomes of it.
 func TestGinHasWhatIsReadOfIt(t *testing.T) {
 	require.True(t, ginIsKnown(), "gin.Context.engine or gin.Engine.trustedCIDRs is no more")
 	r := gin.New()
@@ -33,7 +34,8 @@ func TestGinHasWhatIsReadOfIt(t *testing.T) {
 	assert.Equal(t, -1, offsetOf[gin.Engine, string]("nothing"))
 }
 
-// TestGinIsAskedIfItIsNotKnown: with a Gin that has no such fields, addresses are those of gin.Context.ClientIP, made safe.
+// TestGinIsAskedIfItIsNotKnown: with a Gin that has no such fields, addresses are those of
+// gin.Context.ClientIP, made safe.
 func TestGinIsAskedIfItIsNotKnown(t *testing.T) {
 	known := engineOffset
 	engineOffset = -1

@@ -169,12 +169,12 @@ func ExampleKeyOfRoute() {
 	// Output: route:GET /users/:id
 }
 
-func ExampleKeyOfAll() {
+func ExampleKeyOfGlobal() {
 	limiter, err := ginlimit.NewLimiter(ginlimit.PerHour(10), ginlimit.Global())
 	if err != nil {
 		panic(err)
 	}
-	d, _ := limiter.Peek(context.Background(), ginlimit.KeyOfAll())
+	d, _ := limiter.Peek(context.Background(), ginlimit.KeyOfGlobal())
 	fmt.Println(d.Remaining)
 	// Output: 10
 }
@@ -241,8 +241,8 @@ func ExampleGlobal() {
 	// 429
 }
 
-// A budget for each user on each document, whatever the pattern of its route. A client makes such keys up as it likes:
-// a limit without the parameter has to stand before it.
+// A budget for each user on each document, whatever the pattern of its route. A client makes such
+// keys up as it likes: a limit without the parameter has to stand before it.
 func ExampleJoin_parameter() {
 	byDocument := func(c *gin.Context) (string, error) { return "document:" + c.Param("id"), nil }
 

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// The forms of an address that proxies, platforms and adapters write. Each function returns the text of the address
-// alone, of which parseAddr makes a netip.Addr, or "" if there is none to be read.
+// This file reads the forms of an address that proxies, platforms and adapters write. Each function
+// returns the text of the address alone, which parseAddr reads, or "" if there is no address.
 
 // parseAddr is netip.ParseAddr, and takes a zone on IPv4 in IPv6 too.
 func parseAddr(text string) (netip.Addr, bool) {
@@ -26,8 +26,8 @@ func isAddr(text string) bool {
 	return ok
 }
 
-// addrIn reads address, address:port, [IPv6] and [IPv6]:port, each also in quotes. IPv6 with a port but no brackets is
-// read where that cannot be an address by itself.
+// addrIn reads address, address:port, [IPv6] and [IPv6]:port, each also in quotes. IPv6 with a port
+// but without brackets is read too, unless all of it is an address.
 func addrIn(text string) string {
 	text = strings.TrimSpace(text)
 	if n := len(text); n >= 2 && text[0] == '"' && text[n-1] == '"' {
@@ -54,8 +54,8 @@ func isPort(text string) bool {
 	return err == nil
 }
 
-// socketAddr reads an http.Request's RemoteAddr. net/http writes address:port. Adapters of AWS Lambda, and middleware that
-// puts a client's address there, write the forms of addrIn.
+// socketAddr reads http.Request.RemoteAddr. net/http writes address:port. Adapters of AWS Lambda
+// and middleware that puts the client's address there write any form of addrIn.
 func socketAddr(remote string) string {
 	i := strings.LastIndexByte(remote, ':')
 	if i > 0 && remote[0] > ' ' {
@@ -67,13 +67,14 @@ func socketAddr(remote string) string {
 		}
 	}
 	if host, _, err := net.SplitHostPort(strings.TrimSpace(remote)); err == nil {
-		return host // the port is no number, or there are spaces: Gin minds neither
+		return host // spaces around it, or a port that is no number: Gin reads that too
 	}
 	return addrIn(remote)
 }
 
-// platformAddr reads the header field that a platform writes. CloudFront-Viewer-Address always ends in a port, and has IPv6
-// without brackets: "2001:db8::1:4711" is 2001:db8::1 there, and an address by itself in any other field.
+// platformAddr reads the header field that a platform writes. CloudFront-Viewer-Address always ends
+// in a port and has IPv6 without brackets: there, "2001:db8::1:4711" is 2001:db8::1. In any other
+// field it is all address.
 func platformAddr(field, value string) string {
 	if i := strings.LastIndexByte(value, ':'); field == "Cloudfront-Viewer-Address" && i > 0 && isPort(value[i+1:]) {
 		if addr := addrIn(value[:i]); addr != "" {
@@ -83,12 +84,14 @@ func platformAddr(field, value string) string {
 	return addrIn(value)
 }
 
-// clientAddr reads a header field to which each proxy appends the address that it was called from, as X-Forwarded-For or
-// Forwarded has it, in one line or several: it returns the last address that is not trusted, or the first if all are.
-// It is "" if an element on the way there cannot be read.
+// clientAddr reads X-Forwarded-For, Forwarded or the like: a header field, in one line or several,
+// to which each proxy appends the address that called it. It returns the last address that is not
+// trusted, or the first address if all are trusted. It returns "" if it meets an element that it
+// cannot read.
 //
-// Each element is read by itself, from the right, so that nothing which a client sent changes the meaning of what a
-// proxy appended to it. Therefore a comma ends an element of Forwarded also inside quotes, where no address has one.
+// It reads each element by itself, from the right, so that nothing that a client sent changes the
+// meaning of what a proxy appended. For the same reason a comma ends an element of Forwarded even
+// inside quotes; no address has a comma.
 func clientAddr(field string, lines []string, trusts func(netip.Addr) bool) string {
 	read := addrIn
 	if field == "Forwarded" {
@@ -111,8 +114,9 @@ func clientAddr(field string, lines []string, trusts func(netip.Addr) bool) stri
 	return ""
 }
 
-// forwardedAddr reads an element of Forwarded (RFC 7239, section 4): the node of its only "for". "unknown" and obfuscated
-// names are no address. An address without "for=" is one, as Gin has it.
+// forwardedAddr reads an element of Forwarded (RFC 7239, section 4). It takes the node of the only
+// "for", of which "unknown" and obfuscated names are no address. It also takes an address without
+// "for=", as Gin does.
 func forwardedAddr(element string) string {
 	if text := addrIn(element); text != "" {
 		return text
@@ -140,7 +144,8 @@ func forwardedAddr(element string) string {
 	return addrIn(node)
 }
 
-// pairValue returns the value at the beginning of text, without its quotes, and what follows it: nothing, or a semicolon.
+// pairValue returns the value at the beginning of text, without its quotes, and the rest, which
+// begins with a semicolon or is empty.
 func pairValue(text string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(text, `"`) {
 		value, _, _ = strings.Cut(text, ";")

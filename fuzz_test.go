@@ -21,8 +21,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// FuzzHeaders: whatever a limiter is made of, it is refused, or every response that it writes can be read by a
-// strict parser and says what was decided.
+// FuzzHeaders: whatever a limiter is made of, it is refused, or every response that it writes can
+// be read by a strict parser and says what was decided.
 func FuzzHeaders(f *testing.F) {
 	f.Add("default", "", "", int64(100), int64(60_000_000), int64(0), int64(10), int64(1_000_000), int64(1), uint8(0), uint8(3))
 	f.Add("a b", `"quoted"`, `back\slash`, int64(1), int64(7_000), int64(5), int64(0), int64(86_400_000_000), int64(2), uint8(0), uint8(7))
@@ -192,7 +192,8 @@ func FuzzJoin(f *testing.F) {
 	})
 }
 
-// FuzzCanonicalAddress: one address has one key however it is written, and so have the addresses of one /64.
+// FuzzCanonicalAddress: one address has one key however it is written, and so have the addresses of
+// one /64.
 func FuzzCanonicalAddress(f *testing.F) {
 	for _, s := range []string{"192.0.2.1", "::ffff:192.0.2.1", "64:ff9b::c000:201", "2001:DB8::1", "fe80::1%eth0", "::", "0.0.0.0",
 		"::ffff:0:0%x", "rubbish", "", "1.2.3.4:5", "[::1]", "1.2.3", "01.2.3.4", " 1.2.3.4", "::1.2.3.4", "64:ff9b:1::1", "2002:102:304::1",
@@ -273,8 +274,8 @@ func FuzzCanonicalAddress(f *testing.F) {
 	})
 }
 
-// addressIn is what an element of a header says by the rules of net/netip: an address, or one with a port, also in
-// quotes.
+// addressIn is what an element of a header says by the rules of net/netip: an address, or one with
+// a port, also in quotes.
 func addressIn(text string) (netip.Addr, bool) {
 	text = strings.TrimSpace(text)
 	if q := strings.TrimSuffix(strings.TrimPrefix(text, `"`), `"`); len(q) == len(text)-2 {
@@ -315,8 +316,8 @@ func addressIn(text string) (netip.Addr, bool) {
 	return bare(text[:i])
 }
 
-// FuzzForwardedFor: what Gin reads in X-Forwarded-For is read alike. What it cannot read is read by the rules of netip, or
-// it makes the connection's address the key, but never the next header.
+// FuzzForwardedFor: what Gin reads in X-Forwarded-For is read alike. What it cannot read is read by
+// the rules of netip, or it makes the connection's address the key, but never the next header.
 func FuzzForwardedFor(f *testing.F) {
 	for _, s := range []string{"198.51.100.9", "198.51.100.9, 10.9.9.9", "10.9.9.9,10.9.9.8", "198.51.100.9:80", "[2001:db8::1]:80, 10.1.1.1:5", "", ",",
 		"unknown", "1.1.1.1, unknown", "fe80::1%eth0", "::ffff:10.9.9.9, 10.1.1.1", `"1.1.1.1"`, "1.1.1.1,,10.9.9.9", "fd00::1", "64:ff9b::a00:1"} {
@@ -383,8 +384,8 @@ func FuzzForwardedFor(f *testing.F) {
 	})
 }
 
-// FuzzForwarded: whatever a client sends, in the same line or before it, the element that the trusted proxy appends says who
-// the client is, in each form that RFC 7239 has.
+// FuzzForwarded: whatever a client sends, in the same line or before it, the element that the
+// trusted proxy appends says who the client is, in each form that RFC 7239 has.
 func FuzzForwarded(f *testing.F) {
 	for _, s := range []string{"", "for=1.1.1.1", `for="`, `for="\`, `for=1.1.1.1;x="`, "for=1.1.1.1;", `"`, ",", `\`, "for=", "unknown", `for="[::1]:1", x="`} {
 		f.Add(s, []byte("\x20\x01\x0d\xb8\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01"), "x", uint8(0))

@@ -14,50 +14,58 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// KeyFunc says who is asking: requests with one key share one budget. It must be safe for concurrent use.
+// KeyFunc says who is asking: requests with one key share one budget. It must be safe for
+// concurrent use.
 //
-// An error that is ErrNoKey, or an empty key, refuses the request with 400, so that leaving a header out is no
-// way around a limit; ErrSkip lets it pass uncharged; any other error is left to the [FailurePolicy]. Keys may
-// hold any bytes. Those of the By… functions begin with their kind, "ip:" or "user:" for example.
+// An error that is ErrNoKey, or an empty key, refuses the request with 400, so that leaving a
+// header out is no way around a limit; ErrSkip lets it pass uncharged; any other error is left to
+// the [FailurePolicy]. Keys may hold any bytes. Those of the By… functions begin with their kind,
+// "ip:" or "user:" for example.
 //
-// A limiter asks once for a request, and a few times in its life once more after the handlers ran, to notice that
-// authentication comes too late (GINLIMIT004).
+// A limiter asks once for a request, and a few times in its life once more after the handlers ran,
+// to notice that authentication comes too late (GINLIMIT004).
 //
-// Outside a request, [Limiter.Reset], [Limiter.Peek] and [Limiter.Allow] are given the key as text. A function
-// makes it from a value for each KeyFunc here, and Decision.Key of a request has it:
+// [Limiter.Reset], [Limiter.Peek] and [Limiter.Allow] take the key as text. Decision.Key has the
+// key of a request. Outside a request, a function makes it from a value, whichever KeyFunc the
+// limiter has:
 //
-//	ByIP()              KeyOfIP(addr)              "ip:192.0.2.1", "ip:2001:db8:1:2::/64"
+//	ByIP()              KeyOfIP(addr)                "ip:192.0.2.1", "ip:2001:db8:1:2::/64"
 //	ByIPPrefix(24, 48)  KeyOfIPPrefix(addr, 24, 48)  "net:192.0.2.0/24", "net:2001:db8:1::/48"
-//	ByAPIKey(header)    KeyOfAPIKey(header, value) "apikey:" and 32 hexadecimal digits
-//	ByUserID(name)      KeyOfUser(id)              "user:alice", "user:42"
-//	ByRoute()           KeyOfRoute(method, path)   "route:GET /users/:id", "route:" where none matches
-//	Global()            KeyOfAll()                 "global:"
-//	Join(a, b)          JoinKeys(keyA, keyB)       "join:", and each key after its length
+//	ByAPIKey(header)    KeyOfAPIKey(header, value)   "apikey:" and 32 hexadecimal digits
+//	ByUserID(name)      KeyOfUser(id)                "user:alice", "user:42"
+//	ByRoute()           KeyOfRoute(method, path)     "route:GET /users/:id"; "route:" if none matches
+//	Global()            KeyOfGlobal()                "global:"
+//	Join(a, b)          JoinKeys(keyA, keyB)         "join:", then each key after its length
 //	FirstOf(a, b)       the key of a, or that of b
 //
-// A key that no request has is no error: Reset of it forgets nothing, and Peek finds it unused.
+// A key that no request has is no error: Reset forgets nothing, and Peek finds it unused.
 type KeyFunc func(*gin.Context) (string, error)
 
 var (
-	// ErrNoKey says that a request has nothing to be known by. The request is answered with 400, or tried by
-	// the next KeyFunc of FirstOf.
+	// ErrNoKey says that a request has nothing to be known by. The request is answered with 400, or
+	// tried by the next KeyFunc of FirstOf.
 	ErrNoKey = errors.New("ginlimit: the request has no key")
-	// ErrSkip says that a request is not to be limited. It passes, is not charged and gets no headers.
+	// ErrSkip says that a request is not to be limited. It passes, is not charged and gets no
+	// headers.
 	ErrSkip = errors.New("ginlimit: the request is not limited")
 )
 
-// ByAPIKey keys by the value of a request header, of its first line if there are several. The value is hashed (SHA-256,
-// 128 bits of it), so that no secret reaches a backend, a log or a metric. A request without it is ErrNoKey. It panics if
-// header is empty.
+// ByAPIKey keys by the value of a request header, or by its first line if there are several. The
+// value is hashed (SHA-256, 128 bits of it), so that no secret reaches a backend, a log or a
+// metric. A request without the header is ErrNoKey. ByAPIKey panics if header is empty.
 //
-// ByAPIKey does not check the value: put a limit by IP before it, because a caller that invents keys has a budget for each.
+// ByAPIKey does not check the value. Put a limit by IP before it, because a caller that invents
+// keys has a budget for each.
 //
-// Each spelling of a value is a caller of its own, so one that authentication takes in several spellings has several
-// budgets. Spaces around the value do not count. Of Authorization and Proxy-Authorization, neither does the case of the
-// scheme nor the number of spaces after it. Anything else must be normal before ByAPIKey: keys that are compared
-// without regard to case, or with a prefix that may be left out. Base64 that is decoded leniently has up to 16 spellings,
-// and so have JSON Web Tokens and Basic credentials; a caller may also have many valid tokens at a time. For all of these,
-// let authentication run first, and use [ByUserID] for the caller that it found.
+// Each spelling of a value is a caller of its own. If authentication takes one key in several
+// spellings, its caller has several budgets. Two differences do not count: spaces around the value
+// and, in Authorization and Proxy-Authorization, the case of the scheme and the number of spaces
+// after it. Make everything else normal before ByAPIKey, such as the case of keys that are compared
+// without it, or a prefix that may be left out.
+//
+// Do not use ByAPIKey for JSON Web Tokens and Basic credentials: lenient decoders of Base64 take up
+// to 16 spellings of each, and a caller may have many valid tokens. Let authentication run first,
+// and use [ByUserID] for the caller that it found.
 func ByAPIKey(header string) KeyFunc {
 	if header == "" {
 		panic(errors.New(`ginlimit: ByAPIKey(""): name the header that carries the key`))
@@ -72,7 +80,8 @@ func ByAPIKey(header string) KeyFunc {
 	}
 }
 
-// KeyOfAPIKey returns the key that [ByAPIKey] has for a value of a header, "" if the value is empty.
+// KeyOfAPIKey returns the key that [ByAPIKey] has for a value of a header, or "" if the value is
+// empty.
 func KeyOfAPIKey(header, value string) string {
 	value = strings.Trim(value, " \t") // net/http does that for HTTP/1 only
 	if value == "" {
@@ -91,11 +100,14 @@ func isCredentials(header string) bool {
 	return strings.EqualFold(header, "Authorization") || strings.EqualFold(header, "Proxy-Authorization")
 }
 
-// ByUserID keys by the value that authentication, which has to run before the limiter, set with c.Set(name, …): a
-// string, an integer, a float that is whole and below 2^53, as a JSON number is decoded, or anything with a String
-// method. A request without it is ErrNoKey, and so is one whose value is empty or of another type, of which diagnostic
-// GINLIMIT008 says the type. All IDs are of one kind: to keep the users and the services of one
-// limiter apart, make the IDs differ, or write a KeyFunc. It panics if name is empty.
+// ByUserID keys by the value that authentication set with c.Set(name, …). Authentication has to run
+// before the limiter. The value is a string, an integer, a whole float below 2^53, which is what a
+// JSON number becomes, or anything with a String method. A request without it is ErrNoKey. So is
+// one whose value is empty or of another type; diagnostic GINLIMIT008 names the type. It panics if
+// name is empty.
+//
+// All IDs are of one kind. To keep the users and the services of one limiter apart, make the IDs
+// differ, or write a KeyFunc.
 func ByUserID(name string) KeyFunc {
 	if name == "" {
 		panic(errors.New(`ginlimit: ByUserID(""): name the value that authentication sets`))
@@ -116,7 +128,7 @@ func ByUserID(name string) KeyFunc {
 	}
 }
 
-// KeyOfUser returns the key that [ByUserID] has for a value, "" if the value cannot be an ID.
+// KeyOfUser returns the key that [ByUserID] has for a value, or "" if the value cannot be an ID.
 func KeyOfUser(id any) string {
 	text, _ := idOf(id)
 	if text == "" {
@@ -154,7 +166,8 @@ func idOf(value any) (string, bool) {
 	}
 }
 
-// wholeNumber returns the text of a float, if it is whole and no other number was rounded to it.
+// wholeNumber returns the text of a float, and false if it is not whole or another number may have
+// been rounded to it.
 func wholeNumber(rv reflect.Value) (string, bool) {
 	exact := float64(1 << 53)
 	if rv.Kind() == reflect.Float32 {
@@ -167,14 +180,14 @@ func wholeNumber(rv reflect.Value) (string, bool) {
 	return strconv.FormatInt(int64(f), 10), true
 }
 
-// ByRoute keys by method and route pattern, such as "GET /users/:id". HEAD counts as GET. All requests that
-// match no route share one key, so that nobody makes keys up.
+// ByRoute keys by method and route pattern, such as "GET /users/:id". HEAD counts as GET. All
+// requests that match no route share one key, so that nobody makes keys up.
 func ByRoute() KeyFunc {
 	return func(c *gin.Context) (string, error) { return KeyOfRoute(c.Request.Method, c.FullPath()), nil }
 }
 
-// KeyOfRoute returns the key that [ByRoute] has for a method and the pattern of a route, such as "/users/:id". An empty
-// path is that of all requests which match no route.
+// KeyOfRoute returns the key that [ByRoute] has for a method and the pattern of a route, such as
+// "/users/:id". With an empty path it is the key of all requests that match no route.
 func KeyOfRoute(method, path string) string {
 	if path == "" {
 		return "route:"
@@ -187,15 +200,15 @@ func KeyOfRoute(method, path string) string {
 
 // Global gives all requests one key.
 func Global() KeyFunc {
-	return func(*gin.Context) (string, error) { return KeyOfAll(), nil }
+	return func(*gin.Context) (string, error) { return KeyOfGlobal(), nil }
 }
 
-// KeyOfAll returns the key that [Global] has for all requests.
-func KeyOfAll() string { return "global:" }
+// KeyOfGlobal returns the key that [Global] has for all requests.
+func KeyOfGlobal() string { return "global:" }
 
-// Join keys by all of keys at once: Join(ByUserID("user"), ByRoute()) is a budget for each user on each route.
-// It fails with the first of them that does. Lists that differ never share a key. It panics if there is none,
-// or one is nil.
+// Join keys by all of keys at once: Join(ByUserID("user"), ByRoute()) is a budget for each user on
+// each route. It fails with the first of them that does. Lists that differ never share a key. It
+// panics if there is none, or one is nil.
 func Join(keys ...KeyFunc) KeyFunc {
 	mustHave("Join", keys)
 	return func(c *gin.Context) (string, error) {
@@ -214,8 +227,8 @@ func Join(keys ...KeyFunc) KeyFunc {
 	}
 }
 
-// JoinKeys returns the key that [Join] has for requests which its parts have these keys for, "" if there is none or one is
-// empty. It writes each key after its length, so that no two lists are written alike.
+// JoinKeys returns the key that [Join] makes of these keys, or "" if there is none or one is empty.
+// It writes each key after its length, so that no two lists are written alike.
 func JoinKeys(keys ...string) string {
 	n := len("join:") + 4*len(keys)
 	for _, key := range keys {
@@ -240,9 +253,9 @@ func JoinKeys(keys ...string) string {
 }
 
 // FirstOf keys by the first of keys that has one, that is, does not say ErrNoKey:
-// FirstOf(ByUserID("user"), ByIP()) gives users their own budget and the others one for each address. Where it goes
-// on because a value is of a type or a shape that is no key, diagnostic GINLIMIT008 says so. It panics if there
-// is none, or one is nil.
+// FirstOf(ByUserID("user"), ByIP()) gives users their own budget and the others one for each
+// address. Diagnostic GINLIMIT008 says so if it goes on because of the type or the shape of a
+// value. It panics if there is none, or one is nil.
 func FirstOf(keys ...KeyFunc) KeyFunc {
 	mustHave("FirstOf", keys)
 	return func(c *gin.Context) (string, error) {
@@ -259,13 +272,14 @@ func FirstOf(keys ...KeyFunc) KeyFunc {
 	}
 }
 
-// keyless is the ErrNoKey of a request that has something to be known by, which cannot be used.
+// keyless is the ErrNoKey of a request that has something to be known by, of a type or shape that
+// cannot be used.
 type keyless string
 
 func (e keyless) Error() string { return ErrNoKey.Error() + ": " + string(e) }
 func (e keyless) Unwrap() error { return ErrNoKey }
 
-// noKey is what a KeyFunc returns for such a request.
+// noKey returns what a KeyFunc returns for such a request, and leaves a note for the limiter.
 func noKey(c *gin.Context, why, fix string) (string, error) {
 	note(c, why+". Such a request is answered with 400, or left to the next KeyFunc of FirstOf. "+fix)
 	return "", keyless(why)

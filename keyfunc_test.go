@@ -651,7 +651,8 @@ func TestAPIKeyWithSpace(t *testing.T) {
 	assert.ErrorIs(t, err, ginlimit.ErrNoKey)
 }
 
-// TestOneCredentialIsOneCaller: RFC 9110 takes the scheme of credentials in any case, and servers take any space after it.
+// TestOneCredentialIsOneCaller: RFC 9110 takes the scheme of credentials in any case, and servers
+// take any space after it.
 func TestOneCredentialIsOneCaller(t *testing.T) {
 	for _, name := range []string{"Authorization", "authorization", "Proxy-Authorization"} {
 		want, err := keyOf(engine(), ginlimit.ByAPIKey(name), header(name, "Bearer aBc"))
@@ -700,7 +701,7 @@ func TestKeysOfValues(t *testing.T) {
 		"ByAPIKey":         {ginlimit.ByAPIKey("Key"), ginlimit.KeyOfAPIKey("key", "secret ")},
 		"ByUserID":         {ginlimit.ByUserID("user"), ginlimit.KeyOfUser(int64(42))},
 		"ByRoute":          {ginlimit.ByRoute(), ginlimit.KeyOfRoute("HEAD", "/users/:id")},
-		"Global":           {ginlimit.Global(), ginlimit.KeyOfAll()},
+		"Global":           {ginlimit.Global(), ginlimit.KeyOfGlobal()},
 		"Join": {ginlimit.Join(ginlimit.ByUserID("user"), ginlimit.Join(ginlimit.ByIP(), ginlimit.ByRoute())),
 			ginlimit.JoinKeys(ginlimit.KeyOfUser("42"), ginlimit.JoinKeys(ginlimit.KeyOfIP(addr), ginlimit.KeyOfRoute("GET", "/users/:id")))},
 		"FirstOf": {ginlimit.FirstOf(ginlimit.ByUserID("nobody"), ginlimit.ByIP()), ginlimit.KeyOfIP(addr)},
