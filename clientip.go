@@ -186,9 +186,9 @@ func (f *engineFacts) forwarded(header http.Header) bool {
 
 // follow returns the address of a request that has such a field and came from remote.
 func (f *engineFacts) follow(c *gin.Context, remote string) (string, doubt) {
-	addr, ok := parseAddr(remote)
+	addr, _ := parseAddr(remote)
 	addr = addr.Unmap()
-	if f.trusting || !(ok && f.trusts(addr)) && !onUnixSocket(c.Request) {
+	if trusted := !f.trusting && (f.trusts(addr) || onUnixSocket(c.Request)); !trusted {
 		if !isLocal(addr) {
 			return remote, certain
 		}

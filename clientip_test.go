@@ -179,6 +179,8 @@ func TestAddress(t *testing.T) {
 		"what nobody can read": {named, "10.1.2.3:1", "unknown", "10.1.2.3"},
 		"a Unix socket":        {engine(), "@", "", ""},
 		"no address":           {engine(), "", "", ""},
+		"IPv4 with a zone":     {engine(), "192.0.2.1%eth0", "", ""},
+		"a proxy with a zone":  {trusting("fe80::/10"), "[fe80::1%eth0]:1", "198.51.100.9", "fe80::1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			edits := []func(*http.Request){remote(tt.remote)}
@@ -290,6 +292,13 @@ func TestManyByIPAreCheap(t *testing.T) {
 		}
 	})
 	assert.Less(t, made, int64(funcs*1024), "bytes before any request")
+	limiters := make([]gin.HandlerFunc, 0, funcs)
+	made = cost(func() {
+		for len(limiters) < funcs {
+			limiters = append(limiters, ginlimit.New(ginlimit.PerDay(1), ginlimit.ByIP()))
+		}
+	})
+	assert.Less(t, made, int64(funcs*4096), "bytes of limiters before any request")
 	used := cost(func() {
 		for i, key := range keys {
 			_, err := keyOf(r, key, remote(fmt.Sprintf("192.0.2.%d:1", i%256)))
@@ -298,6 +307,7 @@ func TestManyByIPAreCheap(t *testing.T) {
 	})
 	assert.Less(t, used, int64(funcs*1024+2*32<<10), "bytes after a request to each")
 	runtime.KeepAlive(keys)
+	runtime.KeepAlive(limiters)
 }
 
 // TestKeyFuncsShareNoKeys: those of other bits than ByIP's do not take its keys from the table.

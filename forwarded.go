@@ -16,9 +16,12 @@ func parseAddr(text string) (netip.Addr, bool) {
 	if err == nil {
 		return addr, true
 	}
-	spelling, zone, _ := strings.Cut(text, "%")
-	addr, err = netip.ParseAddr(spelling)
-	return addr, err == nil && zone != "" && addr.Is4In6()
+	if spelling, zone, _ := strings.Cut(text, "%"); zone != "" {
+		if addr, err = netip.ParseAddr(spelling); err == nil && addr.Is4In6() {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 func isAddr(text string) bool {
@@ -34,11 +37,12 @@ func addrIn(text string) string {
 		text = text[1 : n-1]
 	}
 	if inside, ok := strings.CutPrefix(text, "["); ok {
-		addr, port, ok := strings.Cut(inside, "]")
-		if !ok || port != "" && !(port[0] == ':' && isPort(port[1:])) || !strings.Contains(addr, ":") || !isAddr(addr) {
-			return ""
+		addr, rest, ok := strings.Cut(inside, "]")
+		port, hasPort := strings.CutPrefix(rest, ":")
+		if ok && strings.Contains(addr, ":") && isAddr(addr) && (rest == "" || hasPort && isPort(port)) {
+			return addr
 		}
-		return addr
+		return ""
 	}
 	if isAddr(text) {
 		return text
