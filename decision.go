@@ -12,15 +12,15 @@ import (
 // Decision is what was decided for one request, and why.
 type Decision struct {
 	Limiter string        // the limiter's name: that of WithName, or "default"
-	Tier    string        // the name of the tier that WithTier found; "" if none
-	TierErr error         // the tier look-up failed: the tier that the key had last decided, or the limiter's own limits
-	Key     string        // the key charged, as the KeyFunc returned it; may identify a person; "" if there is none
+	Tier    string        // the name of the tier that decided; "" if none
+	TierErr error         // the tier look-up failed: see WithTier
+	Key     string        // as the KeyFunc returned it; may identify a person; "" if there is none
 	Cost    int64         // what the request costs, in units
 	Result                // of the limit that decided; zero if Err is not nil
 	Limits  []Limit       // the limits in force, for this tier (read-only)
 	Elapsed time.Duration // time spent deciding; 0 unless the limiter has an observer
 	Waited  time.Duration // time a request was held by WithMaxWait
-	DryRun  bool          // the limiter refuses nobody (WithDryRun): Allowed says what it would have done
+	DryRun  bool          // the limiter refuses nobody: Allowed says what it would have done
 
 	failOpen bool // Err is of the kind that the failure policy lets pass, and it does
 
@@ -30,8 +30,8 @@ type Decision struct {
 // errNegativeCost is the error of a request whose WithCost is below 0.
 var errNegativeCost = errors.New("ginlimit: the cost is negative; WithCost must return 0 or more")
 
-// Passes reports whether the request goes on: a limit allows it, the limiter skips it or runs dry, or no decision was
-// reached and the failure policy lets it pass.
+// Passes reports whether the request goes on: a limit allows it, the limiter skips it or runs dry,
+// or no decision was reached and the failure policy lets it pass.
 func (d Decision) Passes() bool { return d.passes() }
 
 func (d *Decision) passes() bool {
@@ -45,9 +45,10 @@ func (d *Decision) passes() bool {
 	}
 }
 
-// Status returns 0 if the request passes, and otherwise the HTTP status that answers it: 429 if a limit is spent, 400 if the
-// request has no key or a negative cost, 503 if no decision was reached and the failure policy does not let the request pass.
-// FailClosed never does. FailOpen does not where the caller gave up, or where the limits that it gave are not valid.
+// Status returns 0 if the request passes, and otherwise the HTTP status that answers it: 429 if a
+// limit is spent, 400 if the request has no key or a negative cost, 503 if no decision was reached
+// and the failure policy does not let the request pass. FailClosed never does. FailOpen does not
+// where the caller gave up, or where the limits that it gave are not valid.
 func (d Decision) Status() int { return d.status() }
 
 func (d *Decision) status() int {
@@ -116,8 +117,9 @@ func (d Decision) refusal(refused, dry string) string {
 	return refused
 }
 
-// LogValue implements [slog.LogValuer]: what was decided, without the key and without the text of errors, in which a key may
-// stand. Of an error it has the word that [backend.ErrorKind] has for it.
+// LogValue implements [slog.LogValuer]: what was decided, without the key and without the text of
+// errors, in which a key may stand. Of an error it has the word that [backend.ErrorKind] has for
+// it.
 func (d Decision) LogValue() slog.Value {
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs, slog.String("limiter", d.Limiter), slog.String("outcome", d.Outcome()))

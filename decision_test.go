@@ -589,8 +589,8 @@ func TestKeysSetByGoroutines(*testing.T) {
 	}
 }
 
-// TestCheckKeepsOneDecision: a WebSocket may check each message for days. What is kept of one request stays small, and
-// FromContext still returns the tightest decision.
+// TestCheckKeepsOneDecision: a WebSocket may check each message for days. What is kept of one
+// request stays small, and FromContext still returns the tightest decision.
 func TestCheckKeepsOneDecision(t *testing.T) {
 	l := must(ginlimit.NewLimiter(ginlimit.PerHour(1000), ginlimit.Global()))
 	other := must(ginlimit.NewLimiter(ginlimit.PerHour(5000), ginlimit.Global()))
@@ -645,7 +645,8 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 	}
 }
 
-// TestOneLimiterInManyGoroutines does everything that a limiter can do at once. The race detector looks on.
+// TestOneLimiterInManyGoroutines does everything that a limiter can do at once. The race detector
+// looks on.
 func TestOneLimiterInManyGoroutines(t *testing.T) {
 	var seen atomic.Int64
 	l := must(ginlimit.NewLimiter(ginlimit.PerSecond(50), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP()),
@@ -697,7 +698,8 @@ func TestAllocationBudget(t *testing.T) {
 	assert.LessOrEqual(t, allocs(ginlimit.New(ginlimit.PerSecond(1e9), ginlimit.ByIP()))-bare, 3.0)
 }
 
-// TestOutcome walks over the words for what became of a request, with what else a decision says of it.
+// TestOutcome walks over the words for what became of a request, with what else a decision says of
+// it.
 func TestOutcome(t *testing.T) {
 	type opts = []ginlimit.Option
 	key := func(key string, err error) ginlimit.KeyFunc {
@@ -747,7 +749,8 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// TestLogValue: a decision can be logged as a whole. Neither the key nor the text of an error is in it.
+// TestLogValue: a decision can be logged as a whole. Neither the key nor the text of an error is in
+// it.
 func TestLogValue(t *testing.T) {
 	result := ginlimit.Result{Allowed: true, Limit: ginlimit.PerMinute(10).Named("minute"), Remaining: 9}
 	refused := result
@@ -864,8 +867,8 @@ func TestCheckInGoroutines(t *testing.T) {
 	}))
 }
 
-// TestAContextThatServesAnother: middleware with a time-out may give a request up while its handler runs, and Gin gives the
-// context to the next one. The limiter asks nothing of that one.
+// TestAContextThatServesAnother: middleware with a time-out may give a request up while its handler
+// runs, and Gin gives the context to the next one. The limiter asks nothing of that one.
 func TestAContextThatServesAnother(t *testing.T) {
 	var log bytes.Buffer
 	refunds := 0
@@ -940,7 +943,8 @@ func TestAllowAllocates(t *testing.T) {
 	}
 }
 
-// TestManyPoliciesAllocate: lists of limits under one tier's name, and many names of tiers, cost no more than one list under one name.
+// TestManyPoliciesAllocate: lists of limits under one tier's name, and many names of tiers, cost no
+// more than one list under one name.
 func TestManyPoliciesAllocate(t *testing.T) {
 	if raceEnabled() {
 		return

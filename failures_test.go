@@ -31,8 +31,8 @@ func (b strict) Take(ctx context.Context, key string, cost int64, limits ...back
 	return b.Backend.Take(ctx, key, cost, limits...)
 }
 
-// A client that closes its half of the connection cancels its request, and is served all the same: that must be no way
-// past a limiter that fails open.
+// A client that closes its half of the connection cancels its request, and is served all the same:
+// that must be no way past a limiter that fails open.
 func TestHangingUpIsNoWayAroundALimit(t *testing.T) {
 	for name, limiter := range map[string]gin.HandlerFunc{
 		"take": ginlimit.New(ginlimit.PerHour(3), ginlimit.Global(),
@@ -78,7 +78,8 @@ func hungUp(q *http.Request) {
 	*q = *q.WithContext(ctx)
 }
 
-// pastDeadline is a request whose context's deadline is over, as a gateway makes it of a header that the client chose.
+// pastDeadline is a request whose context's deadline is over, as a gateway makes it of a header
+// that the client chose.
 func pastDeadline(q *http.Request) {
 	ctx, cancel := context.WithDeadline(q.Context(), time.Unix(0, 0))
 	cancel()
@@ -87,7 +88,8 @@ func pastDeadline(q *http.Request) {
 
 var contextsThatAreDone = map[string]func(*http.Request){"hung up": hungUp, "past its deadline": pastDeadline}
 
-// Neither is a deadline that the client chose. The backend is asked without it, and sees the context's values.
+// Neither is a deadline that the client chose. The backend is asked without it, and sees the
+// context's values.
 func TestTheRequestsEndIsNotTheBackends(t *testing.T) {
 	type valueKey struct{}
 	for name, done := range contextsThatAreDone {
@@ -120,8 +122,8 @@ func TestTheRequestsEndIsNotTheBackends(t *testing.T) {
 	}
 }
 
-// A look-up in a database ends with the request's context. If it fails, the tier that the key had last decides, or the
-// limiter's own limits: no failure policy.
+// A look-up in a database ends with the request's context. If it fails, the tier that the key had
+// last decides, or the limiter's own limits: no failure policy.
 func TestTheRequestsEndIsNoWayToOtherLimits(t *testing.T) {
 	for name, done := range contextsThatAreDone {
 		t.Run(name, func(t *testing.T) {
@@ -174,7 +176,8 @@ func TestAllowWithAContextThatIsDone(t *testing.T) {
 	}
 }
 
-// TestPanics: what a user's function does is the user's, but nothing is left locked, held or charged in part.
+// TestPanics: what a user's function does is the user's, but nothing is left locked, held or
+// charged in part.
 func TestPanics(t *testing.T) {
 	bomb := func(c *gin.Context) {
 		if c.GetHeader("Bomb") != "" {
@@ -236,7 +239,8 @@ func TestPanicsOfDenyHandlers(t *testing.T) {
 	assert.Equal(t, 500, send(r).Code)
 }
 
-// TestPanicsWhileWaiting: whoever panics in the line, or after it, gives the place and the turn to the next.
+// TestPanicsWhileWaiting: whoever panics in the line, or after it, gives the place and the turn to
+// the next.
 func TestPanicsWhileWaiting(t *testing.T) {
 	for _, where := range []string{"backend", "observer", "handler"} {
 		t.Run(where, func(t *testing.T) {

@@ -4,12 +4,13 @@
 //	r.SetTrustedProxies(nil) // ByIP says why
 //	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP()))
 //
-// A [Limit] says how much, a [KeyFunc] who is asking, an [Option] everything else. What does not fit into a
-// middleware is on the [Limiter]: Check and Respond in a handler, Allow outside HTTP, Peek and Reset for operators.
+// A [Limit] says how much, a [KeyFunc] who is asking, an [Option] everything else. What does not
+// fit into a middleware is on the [Limiter]: Check and Respond in a handler, Allow outside HTTP,
+// Peek and Reset for operators.
 //
-// Counters are kept in the process or, by [WithBackend], where all instances of an application see them: package
-// backend/redis, or the module backend/postgres. They count units, 1 for a request unless [WithCost] says otherwise; times
-// are time.Duration. Errors begin with "ginlimit: ".
+// Counters are kept in the process or, by [WithBackend], where all instances of an application see
+// them: package backend/redis, or the module backend/postgres. They count units, 1 for a request
+// unless [WithCost] says otherwise. Times are time.Duration. Errors begin with "ginlimit: ".
 package ginlimit
 
 import (
@@ -57,15 +58,16 @@ func PerHour(n int64) Limit { return Per(n, time.Hour) }
 func PerDay(n int64) Limit { return Per(n, 24*time.Hour) }
 
 // Per returns a token bucket of n requests per period, all of which may come at once. WithBurst and
-// WithAlgorithm change that. The period is 1 ms to 366 days in whole microseconds; n is 0, which blocks
-// everything, to [backend.MaxCount]. [NewLimiter] refuses what is out of range.
+// WithAlgorithm change that. The period is 1 ms to 366 days in whole microseconds; n is 0, which
+// blocks everything, to [backend.MaxCount]. [NewLimiter] refuses what is out of range.
 func Per(n int64, period time.Duration) Limit { return Limit{Count: n, Period: period} }
 
-// Unlimited returns the limit that never refuses: for a tier that has none. PerMinute(0) blocks everything.
+// Unlimited returns the limit that never refuses: for a tier that has none. PerMinute(0) blocks
+// everything.
 func Unlimited() Limit { return backend.Unlimited() }
 
-// New returns NewLimiter(limit, key, opts...).Handle. It panics where NewLimiter returns an error, so that a
-// mistake shows when the application starts.
+// New returns NewLimiter(limit, key, opts...).Handle. It panics where NewLimiter returns an error,
+// so that a mistake shows when the application starts.
 func New(limit Limit, key KeyFunc, opts ...Option) gin.HandlerFunc {
 	l, err := NewLimiter(limit, key, opts...)
 	if err != nil {
@@ -74,8 +76,8 @@ func New(limit Limit, key KeyFunc, opts ...Option) gin.HandlerFunc {
 	return l.Handle
 }
 
-// NewLimiter returns a Limiter that lets each key have limit. It returns an error, which begins with
-// "ginlimit: ", if the limit is not valid, key is nil, or an option is.
+// NewLimiter returns a Limiter that lets each key have limit. It returns an error, which begins
+// with "ginlimit: ", if the limit is not valid, key is nil, or an option is.
 func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	o := options{name: defaultName, limits: []Limit{limit}, headers: HeadersIETF | HeadersLegacy, logger: slog.Default()}
 	if key == nil {
@@ -111,8 +113,9 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	return l, nil
 }
 
-// Limiter limits requests. It is immutable, safe for concurrent use, starts no goroutine and has nothing to
-// close. The same Limiter may stand on the engine, a group and a route: a request is charged once.
+// Limiter limits requests. It is immutable, safe for concurrent use, starts no goroutine and has
+// nothing to close. The same Limiter may stand on the engine, a group and a route: a request is
+// charged once.
 type Limiter struct {
 	options
 	key       KeyFunc
@@ -129,9 +132,10 @@ type Limiter struct {
 	order                 orderChecks
 }
 
-// Handle is the middleware: it decides as Check does, writes the headers, and lets the request go on or answers it. It alone
-// waits (WithMaxWait) and gives charges back (WithRefundIf). A request that a handler passes to gin.Engine.HandleContext is
-// another request: Gin forgets all that is known of the first.
+// Handle is the middleware: it decides as Check does, writes the headers, and lets the request go
+// on or answers it. It alone waits (WithMaxWait) and gives charges back (WithRefundIf). A request
+// that a handler passes to gin.Engine.HandleContext is another request: Gin forgets all that is
+// known of the first.
 func (l *Limiter) Handle(c *gin.Context) {
 	h := historyOf(c)
 	if h.of(l, (*record).byHandle) != nil {
@@ -167,9 +171,9 @@ func (l *Limiter) Handle(c *gin.Context) {
 	}
 }
 
-// Check decides whether the request may pass, charges it if so, and writes nothing to the response: for a handler that knows
-// only half-way what a request is. Each call charges. [Limiter.Respond] tells the client. A request that is skipped, by
-// WithSkip or ErrSkip, has ErrSkip as its Err.
+// Check decides whether the request may pass, charges it if so, and writes nothing to the response:
+// for a handler that knows only half-way what a request is. Each call charges. [Limiter.Respond]
+// tells the client. A request that is skipped, by WithSkip or ErrSkip, has ErrSkip as its Err.
 func (l *Limiter) Check(c *gin.Context) Decision {
 	r := l.decide(c, false)
 	if r == nil {
@@ -184,8 +188,9 @@ func (l *Limiter) Check(c *gin.Context) Decision {
 	return r.Decision
 }
 
-// Respond does with a decision of Check what Handle does: it writes the headers, answers the request if it does not pass, and
-// reports whether it passes. With [WithLateHeaders], c.Writer is the limiter's own from then on.
+// Respond does with a decision of Check what Handle does: it writes the headers, answers the
+// request if it does not pass, and reports whether it passes. With [WithLateHeaders], c.Writer is
+// the limiter's own from then on.
 func (l *Limiter) Respond(c *gin.Context, d Decision) bool {
 	if errors.Is(d.Err, ErrSkip) {
 		return true
@@ -202,9 +207,10 @@ func (l *Limiter) Respond(c *gin.Context, d Decision) bool {
 	return true
 }
 
-// FromContext returns the tightest decision that was made for the request so far: a refusal before a pass, the one with the
-// longest wait or the least left before others. A dry run or a failure counts only if there is nothing else. It returns
-// false if no limiter saw the request, or all skipped it.
+// FromContext returns the tightest decision that was made for the request so far: a refusal before
+// a pass, the one with the longest wait or the least left before others. A dry run or a failure
+// counts only if there is nothing else. It returns false if no limiter saw the request, or all
+// skipped it.
 func FromContext(c *gin.Context) (Decision, bool) {
 	h := historyOf(c)
 	if len(h) == 0 {
@@ -213,13 +219,14 @@ func FromContext(c *gin.Context) (Decision, bool) {
 	return tightest(h).Decision, true
 }
 
-// Allow decides outside HTTP: it charges cost to key, which is what the limiter's KeyFunc would return, under the limiter's
-// own limits or, if some are given, under those. A limiter with [WithTier] needs them: which tier a caller has is asked of a
-// request. Cost 0 charges nothing.
+// Allow decides outside HTTP: it charges cost to key, which is what the limiter's KeyFunc would
+// return, under the limiter's own limits or, if some are given, under those. A limiter with
+// [WithTier] needs them: which tier a caller has is asked of a request. Cost 0 charges nothing.
 //
-// The error is the Decision's Err: nil also for a refusal, [ErrNoKey] if key is empty, what [Limit.Validate] says of a limit
-// that is given, and with [backend.ErrUnavailable] in its chain if the backend failed. The failure policy is the caller's to
-// apply, by Decision.Passes, which lets nobody pass whose ctx is done.
+// The error is the Decision's Err: nil also for a refusal, [ErrNoKey] if key is empty, what
+// [Limit.Validate] says of a limit that is given, and with [backend.ErrUnavailable] in its chain if
+// the backend failed. The failure policy is the caller's to apply, by Decision.Passes, which lets
+// nobody pass whose ctx is done.
 func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...Limit) (d Decision, err error) {
 	l.begin(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
@@ -229,9 +236,9 @@ func (l *Limiter) Allow(ctx context.Context, key string, cost int64, limits ...L
 	return d, d.Err
 }
 
-// Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and is not observed. The key is
-// what the KeyFunc returns, such as "ip:203.0.113.7"; Decision.Key has it. Its errors, and the limits that it needs, are those
-// of Allow.
+// Peek returns what a request of cost 1 would be told now. It charges nothing, writes nothing, and
+// is not observed. The key is what the KeyFunc returns, such as "ip:203.0.113.7"; Decision.Key has
+// it. Its errors, and the limits that it needs, are those of Allow.
 func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (d Decision, err error) {
 	l.begin(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) {
@@ -240,9 +247,9 @@ func (l *Limiter) Peek(ctx context.Context, key string, limits ...Limit) (d Deci
 	return d, d.Err
 }
 
-// Reset forgets what key has used, under every limit. The key is what the KeyFunc returns, such as "ip:203.0.113.7" or
-// "user:alice"; Decision.Key has it. It is not an error if that was nothing. It returns [ErrNoKey] if key
-// is empty, and what the backend returns if it failed.
+// Reset forgets what key has used, under every limit. The key is what the KeyFunc returns, such as
+// "ip:203.0.113.7" or "user:alice"; Decision.Key has it. It is not an error if that was nothing. It
+// returns [ErrNoKey] if key is empty, and what the backend returns if it failed.
 func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if key == "" {
 		return ErrNoKey
@@ -268,7 +275,7 @@ func (l *Limiter) decide(c *gin.Context, mayWait bool) *record {
 	switch {
 	case !l.keyed(d, key, err):
 		if c.Request.Context().Err() != nil {
-			d.failOpen = false // the client may have made the look-up fail, by hanging up or by its own deadline
+			d.failOpen = false // the client may have ended the look-up
 		}
 	case l.tier != nil && !l.lookUp(c, r):
 	case !l.costs(d, l.costOf(c)):
@@ -322,7 +329,8 @@ func (l *Limiter) costs(d *Decision, cost int64) bool {
 	return cost >= 0
 }
 
-// errNoLimits is the error of Allow and Peek where the limiter's own limits would be a wrong answer.
+// errNoLimits is the error of Allow and Peek where the limiter's own limits would be a wrong
+// answer.
 var errNoLimits = errors.New("ginlimit: the limiter has WithTier, and a key does not tell the tier; pass the limits of the caller's tier")
 
 // replace puts limits in the place of the limiter's own, if there are any.
@@ -351,9 +359,9 @@ func (l *Limiter) policyOf(limits []Limit) *policy {
 	return p
 }
 
-// backendContext returns the request's context without its end. A client that closes its half of the connection cancels the
-// request and is served nonetheless, and some may choose a deadline: neither may get past a limiter that fails open. The store
-// has a time budget of its own.
+// backendContext returns the request's context without its end. A client that closes its half of
+// the connection cancels the request and is served nonetheless, and some may choose a deadline:
+// neither may get past a limiter that fails open. The store has a time budget of its own.
 func (l *Limiter) backendContext(c *gin.Context) context.Context {
 	if l.private { // it does not look
 		return c.Request.Context()
@@ -373,7 +381,8 @@ func (l *Limiter) take(ctx context.Context, d *Decision) {
 	}
 	if d.Err != nil {
 		d.Result = Result{}
-		// A caller that gave up gets nothing for it. That is one of Allow: Handle and Check do not pass the end on.
+		// A caller that gave up gets nothing for it. That is one of Allow: Handle and Check do not
+		// pass the end on.
 		d.failOpen = l.policy == FailOpen && errors.Is(d.Err, backend.ErrUnavailable) && ctx.Err() == nil
 	}
 }
@@ -384,8 +393,8 @@ func (l *Limiter) observe(ctx context.Context, d *Decision) {
 	}
 }
 
-// backendKey returns what the backend knows key as. A name has no NUL, so that no two pairs of a name and a
-// key are the same; a backend of our own has no other limiter's keys.
+// backendKey returns what the backend knows key as. A name has no NUL, so that no two pairs of a
+// name and a key are the same; a backend of our own has no other limiter's keys.
 func (l *Limiter) backendKey(key string) string {
 	if l.private {
 		return key
@@ -393,8 +402,8 @@ func (l *Limiter) backendKey(key string) string {
 	return l.keys.of(l.name, key)
 }
 
-// respond writes the headers for a record that was made after others, and answers the request if it does not pass. It reports
-// whether it passes.
+// respond writes the headers for a record that was made after others, and answers the request if it
+// does not pass. It reports whether it passes.
 func (l *Limiter) respond(c *gin.Context, r *record, others history) bool {
 	status := r.status()
 	if status == 0 && (l.late || r.DryRun || r.Err != nil) {
@@ -417,13 +426,14 @@ func (l *Limiter) respond(c *gin.Context, r *record, others history) bool {
 	if c.Request.Method != http.MethodHead {
 		body = problem(r, status, retryAfter)
 	}
-	// Not WriteHeaderNow, which a writer in front may not know. The client may be gone; then there is nobody to tell.
+	// Not WriteHeaderNow, which a writer in front may not know. The client may be gone; then there
+	// is nobody to tell.
 	_, _ = c.Writer.Write(body)
 	return false
 }
 
-// settle gives the charge back if WithRefundIf says so, also if the client has gone. If that fails the charge stays, which
-// lets nobody in.
+// settle gives the charge back if WithRefundIf says so, also if the client has gone. If that fails
+// the charge stays, which lets nobody in.
 func (l *Limiter) settle(c *gin.Context, r *record) {
 	if l.refundIf == nil || !r.Allowed || r.Cost == 0 || !l.refundIf(c) {
 		return

@@ -32,10 +32,12 @@ const (
 // anyLegacy are the two forms of the X-RateLimit fields.
 const anyLegacy = HeadersLegacy | HeadersLegacyEpoch
 
-// unavailableRetry is the least Retry-After of a 503, in seconds: longer than a store's own recovery is probed for.
+// unavailableRetry is the least Retry-After of a 503, in seconds: longer than a store's own
+// recovery is probed for.
 const unavailableRetry = 5
 
-// policy is a list of limits, each with a name, and what responses say of them whatever the figures are.
+// policy is a list of limits, each with a name, and what responses say of them whatever the figures
+// are.
 type policy struct {
 	asked  []Limit // as they were given
 	limits []Limit // each with a name
@@ -55,8 +57,8 @@ const rateMark = ";r="
 // name returns the limit's name in quotes. RFC 9651 and RFC 8259 quote printable ASCII alike.
 func (s *shown) name() string { return s.rate[:len(s.rate)-len(rateMark)] }
 
-// newPolicy returns the policy of limits. One that has no name is called after the limiter, or after its numbers if there
-// are several.
+// newPolicy returns the policy of limits. One that has no name is called after the limiter, or
+// after its numbers if there are several.
 func newPolicy(limiter string, asked []Limit) (*policy, error) {
 	p := &policy{asked: slices.Clone(asked)}
 	if err := p.name(limiter); err != nil {
@@ -83,8 +85,8 @@ func newPolicy(limiter string, asked []Limit) (*policy, error) {
 	return p, nil
 }
 
-// perSeconds returns the window of a limit in whole seconds, rounded up, and the units in such a window, rounded down: a
-// limit of 1 per 7 ms is shown as 142 per second.
+// perSeconds returns the window of a limit in whole seconds, rounded up, and the units in such a
+// window, rounded down: a limit of 1 per 7 ms is shown as 142 per second.
 func perSeconds(l Limit) (quota, window int64) {
 	window = seconds(l.Period)
 	if l.Period%time.Second == 0 {
@@ -218,7 +220,8 @@ func hashOf(limits []Limit) uint64 {
 	return hash
 }
 
-// fieldValues are the values of header fields. Each response has its own, because a later handler may write to them.
+// fieldValues are the values of header fields. Each response has its own, because a later handler
+// may write to them.
 type fieldValues struct {
 	of     [5]string
 	digits [32]byte // what those that change say, unless it is longer
@@ -257,8 +260,8 @@ func listed(list, more string) string {
 	return list + ", " + more
 }
 
-// figures puts what is left, and until when, into the fields of some kinds. What would be untrue of a refusal that no
-// waiting can cure is left out.
+// figures puts what is left, and until when, into the fields of some kinds. What would be untrue of
+// a refusal that no waiting can cure is left out.
 func (v *fieldValues) figures(h http.Header, r *record, kinds Headers) {
 	never := !r.Allowed && r.RetryAfter < 0
 	v.format(r, never)
@@ -277,7 +280,8 @@ func (v *fieldValues) figures(h http.Header, r *record, kinds Headers) {
 	}
 }
 
-// format writes the values that change. They stand in v's own memory, so that they cost no allocation.
+// format writes the values that change. They stand in v's own memory, so that they cost no
+// allocation.
 func (v *fieldValues) format(r *record, never bool) {
 	t, reset := seconds(r.ResetAfter), seconds(r.ResetAfter)
 	if !r.Allowed {
@@ -306,8 +310,8 @@ func (v *fieldValues) format(r *record, never bool) {
 	v.of[valueRate], v.of[valueRemaining], v.of[valueReset] = s[:rate], s[from:remaining], s[again:]
 }
 
-// writeHeaders puts the fields for the last of all records into a response. It returns the value of Retry-After, "" if there
-// is none.
+// writeHeaders puts the fields for the last of all records into a response. It returns the value of
+// Retry-After, "" if there is none.
 func writeHeaders(h http.Header, all []*record, status int, e *exposure) (retryAfter string) {
 	r := all[len(all)-1]
 	if len(h) > 0 && (status != 0 || r.shows(HeadersIETF|anyLegacy)) {
@@ -336,8 +340,9 @@ func writeHeaders(h http.Header, all []*record, status int, e *exposure) (retryA
 	return retryAfter
 }
 
-// retryAfterOf returns the seconds that a client is to wait which is refused by the last of all, 0 if that is not to be said.
-// Where no decision was reached, others that were may know more than how long a store needs.
+// retryAfterOf returns the seconds that a client is to wait which is refused by the last of all, 0
+// if that is not to be said. Where no decision was reached, others that were may know more than how
+// long a store needs.
 func retryAfterOf(status int, all []*record) (wait int64) {
 	switch status {
 	case http.StatusTooManyRequests:
@@ -361,7 +366,8 @@ func retrySeconds(d *Decision) int64 {
 	return max(1, seconds(d.RetryAfter))
 }
 
-// untilNext returns how long it is until a request of the same cost fits, as far as a decision tells.
+// untilNext returns how long it is until a request of the same cost fits, as far as a decision
+// tells.
 func untilNext(d *Decision) time.Duration {
 	switch {
 	case !d.Allowed:
@@ -393,8 +399,8 @@ func seconds(d time.Duration) int64 {
 	return s
 }
 
-// exposure adds our fields to Access-Control-Expose-Headers. Values are mostly the same for every response, so that the
-// last one is remembered.
+// exposure adds our fields to Access-Control-Expose-Headers. Values are mostly the same for every
+// response, so that the last one is remembered.
 type exposure struct {
 	last atomic.Pointer[exposed]
 }
@@ -405,8 +411,8 @@ type exposed struct {
 	with        []string
 }
 
-// expose adds the fields of some kinds where the response has an Access-Control-Expose-Headers. The slice that is there
-// may be shared by requests: it stays as it is.
+// expose adds the fields of some kinds where the response has an Access-Control-Expose-Headers. The
+// slice that is there may be shared by requests: it stays as it is.
 func (e *exposure) expose(h http.Header, kinds Headers) {
 	old := h[fieldExpose]
 	if len(old) == 0 {
@@ -426,8 +432,8 @@ func (e *exposure) expose(h http.Header, kinds Headers) {
 	h[fieldExpose] = slices.Clone(last.with)
 }
 
-// exposing returns a list of exposed fields with those of some kinds in it. "*" stands for all of them, unless the response
-// is to a request with credentials (Fetch, section 3.2.4).
+// exposing returns a list of exposed fields with those of some kinds in it. "*" stands for all of
+// them, unless the response is to a request with credentials (Fetch, section 3.2.4).
 func exposing(list string, credentials bool, kinds Headers) string {
 	names := []string{"Retry-After"}
 	if kinds&HeadersIETF != 0 {
@@ -446,8 +452,8 @@ func exposing(list string, credentials bool, kinds Headers) string {
 	return list
 }
 
-// problemStart returns the beginning of a problem document (RFC 9457), up to the text of its detail. The types are those
-// of draft-ietf-httpapi-ratelimit-headers-11, section 6, or none.
+// problemStart returns the beginning of a problem document (RFC 9457), up to the text of its
+// detail. The types are those of draft-ietf-httpapi-ratelimit-headers-11, section 6, or none.
 func problemStart(kind, title string, status int) string {
 	uri := "about:blank"
 	if kind != "" {
@@ -466,7 +472,8 @@ var (
 	problemQuota = problemStart("quota-exceeded", "Quota Exceeded", http.StatusTooManyRequests)
 )
 
-// problem returns the problem document of a refusal. It says nothing of errors, which are none of the client's business.
+// problem returns the problem document of a refusal. It says nothing of errors, which are none of
+// the client's business.
 func problem(r *record, status int, retryAfter string) []byte {
 	switch status {
 	case http.StatusBadRequest:

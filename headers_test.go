@@ -233,7 +233,8 @@ func TestExposeHeaders(t *testing.T) {
 	}
 }
 
-// TestExposeHeadersOfOneLimiter: what is exposed depends on each response's own fields, not on those before it.
+// TestExposeHeadersOfOneLimiter: what is exposed depends on each response's own fields, not on
+// those before it.
 func TestExposeHeadersOfOneLimiter(t *testing.T) {
 	r := engine(func(c *gin.Context) {
 		c.Header("Access-Control-Expose-Headers", "*")
@@ -247,7 +248,8 @@ func TestExposeHeadersOfOneLimiter(t *testing.T) {
 	}
 }
 
-// TestExposeHeadersOfDenials: a browser's script must be able to read how long to wait, whatever the reason.
+// TestExposeHeadersOfDenials: a browser's script must be able to read how long to wait, whatever
+// the reason.
 func TestExposeHeadersOfDenials(t *testing.T) {
 	for name, tt := range map[string]struct {
 		code int
@@ -270,7 +272,8 @@ func TestExposeHeadersOfDenials(t *testing.T) {
 	}
 }
 
-// TestSharedHeaderValues: what middleware adds to a field, or writes over it, must not show in the next response.
+// TestSharedHeaderValues: what middleware adds to a field, or writes over it, must not show in the
+// next response.
 func TestSharedHeaderValues(t *testing.T) {
 	r := engine(func(c *gin.Context) {
 		c.Next()
@@ -408,8 +411,8 @@ func TestRetryAfterIsTrue(t *testing.T) {
 	}
 }
 
-// TestWhatCanNeverPass: such a response says nothing of a time, which would be untrue, and names each limit that the cost can
-// never fit.
+// TestWhatCanNeverPass: such a response says nothing of a time, which would be untrue, and names
+// each limit that the cost can never fit.
 func TestWhatCanNeverPass(t *testing.T) {
 	type limits = []ginlimit.Limit
 	small, large := ginlimit.PerMinute(3).Named("small"), ginlimit.PerHour(8).Named("large")
@@ -452,7 +455,8 @@ func TestWhatCanNeverPass(t *testing.T) {
 	}
 }
 
-// TestRetryAfterOfAFailure: where no decision was reached, Retry-After is not before another limiter's wait that is known.
+// TestRetryAfterOfAFailure: where no decision was reached, Retry-After is not before another
+// limiter's wait that is known.
 func TestRetryAfterOfAFailure(t *testing.T) {
 	down := ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), ginlimit.WithName("down"),
 		ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(ginlimit.FailClosed))
@@ -687,14 +691,15 @@ func TestBodilessResponses(t *testing.T) {
 	assert.Equal(t, 429, send(r, at("POST", "/")).Code)
 }
 
-// sfItem is a string of a structured field with parameters that are integers (RFC 9651, sections 3.1 and 3.3).
+// sfItem is a string of a structured field with parameters that are integers (RFC 9651, sections
+// 3.1 and 3.3).
 type sfItem struct {
 	value  string
 	params map[string]int64
 }
 
-// parseSFList parses a list of strings in the one form that section 4.1 lets a sender write: ", " between members,
-// nothing around ";" and "=", no parameter twice, no zero before a digit.
+// parseSFList parses a list of strings in the one form that section 4.1 lets a sender write: ", "
+// between members, nothing around ";" and "=", no parameter twice, no zero before a digit.
 func parseSFList(s string) (list []sfItem, err error) {
 	for {
 		var item sfItem

@@ -9,8 +9,9 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// lateWriter stands in front of a response's writer where WithLateHeaders asks for it. Whenever the header may be about to be
-// written, it puts the limiters' fields in: over those that a handler brought, except that policies are listed beside ours.
+// lateWriter stands in front of a response's writer where WithLateHeaders asks for it. Whenever the
+// header may be about to be written, it puts the limiters' fields in: over those that a handler
+// brought, except that policies are listed beside ours.
 type lateWriter struct {
 	gin.ResponseWriter
 	c      *gin.Context
@@ -61,8 +62,8 @@ func (w *lateWriter) show() {
 	}
 }
 
-// records returns what the response is to show: of each limiter that shows anything its last decision, be it by Handle or by a
-// Check later on.
+// records returns what the response is to show: of each limiter that shows anything its last
+// decision, be it by Handle or by a Check later on.
 func (w *lateWriter) records() (all []*record) {
 	h := historyOf(w.c)
 	for _, r := range h {
@@ -91,7 +92,8 @@ func replace(all []*record, r *record) []*record {
 	return append(all, r)
 }
 
-// behind returns the writer of a limiter that stands further out, perhaps of the engine that this one is mounted in, or nil.
+// behind returns the writer of a limiter that stands further out, perhaps of the engine that this
+// one is mounted in, or nil.
 func (w *lateWriter) behind() *lateWriter {
 	for at := http.ResponseWriter(w.ResponseWriter); ; {
 		if outer, ok := at.(*lateWriter); ok {

@@ -207,8 +207,8 @@ func TestReadFrom(t *testing.T) {
 	}
 }
 
-// TestWriterIsPutBack: after the handlers c.Writer is what it was before the limiter, so that middleware finds its own; and it
-// tells what was written.
+// TestWriterIsPutBack: after the handlers c.Writer is what it was before the limiter, so that
+// middleware finds its own; and it tells what was written.
 func TestWriterIsPutBack(t *testing.T) {
 	type own struct{ gin.ResponseWriter }
 	for when, opt := range late {
@@ -338,7 +338,8 @@ func TestWrappedWriters(t *testing.T) {
 	}
 }
 
-// TestFromContextBehindWriters: other middleware's writers hide no decision, and a limiter that stands twice charges once.
+// TestFromContextBehindWriters: other middleware's writers hide no decision, and a limiter that
+// stands twice charges once.
 func TestFromContextBehindWriters(t *testing.T) {
 	for when, opt := range late {
 		t.Run(when, func(t *testing.T) {
@@ -397,8 +398,8 @@ func TestBufferingMiddleware(t *testing.T) {
 	}
 }
 
-// ownHeader is a writer with a header of its own, which its middleware copies, as those that buffer a response have. Other
-// methods are those of the writer behind it.
+// ownHeader is a writer with a header of its own, which its middleware copies, as those that buffer
+// a response have. Other methods are those of the writer behind it.
 type ownHeader struct {
 	gin.ResponseWriter
 	header http.Header
@@ -476,7 +477,8 @@ func routed(handlers ...gin.HandlerFunc) *gin.Engine {
 	return r
 }
 
-// TestLateHeaders: each field is there once, the limiter's prevail, and the policies of both are listed.
+// TestLateHeaders: each field is there once, the limiter's prevail, and the policies of both are
+// listed.
 func TestLateHeaders(t *testing.T) {
 	isLate := ginlimit.WithLateHeaders(true)
 	limiter := func(name string, n int64, opts ...ginlimit.Option) *ginlimit.Limiter {
@@ -568,7 +570,8 @@ func TestLateHeaders(t *testing.T) {
 	}
 }
 
-// TestLateHeadersOfACache: a page that is replayed to another caller does not show the first one's figures.
+// TestLateHeadersOfACache: a page that is replayed to another caller does not show the first one's
+// figures.
 func TestLateHeadersOfACache(t *testing.T) {
 	var kept http.Header
 	cache := func(c *gin.Context) {
@@ -593,7 +596,8 @@ func TestLateHeadersOfACache(t *testing.T) {
 	}
 }
 
-// TestLateHeadersOfARefusal: a service's 429 keeps its own Retry-After, and one of the limiter's own is as without the option.
+// TestLateHeadersOfARefusal: a service's 429 keeps its own Retry-After, and one of the limiter's
+// own is as without the option.
 func TestLateHeadersOfARefusal(t *testing.T) {
 	r := routed(hour(2, ginlimit.WithLateHeaders(true), ginlimit.WithName("gw")), func(c *gin.Context) {
 		c.Header("Retry-After", "7")

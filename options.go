@@ -13,8 +13,9 @@ import (
 	"github.com/ginlimit/ginlimit/backend/memory"
 )
 
-// Option changes a default of [NewLimiter]. Of two that say the same thing the last one wins, unless its
-// documentation says that it adds. An Option that cannot be honoured makes NewLimiter return an error.
+// Option changes a default of [NewLimiter]. Of two that say the same thing the last one wins,
+// unless its documentation says that it adds. An Option that cannot be honoured makes NewLimiter
+// return an error.
 type Option func(*options)
 
 type options struct {
@@ -39,7 +40,8 @@ type options struct {
 	named bool
 }
 
-// defaultName is the name of a limiter, and of its policy in headers, unless WithName says otherwise.
+// defaultName is the name of a limiter, and of its policy in headers, unless WithName says
+// otherwise.
 const defaultName = "default"
 
 // complete fills the defaults in and returns what is wrong.
@@ -60,30 +62,33 @@ func (o *options) fail(format string, args ...any) {
 	o.errs = append(o.errs, fmt.Errorf("ginlimit: "+format, args...))
 }
 
-// WithName names the limiter: in Decision, in diagnostics, in the headers of its only limit, and in the keys of
-// a shared backend. Limiters with one name on one backend share their counters. Printable ASCII only, and not empty, because
-// the RateLimit fields can hold nothing else. The default is "default"; where several limiters guard one request,
-// names tell their policies apart.
+// WithName names the limiter: in Decision, in diagnostics, in the headers of its only limit, and in
+// the keys of a shared backend. Limiters with one name on one backend share their counters.
+// Printable ASCII only, and not empty, because the RateLimit fields can hold nothing else. The
+// default is "default"; where several limiters guard one request, names tell their policies apart.
 func WithName(name string) Option {
 	return func(o *options) { o.name, o.named = name, true }
 }
 
-// WithLimits adds limits to that of [NewLimiter]: a request passes if all allow it, and otherwise none is charged. The default
-// is none.
+// WithLimits adds limits to that of [NewLimiter]: a request passes if all allow it, and otherwise
+// none is charged. The default is none.
 func WithLimits(limits ...Limit) Option {
 	return func(o *options) { o.limits = append(o.limits, limits...) }
 }
 
-// WithTier sets a look-up of the limits for the caller of a request: by plan, by customer, from a database. It runs on every
-// request, after the key and before anything is charged, so that it should be fast; authentication has to run before the
-// limiter. As the KeyFunc, it is asked a few times in the limiter's life once more after the handlers ran.
+// WithTier sets a look-up of the limits for the caller of a request: by plan, by customer, from a
+// database. It runs on every request, after the key and before anything is charged, so that it
+// should be fast; authentication has to run before the limiter. As the KeyFunc, it is asked a few
+// times in the limiter's life once more after the handlers ran.
 //
-// The zero Tier means the limiter's own limits: never no limit, which is [Unlimited]. ErrSkip lets the request pass uncharged.
-// Any other error, which is then Decision.TierErr, and a tier with a limit that is not valid, mean the tier that the key had
-// last. The limiter remembers that of some ten thousand keys for ten minutes. Otherwise its own limits decide.
+// The zero Tier means the limiter's own limits: never no limit, which is [Unlimited]. ErrSkip lets
+// the request pass uncharged. Any other error, which is then Decision.TierErr, and a tier with a
+// limit that is not valid, mean the tier that the key had last. The limiter remembers that of some
+// ten thousand keys for ten minutes. Otherwise its own limits decide.
 //
-// A caller whose tier changes takes along what was used. The tier must follow from the key: for one that depends on the route
-// too, Join the route to the key, or use two limiters. The default is no look-up.
+// A caller whose tier changes takes along what was used. The tier must follow from the key: for one
+// that depends on the route too, Join the route to the key, or use two limiters. The default is no
+// look-up.
 func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
 	return func(o *options) {
 		if o.tier = lookup; lookup == nil {
@@ -92,9 +97,9 @@ func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
 	}
 }
 
-// WithCost sets what a request costs, in units of the limit; the default is 1. A cost of 0 charges nothing: the
-// request passes while at least one unit is left. A negative cost is answered with 400. A cost above a limit's
-// capacity can never pass.
+// WithCost sets what a request costs, in units of the limit; the default is 1. A cost of 0 charges
+// nothing: the request passes while at least one unit is left. A negative cost is answered with
+// 400. A cost above a limit's capacity can never pass.
 func WithCost(cost func(*gin.Context) int64) Option {
 	return func(o *options) {
 		if o.cost = cost; cost == nil {
@@ -103,10 +108,11 @@ func WithCost(cost func(*gin.Context) int64) Option {
 	}
 }
 
-// WithRefundIf gives the charge back if refund returns true, asked after the handlers ran: to count only failed
-// log-ins, say, or not to count 304. The charge is held while they run, so that a limit of 5 admits no sixth
-// request at the same time, and the response's headers show it: they are written before. Handle alone asks; a handler
-// that panics is not asked about, and stays charged. The default is never.
+// WithRefundIf gives the charge back if refund returns true, asked after the handlers ran: to count
+// only failed log-ins, say, or not to count 304. The charge is held while they run, so that a limit
+// of 5 admits no sixth request at the same time, and the response's headers show it: they are
+// written before. Handle alone asks; a handler that panics is not asked about, and stays charged.
+// The default is never.
 func WithRefundIf(refund func(*gin.Context) bool) Option {
 	return func(o *options) {
 		if o.refundIf = refund; refund == nil {
@@ -115,15 +121,17 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 	}
 }
 
-// WithMaxWait holds a request that is refused until it fits: for up to longest, and no longer than its context lives. 0, the
-// default, refuses at once. With burst 1 that is the leaky bucket: requests go on at an even rate.
+// WithMaxWait holds a request that is refused until it fits: for up to longest, and no longer than
+// its context lives. 0, the default, refuses at once. With burst 1 that is the leaky bucket:
+// requests go on at an even rate.
 //
-// Requests with one key go on in the order in which they came. A limiter holds at most 1,024 requests, and 128 per key; the rest
-// are refused at once. When it is full, a request whose key holds fewer places takes the last place of the key that holds most.
-// With token buckets, a request that the queue ahead of it would keep too long is refused at once too.
+// Requests with one key go on in the order in which they came. A limiter holds at most 1,024
+// requests, and 128 per key; the rest are refused at once. When it is full, a request whose key
+// holds fewer places takes the last place of the key that holds most. With token buckets, a request
+// that the queue ahead of it would keep too long is refused at once too.
 //
-// Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a Reset gives back lets the
-// next go at once, within a second if another process gave it back.
+// Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a
+// Reset gives back lets the next go at once, within a second if another process gave it back.
 func WithMaxWait(longest time.Duration) Option {
 	return func(o *options) {
 		if o.maxWait = longest; longest < 0 {
@@ -132,8 +140,8 @@ func WithMaxWait(longest time.Duration) Option {
 	}
 }
 
-// WithSkip lets requests pass without a look if skip returns true: they are not charged, not observed, and get
-// no headers. The default is never.
+// WithSkip lets requests pass without a look if skip returns true: they are not charged, not
+// observed, and get no headers. The default is never.
 func WithSkip(skip func(*gin.Context) bool) Option {
 	return func(o *options) {
 		if o.skip = skip; skip == nil {
@@ -142,8 +150,8 @@ func WithSkip(skip func(*gin.Context) bool) Option {
 	}
 }
 
-// WithBackend sets where counters are kept; the default is a memory.New() of the limiter's own. It requires
-// WithName. Many limiters may share one backend.
+// WithBackend sets where counters are kept; the default is a memory.New() of the limiter's own. It
+// requires WithName. Many limiters may share one backend.
 func WithBackend(b backend.Backend) Option {
 	return func(o *options) {
 		if o.backend = b; b == nil {
@@ -152,20 +160,22 @@ func WithBackend(b backend.Backend) Option {
 	}
 }
 
-// FailurePolicy says what becomes of a request when no decision can be reached, because the backend is
-// unavailable or the KeyFunc failed. A request without a key is refused whatever the policy.
+// FailurePolicy says what becomes of a request when no decision can be reached, because the backend
+// is unavailable or the KeyFunc failed. A request without a key is refused whatever the policy.
 type FailurePolicy uint8
 
 const (
-	// FailOpen lets the request pass, without headers. It is the default. If the KeyFunc fails and the request's context is
-	// done, the request gets 503 all the same: otherwise to hang up, or to choose a short deadline, would be a way past the
-	// limit.
+	// FailOpen lets the request pass, without headers. It is the default. If the KeyFunc fails and
+	// the request's context is done, the request gets 503 all the same: otherwise to hang up, or to
+	// choose a short deadline, would be a way past the limit.
 	FailOpen FailurePolicy = iota
-	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis is down.
+	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis
+	// is down.
 	FailClosed
 )
 
-// WithFailurePolicy sets what becomes of a request when no decision can be reached; the default is [FailOpen].
+// WithFailurePolicy sets what becomes of a request when no decision can be reached; the default is
+// [FailOpen].
 func WithFailurePolicy(p FailurePolicy) Option {
 	return func(o *options) {
 		if o.policy = p; p > FailClosed {
@@ -174,8 +184,8 @@ func WithFailurePolicy(p FailurePolicy) Option {
 	}
 }
 
-// Headers is a set of response header fields; the zero value is [HeadersNone]. Retry-After is not among them: each 503 has
-// it, and each 429 that waiting can cure.
+// Headers is a set of response header fields; the zero value is [HeadersNone]. Retry-After is not
+// among them: each 503 has it, and each 429 that waiting can cure.
 type Headers uint8
 
 const (
@@ -183,8 +193,8 @@ const (
 	HeadersIETF Headers = 1 << iota
 	// HeadersLegacy are X-RateLimit-Limit, -Remaining and -Reset, in units and in seconds from now.
 	HeadersLegacy
-	// HeadersLegacyEpoch are the same, but X-RateLimit-Reset is in seconds since 1970, as GitHub has it. It
-	// prevails over HeadersLegacy.
+	// HeadersLegacyEpoch are the same, but X-RateLimit-Reset is in seconds since 1970, as GitHub
+	// has it. It prevails over HeadersLegacy.
 	HeadersLegacyEpoch
 	// HeadersNone is the empty set.
 	HeadersNone Headers = 0
@@ -199,19 +209,22 @@ func WithHeaders(h Headers) Option {
 	}
 }
 
-// WithLateHeaders writes the header fields when the header of the response is written, and not before the handlers run: where a
-// handler brings fields of its own, as a reverse proxy to a service with limits does, a page cache that replays what it kept, or
-// an engine that is mounted in this one. Each field is there once then, and the limiter's prevail; RateLimit-Policy lists the
+// WithLateHeaders writes the header fields when the header of the response is written, and not
+// before the handlers run: where a handler brings fields of its own, as a reverse proxy to a
+// service with limits does, a page cache that replays what it kept, or an engine that is mounted in
+// this one. Each field is there once then, and the limiter's prevail; RateLimit-Policy lists the
 // policies of both. Where Check charges more meanwhile, the fields show what is left then.
 //
-// Only with this option a writer of the limiter's own stands in c.Writer while the handlers run. The default is false.
+// Only with this option a writer of the limiter's own stands in c.Writer while the handlers run.
+// The default is false.
 func WithLateHeaders(on bool) Option {
 	return func(o *options) { o.late = on }
 }
 
-// WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503: Decision.Status and
-// Decision.Err tell them apart. RetryAfter is 0 unless the status is 429, and [backend.Never] if waiting is no use. Status
-// and headers are set before, the handlers after the limiter do not run. The default is a problem document (RFC 9457).
+// WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503:
+// Decision.Status and Decision.Err tell them apart. RetryAfter is 0 unless the status is 429, and
+// [backend.Never] if waiting is no use. Status and headers are set before, the handlers after the
+// limiter do not run. The default is a problem document (RFC 9457).
 func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 	return func(o *options) {
 		if o.deny = deny; deny == nil {
@@ -220,9 +233,10 @@ func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 	}
 }
 
-// WithObserver adds a function that is told of every decision once: of Handle, Check and Allow, also without a
-// key and when the backend failed; not of Peek, Reset and skipped requests. It runs on the request's goroutine,
-// and has to be safe for concurrent use. Decision.Key may identify a person. The default is none.
+// WithObserver adds a function that is told of every decision once: of Handle, Check and Allow,
+// also without a key and when the backend failed; not of Peek, Reset and skipped requests. It runs
+// on the request's goroutine, and has to be safe for concurrent use. Decision.Key may identify a
+// person. The default is none.
 func WithObserver(observe func(context.Context, Decision)) Option {
 	return func(o *options) {
 		if observe == nil {
@@ -233,14 +247,14 @@ func WithObserver(observe func(context.Context, Decision)) Option {
 	}
 }
 
-// WithDryRun decides, charges and observes, but never refuses, never waits, and writes no headers: to try a limit
-// on real traffic first. The default is false.
+// WithDryRun decides, charges and observes, but never refuses, never waits, and writes no headers:
+// to try a limit on real traffic first. The default is false.
 func WithDryRun(on bool) Option {
 	return func(o *options) { o.dryRun = on }
 }
 
-// WithLogger sets where diagnostics go, each once; nothing is logged per request. The default is slog.Default(),
-// as it is when the limiter is made.
+// WithLogger sets where diagnostics go, each once; nothing is logged per request. The default is
+// slog.Default(), as it is when the limiter is made.
 func WithLogger(l *slog.Logger) Option {
 	return func(o *options) {
 		if o.logger = l; l == nil {

@@ -30,8 +30,8 @@ func (r *record) byHandle() bool { return r.handled }
 func (r *record) byCheck() bool  { return !r.handled }
 func (r *record) decided() bool  { return r.Err == nil && !r.DryRun }
 
-// appendViolated appends the names of the limits that refuse, as far as is known: those that the cost can never fit, and
-// the one that decided.
+// appendViolated appends the names of the limits that refuse, as far as is known: those that the
+// cost can never fit, and the one that decided.
 func (r *record) appendViolated(b []byte) []byte {
 	decided := r.policy.index(r.Limit.Name)
 	for i := range r.policy.limits {
@@ -42,8 +42,8 @@ func (r *record) appendViolated(b []byte) []byte {
 	return b[:len(b)-1]
 }
 
-// tighter reports whether a says less of what is left than b: refusals first, then the longest wait or the least that
-// remains; dry runs and failures last.
+// tighter reports whether a says less of what is left than b: refusals first, then the longest wait
+// or the least that remains; dry runs and failures last.
 func (r *record) tighter(than *record) bool {
 	if a, b := r.rank(), than.rank(); a != b {
 		return a > b
@@ -95,12 +95,13 @@ func tightestOf(records []*record, kinds Headers) (best *record) {
 	return best
 }
 
-// history is the records of a request, in the order in which they were made. It does not change once the request has it:
-// another takes its place, so that a copy of the context can be read by any goroutine.
+// history is the records of a request, in the order in which they were made. It does not change
+// once the request has it: another takes its place, so that a copy of the context can be read by
+// any goroutine.
 type history []*record
 
-// historyKey is the key under which c.Set keeps a history, or the record itself while it is the only one: most requests have
-// one, and it is cheaper by an allocation.
+// historyKey is the key under which c.Set keeps a history, or the record itself while it is the
+// only one: most requests have one, and it is cheaper by an allocation.
 const historyKey contextKey = 0
 
 type contextKey int

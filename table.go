@@ -6,8 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// table has room for 16,384 values, four of which share the places of a hash. It grows with use: an empty one takes 512 bytes,
-// a full one 128 KiB and the values. The zero table is empty, and safe for concurrent use.
+// table has room for 16,384 values, four of which share the places of a hash. It grows with use: an
+// empty one takes 512 bytes, a full one 128 KiB and the values. The zero table is empty, and safe
+// for concurrent use.
 type table[V any] struct {
 	pages [tablePages]atomic.Pointer[[tablePage]atomic.Pointer[V]]
 }
@@ -32,8 +33,8 @@ func (t *table[V]) places(hash uint64) []atomic.Pointer[V] {
 	return page[first : first+placesEach]
 }
 
-// longKeys remembers what some busy keys are called in a backend that limiters share: to make that of the name and the key
-// takes half of the time of a decision in memory, and an allocation.
+// longKeys remembers what some busy keys are called in a backend that limiters share: to make that
+// of the name and the key takes half of the time of a decision in memory, and an allocation.
 type longKeys [64]atomic.Pointer[longKey]
 
 type longKey struct{ key, long string }

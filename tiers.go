@@ -23,8 +23,9 @@ func (l *Limiter) tierOf(c *gin.Context) (Tier, *policy, error) {
 	return tier, p, err
 }
 
-// lookUp puts the tier in, and reports whether the request is to be limited. If the look-up fails, the tier that the key had
-// last stays, and otherwise the limiter's own limits: an outage of the database of tiers must not become one of the service.
+// lookUp puts the tier in, and reports whether the request is to be limited. If the look-up fails,
+// the tier that the key had last stays, and otherwise the limiter's own limits: an outage of the
+// database of tiers must not become one of the service.
 func (l *Limiter) lookUp(c *gin.Context, r *record) bool {
 	d := &r.Decision
 	tier, p, err := l.tierOf(c)
@@ -81,8 +82,9 @@ func (m *tierMemory) last(key string) *lastTier {
 	return nil
 }
 
-// remember puts a key's tier in. Where all its places are taken, the oldest goes; but a tier whose limits are the limiter's own
-// takes no place of another, so that a flood of unknown callers makes nobody's be forgotten.
+// remember puts a key's tier in. Where all its places are taken, the oldest goes; but a tier whose
+// limits are the limiter's own takes no place of another, so that a flood of unknown callers makes
+// nobody's be forgotten.
 func (m *tierMemory) remember(key, tier string, p *policy, other bool) {
 	now := time.Since(m.made)
 	places := m.places(key)
@@ -102,12 +104,13 @@ func (m *tierMemory) remember(key, tier string, p *policy, other bool) {
 		}
 	}
 	if other || worth <= tierLife {
-		place.Store(&lastTier{strings.Clone(key), tier, p, other, now}) // a key may be part of a longer string
+		// A clone, because a key may be part of a longer string.
+		place.Store(&lastTier{strings.Clone(key), tier, p, other, now})
 	}
 }
 
-// worth returns how dear a tier is: an own one is dearer than each whose limits are the limiter's own, and a young one dearer
-// than an old one. It is 0 if there is nothing to lose.
+// worth returns how dear a tier is: an own one is dearer than each whose limits are the limiter's
+// own, and a young one dearer than an old one. It is 0 if there is nothing to lose.
 func (t *lastTier) worth(now time.Duration) time.Duration {
 	if t == nil || now-t.at >= tierLife {
 		return 0

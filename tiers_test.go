@@ -156,8 +156,8 @@ func TestTiersOfDifferentCallers(t *testing.T) {
 	}
 }
 
-// TestAFailedLookUp: one look-up in ten fails. The tier that the key had last decides then: what was used is not forgiven, and a
-// customer of a large plan is not refused.
+// TestAFailedLookUp: one look-up in ten fails. The tier that the key had last decides then: what
+// was used is not forgiven, and a customer of a large plan is not refused.
 func TestAFailedLookUp(t *testing.T) {
 	for _, algorithm := range []backend.Algorithm{ginlimit.TokenBucket, ginlimit.SlidingWindow, ginlimit.SlidingLog, ginlimit.FixedWindow} {
 		for name, failure := range map[string]struct {
@@ -266,7 +266,8 @@ func TestTheLastTier(t *testing.T) {
 	}
 }
 
-// TestManyLastTiers: the memory for tiers is bounded, and callers who have none of their own push nobody out.
+// TestManyLastTiers: the memory for tiers is bounded, and callers who have none of their own push
+// nobody out.
 func TestManyLastTiers(t *testing.T) {
 	down := false
 	var seen watch

@@ -15,7 +15,8 @@ const (
 	askAgain      = time.Second // in case something is given back that nobody here knows of
 )
 
-// waitList is the requests that a limiter holds. A nil waitList holds none, the zero waitList is empty.
+// waitList is the requests that a limiter holds. A nil waitList holds none, the zero waitList is
+// empty.
 type waitList struct {
 	mu      sync.Mutex
 	lines   map[string]*line
@@ -24,8 +25,8 @@ type waitList struct {
 	longest int                      // places of the longest line
 }
 
-// line is the requests with one key that wait, in the order in which they came: the channel has one token, which
-// goes from each to the next, and only the request that holds it charges.
+// line is the requests with one key that wait, in the order in which they came: the channel has one
+// token, which goes from each to the next, and only the request that holds it charges.
 type line struct {
 	turn   chan struct{}
 	again  chan struct{} // the first is to ask again
@@ -43,8 +44,8 @@ type place struct {
 	lost chan struct{} // closed if the place was given to another key
 }
 
-// takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait says, unless the
-// client is gone.
+// takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait
+// says, unless the client is gone.
 func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decision) {
 	if !l.wait.has(d.Key, d.Limits) || d.Cost == 0 || neverFits(d) {
 		l.take(ctx, d)
@@ -98,8 +99,8 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 	}
 }
 
-// peek refuses, with the figures of the moment: a request that others with its key came before must not take what
-// they wait for.
+// peek refuses, with the figures of the moment: a request that others with its key came before must
+// not take what they wait for.
 func (l *Limiter) peek(ctx context.Context, d *Decision) {
 	cost := d.Cost
 	d.Cost = 0
@@ -116,7 +117,8 @@ func neverFits(d *Decision) bool {
 	return false
 }
 
-// eta returns how long it is until units fit, by the figures of d. It is 0 if that depends on more than them.
+// eta returns how long it is until units fit, by the figures of d. It is 0 if that depends on more
+// than them.
 func eta(d *Decision, units int64) time.Duration {
 	for i := range d.Limits {
 		if d.Limits[i].Algorithm != backend.TokenBucket {
@@ -126,8 +128,8 @@ func eta(d *Decision, units int64) time.Duration {
 	return untilFits(d, units)
 }
 
-// has reports whether anybody waits for key under these limits. A caller that has others, after an upgrade, need not wait for
-// those that came before it.
+// has reports whether anybody waits for key under these limits. A caller that has others, after an
+// upgrade, need not wait for those that came before it.
 func (w *waitList) has(key string, limits []Limit) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -135,9 +137,9 @@ func (w *waitList) has(key string, limits []Limit) bool {
 	return ln != nil && slices.Equal(ln.limits, limits)
 }
 
-// join adds d to its key's line and returns its place, or nil if the line is full, or if fits returns false for the units that
-// all in the line cost, d's among them. If all lines together are full, d gets the last place of the longest, provided that its
-// own stays the shorter of the two.
+// join adds d to its key's line and returns its place, or nil if the line is full, or if fits
+// returns false for the units that all in the line cost, d's among them. If all lines together are
+// full, d gets the last place of the longest, provided that its own stays the shorter of the two.
 func (w *waitList) join(d *Decision, fits func(units int64) bool) *place {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -21,7 +21,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/memory"
 )
 
-// queue sends requests one after the other, without waiting for their answers, inside a synctest bubble.
+// queue sends requests one after the other, without waiting for their answers, inside a synctest
+// bubble.
 type queue struct {
 	r     http.Handler
 	start time.Time
@@ -76,8 +77,8 @@ func TestLeakyBucket(t *testing.T) {
 
 func TestLeakyBucketIsEvenForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// 7 a second does not divide. A bucket of one is full within the last µs and keeps no more, so that each
-		// step is 1/7 s to the µs above.
+		// 7 a second does not divide. A bucket of one is full within the last µs and keeps no more,
+		// so that each step is 1/7 s to the µs above.
 		q := newQueue(ginlimit.PerSecond(7).WithBurst(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour))
 		var want []string
 		for n := range 100 {
@@ -168,7 +169,8 @@ func TestRetryAfterOfARequestThatIsNotHeld(t *testing.T) {
 	})
 }
 
-// TestWaitOfCosts: how long a request has to wait is what those before it cost, not how many they are.
+// TestWaitOfCosts: how long a request has to wait is what those before it cost, not how many they
+// are.
 func TestWaitOfCosts(t *testing.T) {
 	for name, tt := range map[string]struct {
 		max  time.Duration
@@ -199,8 +201,8 @@ func TestWaitOfCosts(t *testing.T) {
 	})
 }
 
-// TestNobodyOvertakes: small requests do not go past a large one that waits, also not when they are too many to
-// be held.
+// TestNobodyOvertakes: small requests do not go past a large one that waits, also not when they are
+// too many to be held.
 func TestNobodyOvertakes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		max  time.Duration
@@ -269,7 +271,8 @@ func TestWaitIsBoundedPerKey(t *testing.T) {
 	})
 }
 
-// TestWaitIsBoundedPerLimiter: when all places are taken, keys that have fewer take them from those that have most.
+// TestWaitIsBoundedPerLimiter: when all places are taken, keys that have fewer take them from those
+// that have most.
 func TestWaitIsBoundedPerLimiter(t *testing.T) {
 	type keys []struct {
 		key      string
@@ -332,8 +335,8 @@ func TestWaitIsBoundedPerLimiter(t *testing.T) {
 	}
 }
 
-// TestALostPlaceIsTheLast: those that came first keep their places and their order, and the one that loses its place is
-// refused at once.
+// TestALostPlaceIsTheLast: those that came first keep their places and their order, and the one
+// that loses its place is refused at once.
 func TestALostPlaceIsTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(ginlimit.PerSecond(1), byHeader, ginlimit.WithMaxWait(time.Hour))
@@ -467,7 +470,8 @@ func TestResetElsewhere(t *testing.T) {
 	})
 }
 
-// TestUpgradeWhileOthersWait: who has a larger limit now is not held behind requests that came under the old one.
+// TestUpgradeWhileOthersWait: who has a larger limit now is not held behind requests that came
+// under the old one.
 func TestUpgradeWhileOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var pro atomic.Bool

@@ -108,16 +108,18 @@ type Quota struct {
 }
 
 var (
-	// hotQuota refuses nothing that a benchmark asks of one key, and is refilled more slowly than it is spent. A unit takes
-	// 100 µs to come back: as in most limits that people set, a whole number of microseconds.
+	// hotQuota refuses nothing that a benchmark asks of one key, and is refilled more slowly than
+	// it is spent. A unit takes 100 µs to come back: as in most limits that people set, a whole
+	// number of microseconds.
 	hotQuota = Quota{100_000_000, 10_000 * time.Second}
-	// redisQuota is as hotQuota, for what Redis can decide. Count times period is below 2^53 µs, as in limits that people
-	// set: beyond that a sliding window is for the general script.
+	// redisQuota is as hotQuota, for what Redis can decide. Count times period is below 2^53 µs, as
+	// in limits that people set: beyond that a sliding window is for the general script.
 	redisQuota = Quota{9_000_000, 900 * time.Second}
-	// oddQuota is as hotQuota, but its units take parts of a microsecond, for which ginlimit has another script.
+	// oddQuota is as hotQuota, but its units take parts of a microsecond, for which ginlimit has
+	// another script.
 	oddQuota = Quota{1_000_000_000, time.Hour}
-	// manyQuota refuses nothing that is asked of many keys, drawn by Zipf's law too. A unit takes 6 s to come back, so that
-	// the keys are in use all the time, and none can be forgotten.
+	// manyQuota refuses nothing that is asked of many keys, drawn by Zipf's law too. A unit takes 6
+	// s to come back, so that the keys are in use all the time, and none can be forgotten.
 	manyQuota = Quota{5_000_000, 366 * 24 * time.Hour}
 	// spentQuota is spent by one request.
 	spentQuota = Quota{1, time.Hour}
@@ -200,7 +202,8 @@ func withoutKeys() []Limiter {
 	}
 }
 
-// asCalled are ginlimit as an application calls it outside HTTP. The rivals are called so in any case.
+// asCalled are ginlimit as an application calls it outside HTTP. The rivals are called so in any
+// case.
 func asCalled() []Limiter {
 	allow := func(name string, opts ...ginlimit.Option) Limiter {
 		return Limiter{own + ", " + name, func(_ string, q Quota) (Take, func()) {
@@ -292,8 +295,8 @@ func ginLimit(name string, a backend.Algorithm, opts ...memory.Option) Limiter {
 	}}
 }
 
-// ginLimitRedis is a Backend made by redis.Dial, with n limits of one algorithm, and a prefix for each kind that is as long
-// as the default.
+// ginLimitRedis is a Backend made by redis.Dial, with n limits of one algorithm, and a prefix for
+// each kind that is as long as the default.
 func ginLimitRedis(name string, a backend.Algorithm, n int) Limiter {
 	return Limiter{name, func(addr string, q Quota) (Take, func()) {
 		b := dial(addr, redis.WithPrefix(fmt.Sprintf("%d%d", a, n)))
@@ -307,7 +310,8 @@ func dial(addr string, opts ...redis.Option) *redis.Backend {
 	return b
 }
 
-// bareClient is a rueidis client that is set up as Dial sets its own up. It writes as rueidis does, and does not gather commands.
+// bareClient is a rueidis client that is set up as Dial sets its own up. It writes as rueidis does,
+// and does not gather commands.
 func bareClient(addr string) rueidis.Client {
 	var option rueidis.ClientOption
 	dial(addr, redis.WithClientOption(func(o *rueidis.ClientOption) { option = *o })).Close()
@@ -333,8 +337,8 @@ func takeBackend(b backend.Backend, limits []backend.Limit) Take {
 	}
 }
 
-// takeHttprate asks a limiter of httprate, which it can only be with a request in hand. Each goroutine has a response of
-// its own in an application.
+// takeHttprate asks a limiter of httprate, which it can only be with a request in hand. Each
+// goroutine has a response of its own in an application.
 func takeHttprate(l *httprate.RateLimiter) Take {
 	r, err := http.NewRequest(http.MethodGet, "/", nil)
 	must(err)
@@ -371,8 +375,8 @@ func takeUlule(store ulule.Store, q Quota) Take {
 
 func ululeRate(q Quota) ulule.Rate { return ulule.Rate{Period: q.Period, Limit: int64(q.N)} }
 
-// takeGinRate asks the store, to which the request is of no use. It lets everything pass if Redis fails, and does not
-// say so.
+// takeGinRate asks the store, to which the request is of no use. It lets everything pass if Redis
+// fails, and does not say so.
 func takeGinRate(store ginratelimit.Store) Take {
 	return func(key string) (bool, error) { return !store.Limit(key, nil).RateLimited, nil }
 }
@@ -383,7 +387,8 @@ func newTollbooth(q Quota, lookup string) *tollboothlimiter.Limiter {
 
 func closer(client *goredis.Client) func() { return func() { _ = client.Close() } }
 
-// response is a http.ResponseWriter that can be used again, so that what is measured is the handlers.
+// response is a http.ResponseWriter that can be used again, so that what is measured is the
+// handlers.
 type response struct {
 	header http.Header
 	status int

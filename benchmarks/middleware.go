@@ -28,7 +28,8 @@ const (
 	legacyOnly   = own + ", 3 fields"
 )
 
-// Middleware is a rate limiter on a Gin engine, by the client's address. New returns its handler, or nil.
+// Middleware is a rate limiter on a Gin engine, by the client's address. New returns its handler,
+// or nil.
 type Middleware struct {
 	Name string
 	New  func(addr string, q Quota) gin.HandlerFunc
@@ -148,7 +149,8 @@ func ginRateMiddleware(store ginratelimit.Store) gin.HandlerFunc {
 	})
 }
 
-// varyByAddress keys throttled's middleware as the others: its own VaryBy knows only the socket's address, port and all.
+// varyByAddress keys throttled's middleware as the others: its own VaryBy knows only the socket's
+// address, port and all.
 type varyByAddress struct{}
 
 func (varyByAddress) Key(r *http.Request) string { return address(r) }
@@ -160,7 +162,8 @@ func throttledMiddleware(store throttled.GCRAStoreCtx, q Quota) gin.HandlerFunc 
 	return before(m.RateLimit)
 }
 
-// address is the client's for those that leave it to their user: behind the proxy of these benchmarks, or without it.
+// address is the client's for those that leave it to their user: behind the proxy of these
+// benchmarks, or without it.
 func address(r *http.Request) string {
 	if forwarded := r.Header.Get("X-Forwarded-For"); forwarded != "" {
 		return forwarded
@@ -169,7 +172,8 @@ func address(r *http.Request) string {
 	return host
 }
 
-// engine is a Gin engine with one route behind the handlers, as they should be set up behind a proxy on this machine.
+// engine is a Gin engine with one route behind the handlers, as they should be set up behind a
+// proxy on this machine.
 func engine(handlers ...gin.HandlerFunc) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
@@ -190,11 +194,13 @@ const (
 	caseRefused = "429"
 )
 
-// setsKey is what other middleware does, such as that of request IDs or authentication: it sets a key.
+// setsKey is what other middleware does, such as that of request IDs or authentication: it sets a
+// key.
 func setsKey(c *gin.Context) { c.Set("request-id", "4711") }
 
-// middleware measures GET /ping, from ServeHTTP to the end of the response, and what a middleware adds to the bare engine:
-// in each round to the bare engine of that round. Where another handler sets a key, it does so in the bare engine too.
+// middleware measures GET /ping, from ServeHTTP to the end of the response, and what a middleware
+// adds to the bare engine: in each round to the bare engine of that round. Where another handler
+// sets a key, it does so in the bare engine too.
 func (b *bench) middleware() error {
 	var bare cost
 	measure := func(of string, before gin.HandlerFunc, status int, q Quota) func(Middleware) error {
@@ -226,8 +232,8 @@ func (b *bench) middleware() error {
 			return err
 		}
 	}
-	// The bare engine comes first in each round: what others add is reckoned from it. A refused request is compared with one
-	// that is let through.
+	// The bare engine comes first in each round: what others add is reckoned from it. A refused
+	// request is compared with one that is let through.
 	rounds := b.Rounds
 	defer func() { b.Rounds = rounds }()
 	b.Rounds = 1
