@@ -36,13 +36,15 @@ func costly(c *gin.Context) int64 {
 func TestCost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen watch
-		r := engine(ginlimit.New(ginlimit.PerMinute(10), ginlimit.Global(), ginlimit.WithCost(costly), ginlimit.WithObserver(seen.observe)))
+		r := engine(ginlimit.New(ginlimit.PerMinute(10), ginlimit.Global(), ginlimit.WithCost(costly),
+			ginlimit.WithObserver(seen.observe)))
 		for _, step := range []struct {
 			cost            int64
 			code            int
 			remaining, wait string
 		}{
-			{0, 200, "10", ""}, {7, 200, "3", ""}, {4, 429, "3", "6"}, {3, 200, "0", ""}, {0, 429, "0", "6"}, {11, 429, "0", ""}, {math.MaxInt64, 429, "0", ""},
+			{0, 200, "10", ""}, {7, 200, "3", ""}, {4, 429, "3", "6"}, {3, 200, "0", ""}, {0, 429, "0", "6"}, {11, 429,
+				"0", ""}, {math.MaxInt64, 429, "0", ""},
 		} {
 			w := send(r, header("Cost", strconv.FormatInt(step.cost, 10)))
 			assert.Equal(t, step.code, w.Code, "%+v", step)
@@ -56,7 +58,8 @@ func TestCost(t *testing.T) {
 func TestAllLimitsOrNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(10).Named("minute"), ginlimit.Global(),
-			ginlimit.WithLimits(ginlimit.PerHour(2).Named("hour")), ginlimit.WithLimits(ginlimit.PerDay(100).Named("day"))))
+			ginlimit.WithLimits(ginlimit.PerHour(2).Named("hour")),
+			ginlimit.WithLimits(ginlimit.PerDay(100).Named("day"))))
 		r := engine(l.Handle)
 		for i := range 5 {
 			assert.Equal(t, map[bool]int{true: 200, false: 429}[i < 2], send(r).Code)
@@ -78,7 +81,8 @@ func TestCountOnlyFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := engine(ginlimit.New(limit, ginlimit.Global(), ginlimit.WithRefundIf(func(c *gin.Context) bool { return c.Writer.Status() < 400 })))
+				r := engine(ginlimit.New(limit, ginlimit.Global(),
+					ginlimit.WithRefundIf(func(c *gin.Context) bool { return c.Writer.Status() < 400 })))
 				r.GET("/fail", func(c *gin.Context) { c.Status(401) })
 				for range 10 {
 					assert.Equal(t, 200, send(r).Code)
@@ -109,8 +113,10 @@ func TestRefund(t *testing.T) {
 		return nil
 	}
 	refund := true
-	l := must(ginlimit.NewLimiter(ginlimit.PerDay(4), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe),
-		ginlimit.WithCost(func(*gin.Context) int64 { return 2 }), ginlimit.WithRefundIf(func(*gin.Context) bool { return refund })))
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(4), ginlimit.Global(), ginlimit.WithName("x"),
+		ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe),
+		ginlimit.WithCost(func(*gin.Context) int64 { return 2 }),
+		ginlimit.WithRefundIf(func(*gin.Context) bool { return refund })))
 	r := engine(l.Handle, func(*gin.Context) { gone() })
 	request := func() int {
 		var ctx context.Context
@@ -143,8 +149,10 @@ func TestRefundThatFails(t *testing.T) {
 func TestNothingToRefund(t *testing.T) {
 	for name, opt := range map[string]ginlimit.Option{
 		"refused in a dry run": ginlimit.WithDryRun(true),
-		"not decided":          ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { return ginlimit.Tier{}, ginlimit.ErrSkip }),
-		"costs nothing":        ginlimit.WithCost(func(*gin.Context) int64 { return 0 }),
+		"not decided": ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+			return ginlimit.Tier{}, ginlimit.ErrSkip
+		}),
+		"costs nothing": ginlimit.WithCost(func(*gin.Context) int64 { return 0 }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := newSpy()
@@ -152,7 +160,8 @@ func TestNothingToRefund(t *testing.T) {
 				t.Errorf("refunds %d of %+v", cost, charge)
 				return nil
 			}
-			l := must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), opt,
+			l := must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), ginlimit.WithName("x"),
+				ginlimit.WithBackend(store), opt,
 				ginlimit.WithRefundIf(func(*gin.Context) bool {
 					t.Error("is asked")
 					return true
@@ -190,7 +199,8 @@ func TestRefundIsOfTheVeryCharge(t *testing.T) {
 func TestCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen watch
-		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour), ginlimit.WithObserver(seen.observe)))
+		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour),
+			ginlimit.WithObserver(seen.observe)))
 		var got []ginlimit.Decision
 		r := engine(func(c *gin.Context) {
 			d := l.Check(c)
@@ -234,20 +244,31 @@ func TestFromContext(t *testing.T) {
 		handlers []gin.HandlerFunc
 		want     string
 	}{
-		"none":                           {nil, ""},
-		"one":                            {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a")}, "a"},
-		"tightest first":                 {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a"), named(ginlimit.PerDay(9), "b")}, "a"},
-		"tightest second":                {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(5), "b")}, "b"},
-		"tightest in the middle":         {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(5), "b"), named(ginlimit.PerDay(8), "c")}, "b"},
-		"refused check":                  {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "a"), named(ginlimit.PerDay(1), "b")}, "a"},
-		"two refused checks":             {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "never"), check(ginlimit.PerDay(0), "b"), named(ginlimit.PerDay(1), "c")}, "b"},
-		"unlimited":                      {[]gin.HandlerFunc{named(ginlimit.PerDay(100), "a"), named(ginlimit.Unlimited(), "b")}, "a"},
-		"dry run after the others":       {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry", ginlimit.WithDryRun(true)), named(ginlimit.PerDay(9), "b")}, "b"},
-		"only a dry run":                 {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry", ginlimit.WithDryRun(true))}, "dry"},
-		"failure after the others":       {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(1), "down", down...)}, "a"},
-		"only a failure":                 {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "down", down...)}, "down"},
-		"skipped":                        {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "a", ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, ""},
-		"skipped one after one that not": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"), named(ginlimit.PerDay(1), "b", ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, "a"},
+		"none": {nil, ""},
+		"one":  {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a")}, "a"},
+		"tightest first": {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a"),
+			named(ginlimit.PerDay(9), "b")}, "a"},
+		"tightest second": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+			named(ginlimit.PerDay(5), "b")}, "b"},
+		"tightest in the middle": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+			named(ginlimit.PerDay(5), "b"), named(ginlimit.PerDay(8), "c")}, "b"},
+		"refused check": {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "a"),
+			named(ginlimit.PerDay(1), "b")}, "a"},
+		"two refused checks": {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "never"),
+			check(ginlimit.PerDay(0), "b"), named(ginlimit.PerDay(1), "c")}, "b"},
+		"unlimited": {[]gin.HandlerFunc{named(ginlimit.PerDay(100), "a"),
+			named(ginlimit.Unlimited(), "b")}, "a"},
+		"dry run after the others": {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry",
+			ginlimit.WithDryRun(true)), named(ginlimit.PerDay(9), "b")}, "b"},
+		"only a dry run": {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry",
+			ginlimit.WithDryRun(true))}, "dry"},
+		"failure after the others": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+			named(ginlimit.PerDay(1), "down", down...)}, "a"},
+		"only a failure": {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "down", down...)}, "down"},
+		"skipped": {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "a",
+			ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, ""},
+		"skipped one after one that not": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+			named(ginlimit.PerDay(1), "b", ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := false
@@ -276,7 +297,9 @@ func (h halved) Take(ctx context.Context, key string, cost int64, limits ...ginl
 // TestEverybodyIsToldTheSame: observers, deny handlers and handlers get one and the same decision.
 func TestEverybodyIsToldTheSame(t *testing.T) {
 	plan := func(err error, limits ...ginlimit.Limit) ginlimit.Option {
-		return ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { return ginlimit.Tier{Name: "pro", Limits: limits}, err })
+		return ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+			return ginlimit.Tier{Name: "pro", Limits: limits}, err
+		})
 	}
 	type opts = []ginlimit.Option
 	for name, opt := range map[string]opts{
@@ -295,7 +318,8 @@ func TestEverybodyIsToldTheSame(t *testing.T) {
 		"dry run":      {ginlimit.WithDryRun(true)},
 		"open":         {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
 		"share":        {ginlimit.WithBackend(halved{newSpy()})},
-		"closed":       {ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
+		"closed": {ginlimit.WithBackend(failing(backend.ErrUnavailable)),
+			ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -309,8 +333,9 @@ func TestEverybodyIsToldTheSame(t *testing.T) {
 					assert.Equal(t, seen.last(), d)
 					assert.Equal(t, seen.last().Status(), from.Status())
 				}
-				r := engine(ginlimit.New(ginlimit.PerDay(2), ginlimit.ByIP(), append(opts{ginlimit.WithName("x"), ginlimit.WithObserver(seen.observe),
-					ginlimit.WithDenyHandler(same)}, opt...)...), func(c *gin.Context) {
+				r := engine(ginlimit.New(ginlimit.PerDay(2), ginlimit.ByIP(),
+					append(opts{ginlimit.WithName("x"), ginlimit.WithObserver(seen.observe),
+						ginlimit.WithDenyHandler(same)}, opt...)...), func(c *gin.Context) {
 					d, _ := ginlimit.FromContext(c)
 					same(c, d)
 				})
@@ -343,7 +368,8 @@ func TestAllowPeekReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		var seen watch
-		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(3), byHeader, ginlimit.WithName("jobs"), ginlimit.WithObserver(seen.observe), ginlimit.WithMaxWait(time.Hour)))
+		l := must(ginlimit.NewLimiter(ginlimit.PerMinute(3), byHeader, ginlimit.WithName("jobs"),
+			ginlimit.WithObserver(seen.observe), ginlimit.WithMaxWait(time.Hour)))
 		allow := func(key string, cost int64, limits ...ginlimit.Limit) ginlimit.Decision {
 			t.Helper()
 			d, err := l.Allow(ctx, key, cost, limits...)
@@ -409,7 +435,8 @@ func TestAllowPeekResetErrors(t *testing.T) {
 	ctx := t.Context()
 	var seen watch
 	store := newSpy()
-	l := must(ginlimit.NewLimiter(ginlimit.PerMinute(3), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe)))
+	l := must(ginlimit.NewLimiter(ginlimit.PerMinute(3), ginlimit.Global(), ginlimit.WithName("x"),
+		ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe)))
 	d, err := l.Allow(ctx, "", 1)
 	assert.ErrorIs(t, err, ginlimit.ErrNoKey)
 	assert.Equal(t, 400, d.Status())
@@ -448,7 +475,8 @@ func TestAllowPeekResetErrors(t *testing.T) {
 func TestSharedBackend(t *testing.T) {
 	store, ctx := newSpy(), t.Context()
 	limiter := func(name string) *ginlimit.Limiter {
-		return must(ginlimit.NewLimiter(ginlimit.PerDay(10), ginlimit.Global(), ginlimit.WithName(name), ginlimit.WithBackend(store)))
+		return must(ginlimit.NewLimiter(ginlimit.PerDay(10), ginlimit.Global(), ginlimit.WithName(name),
+			ginlimit.WithBackend(store)))
 	}
 	left := func(l *ginlimit.Limiter, key string) int64 {
 		d, err := l.Allow(ctx, key, 1)
@@ -477,7 +505,8 @@ func TestObservers(t *testing.T) {
 			order = append(order, name+" "+strconv.FormatInt(d.Remaining, 10))
 		})
 	}
-	l := must(ginlimit.NewLimiter(ginlimit.PerDay(9), ginlimit.Global(), add("a"), add("b"), ginlimit.WithName("x"), add("c")))
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(9), ginlimit.Global(), add("a"), add("b"), ginlimit.WithName("x"),
+		add("c")))
 	r := engine(l.Handle, func(*gin.Context) {
 		assert.Equal(t, []string{"a 8", "b 8", "c 8"}, order, "before the handlers")
 	}, l.Handle)
@@ -496,8 +525,10 @@ func TestElapsedAndWaited(t *testing.T) {
 		var seen watch
 		store := newSpy()
 		store.onTake = func(context.Context, string, int64) error { time.Sleep(3 * time.Millisecond); return nil }
-		r := engine(ginlimit.New(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store),
-			ginlimit.WithMaxWait(2*time.Second), ginlimit.WithObserver(seen.observe)), func(*gin.Context) { time.Sleep(100 * time.Millisecond) })
+		r := engine(ginlimit.New(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithName("x"),
+			ginlimit.WithBackend(store),
+			ginlimit.WithMaxWait(2*time.Second), ginlimit.WithObserver(seen.observe)),
+			func(*gin.Context) { time.Sleep(100 * time.Millisecond) })
 		send(r)
 		assert.Equal(t, 3*time.Millisecond, seen.last().Elapsed)
 		assert.Zero(t, seen.last().Waited)
@@ -558,7 +589,8 @@ func TestElapsedIsForObservers(t *testing.T) {
 // TestContextIsLetGo: a request whose context has a deadline leaves nothing behind until then.
 func TestContextIsLetGo(t *testing.T) {
 	var collected atomic.Int64
-	r := engine(ginlimit.New(ginlimit.PerDay(1000), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(newSpy())))
+	r := engine(ginlimit.New(ginlimit.PerDay(1000), ginlimit.Global(), ginlimit.WithName("x"),
+		ginlimit.WithBackend(newSpy())))
 	const requests = 100
 	type key struct{}
 	for range requests {
@@ -568,7 +600,8 @@ func TestContextIsLetGo(t *testing.T) {
 		send(r, func(q *http.Request) { *q = *q.WithContext(ctx) })
 		cancel()
 	}
-	assert.Eventually(t, func() bool { runtime.GC(); return collected.Load() > requests/2 }, 10*time.Second, time.Millisecond)
+	assert.Eventually(t, func() bool { runtime.GC(); return collected.Load() > requests/2 }, 10*time.Second,
+		time.Millisecond)
 }
 
 // TestKeysSetByGoroutines: with -race, a handler's goroutine may set keys while a limiter decides.
@@ -622,11 +655,13 @@ func TestCheckKeepsOneDecision(t *testing.T) {
 }
 
 func TestNeverMoreThanTheLimit(t *testing.T) {
-	for _, algorithm := range []backend.Algorithm{backend.TokenBucket, backend.SlidingWindow, backend.SlidingLog, backend.FixedWindow} {
+	for _, algorithm := range []backend.Algorithm{backend.TokenBucket, backend.SlidingWindow, backend.SlidingLog,
+		backend.FixedWindow} {
 		t.Run(algorithm.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // where no time passes
 				var ran atomic.Int64
-				r := engine(ginlimit.New(ginlimit.PerMinute(100).WithAlgorithm(algorithm), ginlimit.ByIP()), func(*gin.Context) { ran.Add(1) })
+				r := engine(ginlimit.New(ginlimit.PerMinute(100).WithAlgorithm(algorithm), ginlimit.ByIP()),
+					func(*gin.Context) { ran.Add(1) })
 				var wg sync.WaitGroup
 				var codes [600]atomic.Int64
 				for range 100 {
@@ -658,11 +693,12 @@ func TestOneLimiterInManyGoroutines(t *testing.T) {
 		}),
 		ginlimit.WithRefundIf(func(c *gin.Context) bool { return c.GetHeader("Key") == "7" }),
 		ginlimit.WithObserver(func(context.Context, ginlimit.Decision) { seen.Add(1) })))
-	r := engine(func(c *gin.Context) { c.Header("Access-Control-Expose-Headers", c.GetHeader("Key")) }, l.Handle, func(c *gin.Context) {
-		l.Check(c)
-		_, ok := ginlimit.FromContext(c)
-		assert.True(t, ok)
-	})
+	r := engine(func(c *gin.Context) { c.Header("Access-Control-Expose-Headers", c.GetHeader("Key")) }, l.Handle,
+		func(c *gin.Context) {
+			l.Check(c)
+			_, ok := ginlimit.FromContext(c)
+			assert.True(t, ok)
+		})
 	var wg sync.WaitGroup
 	for n := range 16 {
 		wg.Go(func() {
@@ -764,15 +800,19 @@ func TestLogValue(t *testing.T) {
 	}{
 		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Result: result},
 			"limiter=api outcome=allowed cost=1 limit=minute source=store remaining=9"},
-		{ginlimit.Decision{Limiter: "api", Tier: "pro", Key: "secret", Cost: 2, Result: refused, Elapsed: time.Microsecond, Waited: time.Second},
-			"limiter=api outcome=denied tier=pro cost=2 limit=minute source=store remaining=0 retry_after=6s elapsed=1µs waited=1s"},
+		{ginlimit.Decision{Limiter: "api", Tier: "pro", Key: "secret", Cost: 2, Result: refused,
+			Elapsed: time.Microsecond, Waited: time.Second},
+			"limiter=api outcome=denied tier=pro cost=2 limit=minute source=store remaining=0 " +
+				"retry_after=6s elapsed=1µs waited=1s"},
 		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Result: never, DryRun: true},
 			"limiter=api outcome=dry_run_denied cost=1 limit=minute source=store remaining=0"},
 		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Result: unlimited},
 			"limiter=api outcome=allowed cost=1 limit=all source=store"},
-		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1, Err: fmt.Errorf("secret: %w", backend.ErrUnavailable), TierErr: errOther},
+		{ginlimit.Decision{Limiter: "api", Key: "secret", Cost: 1,
+			Err: fmt.Errorf("secret: %w", backend.ErrUnavailable), TierErr: errOther},
 			"limiter=api outcome=error_refused tier_error=other cost=1 error=unavailable"},
-		{ginlimit.Decision{Limiter: "api", Err: fmt.Errorf("secret: %w", ginlimit.ErrNoKey)}, "limiter=api outcome=no_key cost=0"},
+		{ginlimit.Decision{Limiter: "api", Err: fmt.Errorf("secret: %w", ginlimit.ErrNoKey)},
+			"limiter=api outcome=no_key cost=0"},
 	} {
 		var b strings.Builder
 		slog.New(slog.NewTextHandler(&b, nil)).Info("", "d", tt.d)
@@ -791,18 +831,22 @@ func TestRespond(t *testing.T) {
 		"tier": {ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
 			return ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerDay(1), ginlimit.PerHour(7)}}, nil
 		})},
-		"dry run":      {ginlimit.WithDryRun(true)},
-		"skipped":      {ginlimit.WithSkip(func(*gin.Context) bool { return true })},
-		"deny handler": {ginlimit.WithDenyHandler(func(c *gin.Context, d ginlimit.Decision) { c.String(d.Status(), "%s", d.Outcome()) })},
-		"open":         {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
-		"closed":       {ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
-		"never":        {ginlimit.WithCost(func(*gin.Context) int64 { return 99 })},
-		"negative":     {ginlimit.WithCost(func(*gin.Context) int64 { return -1 })},
+		"dry run": {ginlimit.WithDryRun(true)},
+		"skipped": {ginlimit.WithSkip(func(*gin.Context) bool { return true })},
+		"deny handler": {ginlimit.WithDenyHandler(func(c *gin.Context, d ginlimit.Decision) {
+			c.String(d.Status(), "%s", d.Outcome())
+		})},
+		"open": {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
+		"closed": {ginlimit.WithBackend(failing(backend.ErrUnavailable)),
+			ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
+		"never":    {ginlimit.WithCost(func(*gin.Context) int64 { return 99 })},
+		"negative": {ginlimit.WithCost(func(*gin.Context) int64 { return -1 })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				limiter := func() *ginlimit.Limiter {
-					return must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), append(opts, ginlimit.WithName("x"))...))
+					return must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(),
+						append(opts, ginlimit.WithName("x"))...))
 				}
 				l := limiter()
 				before := func() gin.HandlerFunc { return ginlimit.New(ginlimit.PerDay(9), ginlimit.Global()) }
@@ -837,7 +881,8 @@ func TestRespondToOtherDecisions(t *testing.T) {
 		}, 429, `"h";q=3;w=3600`},
 		{func() ginlimit.Decision { d, _ := l.Allow(t.Context(), "", 1); return d }, 400, ""},
 		{func() ginlimit.Decision { d, _ := l.Allow(t.Context(), "k", 1, ginlimit.Limit{}); return d }, 503, ""},
-		{func() ginlimit.Decision { return ginlimit.Decision{Limits: []ginlimit.Limit{{}}} }, 429, `"default";q=2;w=86400`},
+		{func() ginlimit.Decision { return ginlimit.Decision{Limits: []ginlimit.Limit{{}}} }, 429,
+			`"default";q=2;w=86400`},
 	} {
 		w := send(engine(func(c *gin.Context) { l.Respond(c, tt.decide()) }))
 		assert.Equal(t, tt.code, w.Code)
@@ -872,7 +917,8 @@ func TestCheckInGoroutines(t *testing.T) {
 func TestAContextThatServesAnother(t *testing.T) {
 	var log bytes.Buffer
 	refunds := 0
-	r := engine(ginlimit.New(ginlimit.PerDay(9), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.Global()), logTo(&log),
+	r := engine(ginlimit.New(ginlimit.PerDay(9), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.Global()),
+		logTo(&log),
 		ginlimit.WithRefundIf(func(*gin.Context) bool { refunds++; return true })), func(c *gin.Context) {
 		if c.GetHeader("Slow") != "" { // what gin.Engine.ServeHTTP does meanwhile
 			c.Keys = nil
@@ -914,7 +960,8 @@ func TestBytesOfALimiter(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for i := range kept {
-		kept[i] = must(ginlimit.NewLimiter(ginlimit.PerMinute(100), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store)))
+		kept[i] = must(ginlimit.NewLimiter(ginlimit.PerMinute(100), ginlimit.Global(), ginlimit.WithName("x"),
+			ginlimit.WithBackend(store)))
 	}
 	runtime.ReadMemStats(&after)
 	assert.Less(t, (after.TotalAlloc-before.TotalAlloc)/limiters, uint64(3000))
@@ -928,7 +975,8 @@ func TestAllowAllocates(t *testing.T) {
 	}
 	ctx := context.Background()
 	l := must(ginlimit.NewLimiter(ginlimit.PerSecond(1e9), ginlimit.Global()))
-	shared := must(ginlimit.NewLimiter(ginlimit.PerSecond(1e9), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(memory.New())))
+	shared := must(ginlimit.NewLimiter(ginlimit.PerSecond(1e9), ginlimit.Global(), ginlimit.WithName("x"),
+		ginlimit.WithBackend(memory.New())))
 	limit := ginlimit.PerDay(1e9)
 	for name, allow := range map[string]func(){
 		"own limit":   func() { _, _ = l.Allow(ctx, "user:alice", 1) },
@@ -953,9 +1001,10 @@ func TestManyPoliciesAllocate(t *testing.T) {
 	var names [3000]string
 	caller := func(*gin.Context) (string, error) { n++; return names[n%3000], nil }
 	tiers := func(next func() ginlimit.Tier) float64 {
-		r := engine(ginlimit.New(ginlimit.PerSecond(1e9), caller, ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
-			return next(), nil
-		})))
+		r := engine(ginlimit.New(ginlimit.PerSecond(1e9), caller,
+			ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+				return next(), nil
+			})))
 		q := httptest.NewRequest(http.MethodGet, "/", nil)
 		w := httptest.NewRecorder()
 		request := func() {
@@ -975,7 +1024,11 @@ func TestManyPoliciesAllocate(t *testing.T) {
 		names[i], many[i] = fmt.Sprint("t", i), []ginlimit.Limit{ginlimit.PerSecond(1e8 + int64(i))}
 	}
 	alone := tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: "a", Limits: one} })
-	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: "a", Limits: lists[n%3]} }), alone+1, "one name")
-	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: names[n%3000], Limits: one} }), alone+1, "many names")
-	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: names[n%3000], Limits: many[n%3000]} }), alone+2, "many of both")
+	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: "a", Limits: lists[n%3]} }), alone+1,
+		"one name")
+	assert.LessOrEqual(t, tiers(func() ginlimit.Tier { return ginlimit.Tier{Name: names[n%3000], Limits: one} }),
+		alone+1, "many names")
+	assert.LessOrEqual(t, tiers(func() ginlimit.Tier {
+		return ginlimit.Tier{Name: names[n%3000], Limits: many[n%3000]}
+	}), alone+2, "many of both")
 }

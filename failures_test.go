@@ -64,7 +64,8 @@ func TestHangingUpIsNoWayAroundALimit(t *testing.T) {
 
 // Nor may a look-up of the key that fails because the request's context is done let anybody in.
 func TestTheKeysLookUpFailsWithTheRequest(t *testing.T) {
-	r := engine(ginlimit.New(ginlimit.PerHour(3), func(c *gin.Context) (string, error) { return "key", c.Request.Context().Err() }))
+	r := engine(ginlimit.New(ginlimit.PerHour(3),
+		func(c *gin.Context) (string, error) { return "key", c.Request.Context().Err() }))
 	for name, done := range contextsThatAreDone {
 		assert.Equal(t, http.StatusServiceUnavailable, send(r, done).Code, name)
 	}
@@ -114,7 +115,9 @@ func TestTheRequestsEndIsNotTheBackends(t *testing.T) {
 				}
 				r := engine(handler, func(*gin.Context) { passed++ })
 				for range 20 {
-					send(r, func(q *http.Request) { *q = *q.WithContext(context.WithValue(q.Context(), valueKey{}, "value")) }, done)
+					send(r, func(q *http.Request) {
+						*q = *q.WithContext(context.WithValue(q.Context(), valueKey{}, "value"))
+					}, done)
 				}
 				assert.Equal(t, 3, passed)
 			})
@@ -130,7 +133,8 @@ func TestTheRequestsEndIsNoWayToOtherLimits(t *testing.T) {
 			var seen watch
 			r := engine(ginlimit.New(ginlimit.PerHour(2), byHeader, ginlimit.WithObserver(seen.observe),
 				ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
-					return ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerHour(5)}}, c.Request.Context().Err()
+					return ginlimit.Tier{Name: "pro",
+						Limits: []ginlimit.Limit{ginlimit.PerHour(5)}}, c.Request.Context().Err()
 				})))
 			for _, step := range []struct {
 				key  string
@@ -165,7 +169,8 @@ func TestTheRequestsEndIsNoWayToOtherLimits(t *testing.T) {
 
 // A caller of Allow whose context is done gets no pass for it either.
 func TestAllowWithAContextThatIsDone(t *testing.T) {
-	l := must(ginlimit.NewLimiter(ginlimit.PerHour(3), ginlimit.Global(), ginlimit.WithName("a"), ginlimit.WithBackend(strict{memory.New()})))
+	l := must(ginlimit.NewLimiter(ginlimit.PerHour(3), ginlimit.Global(), ginlimit.WithName("a"),
+		ginlimit.WithBackend(strict{memory.New()})))
 	for name, done := range contextsThatAreDone {
 		q := httptest.NewRequest(http.MethodGet, "/", nil)
 		done(q)
@@ -189,8 +194,11 @@ func TestPanics(t *testing.T) {
 		opt  ginlimit.Option
 		left string // of 3, for the next request
 	}{
-		"key":    {func(c *gin.Context) (string, error) { bomb(c); return "k", nil }, nil, "2"},
-		"tier":   {is("k"), ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { bomb(c); return ginlimit.Tier{}, nil }), "2"},
+		"key": {func(c *gin.Context) (string, error) { bomb(c); return "k", nil }, nil, "2"},
+		"tier": {is("k"), ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+			bomb(c)
+			return ginlimit.Tier{}, nil
+		}), "2"},
 		"cost":   {is("k"), ginlimit.WithCost(func(c *gin.Context) int64 { bomb(c); return 1 }), "2"},
 		"skip":   {is("k"), ginlimit.WithSkip(func(c *gin.Context) bool { bomb(c); return false }), "2"},
 		"refund": {is("k"), ginlimit.WithRefundIf(func(c *gin.Context) bool { bomb(c); return false }), "1"},
@@ -233,7 +241,8 @@ type bombKey struct{}
 var recovery = gin.RecoveryWithWriter(io.Discard)
 
 func TestPanicsOfDenyHandlers(t *testing.T) {
-	r := engine(recovery, ginlimit.New(ginlimit.PerMinute(0), ginlimit.Global(), ginlimit.WithDenyHandler(func(*gin.Context, ginlimit.Decision) { panic("deny") })),
+	r := engine(recovery, ginlimit.New(ginlimit.PerMinute(0), ginlimit.Global(),
+		ginlimit.WithDenyHandler(func(*gin.Context, ginlimit.Decision) { panic("deny") })),
 		func(*gin.Context) { t.Error("went on") })
 	assert.Equal(t, 500, send(r).Code)
 	assert.Equal(t, 500, send(r).Code)
@@ -254,8 +263,10 @@ func TestPanicsWhileWaiting(t *testing.T) {
 					return nil
 				}
 				q := newQueue(ginlimit.PerSecond(1), ginlimit.Global())
-				q.r = engine(recovery, ginlimit.New(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Minute),
-					ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(func(ctx context.Context, _ ginlimit.Decision) {
+				q.r = engine(recovery, ginlimit.New(ginlimit.PerSecond(1), ginlimit.Global(),
+					ginlimit.WithMaxWait(time.Minute),
+					ginlimit.WithName("x"), ginlimit.WithBackend(store),
+					ginlimit.WithObserver(func(ctx context.Context, _ ginlimit.Decision) {
 						if where == "observer" && ctx.Value(bombKey{}) != nil {
 							panic("observer")
 						}
@@ -265,7 +276,9 @@ func TestPanicsWhileWaiting(t *testing.T) {
 					}
 				})
 				q.send("a")
-				q.send("bomb", func(r *http.Request) { *r = *r.WithContext(context.WithValue(r.Context(), bombKey{}, true)) })
+				q.send("bomb", func(r *http.Request) {
+					*r = *r.WithContext(context.WithValue(r.Context(), bombKey{}, true))
+				})
 				q.send("b")
 				q.send("c")
 				want := []string{"a 200 0s", "bomb 500 1s", "b 200 2s", "c 200 3s"}

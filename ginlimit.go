@@ -79,7 +79,12 @@ func New(limit Limit, key KeyFunc, opts ...Option) gin.HandlerFunc {
 // NewLimiter returns a Limiter that lets each key have limit. It returns an error, which begins
 // with "ginlimit: ", if the limit is not valid, key is nil, or an option is.
 func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
-	o := options{name: defaultName, limits: []Limit{limit}, headers: HeadersIETF | HeadersLegacy, logger: slog.Default()}
+	o := options{
+		name:    defaultName,
+		limits:  []Limit{limit},
+		headers: HeadersIETF | HeadersLegacy,
+		logger:  slog.Default(),
+	}
 	if key == nil {
 		return nil, errors.New("ginlimit: the key is nil; use ByIP(), or Global() for one budget for all")
 	}
@@ -331,7 +336,8 @@ func (l *Limiter) costs(d *Decision, cost int64) bool {
 
 // errNoLimits is the error of Allow and Peek where the limiter's own limits would be a wrong
 // answer.
-var errNoLimits = errors.New("ginlimit: the limiter has WithTier, and a key does not tell the tier; pass the limits of the caller's tier")
+var errNoLimits = errors.New("ginlimit: the limiter has WithTier, and a key does not tell the tier; " +
+	"pass the limits of the caller's tier")
 
 // replace puts limits in the place of the limiter's own, if there are any.
 func (l *Limiter) replace(d *Decision, limits []Limit) bool {

@@ -445,7 +445,8 @@ func exposing(list string, credentials bool, kinds Headers) string {
 	there := strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
 	list = strings.TrimRight(list, ", \t")
 	for _, name := range names {
-		if !slices.ContainsFunc(there, func(s string) bool { return s == "*" && !credentials || strings.EqualFold(s, name) }) {
+		exposed := func(s string) bool { return s == "*" && !credentials || strings.EqualFold(s, name) }
+		if !slices.ContainsFunc(there, exposed) {
 			list = listed(list, name)
 		}
 	}
@@ -467,7 +468,8 @@ var (
 		`The request does not say who is asking: an address, a header or a login that its rate limit needs is missing."}`)
 	problemCost = []byte(problemStart("", "Bad Request", http.StatusBadRequest) +
 		`The cost of the request is not valid."}`)
-	problemUnavailable = []byte(problemStart("temporary-reduced-capacity", "Temporary Reduced Capacity", http.StatusServiceUnavailable) +
+	problemUnavailable = []byte(problemStart("temporary-reduced-capacity",
+		"Temporary Reduced Capacity", http.StatusServiceUnavailable) +
 		`The rate of the request could not be checked; try again later."}`)
 	problemQuota = problemStart("quota-exceeded", "Quota Exceeded", http.StatusTooManyRequests)
 )

@@ -69,28 +69,45 @@ func TestPolicies(t *testing.T) {
 		"one":            {limits{ginlimit.PerMinute(100)}, "", `"default";q=100;w=60`, `"default";r=99;t=1`},
 		"limiter's name": {limits{ginlimit.PerHour(60)}, "api", `"api";q=60;w=3600`, `"api";r=59;t=60`},
 		"limit's name":   {limits{ginlimit.PerHour(60).Named("own")}, "api", `"own";q=60;w=3600`, `"own";r=59;t=60`},
-		"several": {limits{ginlimit.PerSecond(10), ginlimit.PerMinute(100), ginlimit.PerHour(5000), ginlimit.PerDay(100000), ginlimit.Per(9, 36*time.Hour)}, "",
-			`"10-per-1s";q=10;w=1, "100-per-1m";q=100;w=60, "5000-per-1h";q=5000;w=3600, "100000-per-1d";q=100000;w=86400, "9-per-36h";q=9;w=129600`,
+		"several": {limits{ginlimit.PerSecond(10), ginlimit.PerMinute(100), ginlimit.PerHour(5000),
+			ginlimit.PerDay(100000), ginlimit.Per(9, 36*time.Hour)}, "",
+			`"10-per-1s";q=10;w=1, "100-per-1m";q=100;w=60, "5000-per-1h";q=5000;w=3600, ` +
+				`"100000-per-1d";q=100000;w=86400, "9-per-36h";q=9;w=129600`,
 			`"9-per-36h";r=8;t=14400`},
 		"several with names": {limits{ginlimit.PerSecond(10).Named("burst"), ginlimit.PerMinute(5)}, "api",
 			`"burst";q=10;w=1, "5-per-1m";q=5;w=60`, `"5-per-1m";r=4;t=12`},
 		"same twice": {limits{ginlimit.PerMinute(5), ginlimit.PerMinute(5)}, "",
 			`"5-per-1m";q=5;w=60, "5-per-1m-2";q=5;w=60`, `"5-per-1m";r=4;t=12`},
-		"an explicit name like an automatic one": {limits{ginlimit.PerMinute(5), ginlimit.PerDay(7).Named("5-per-1m")}, "",
+		"an explicit name like an automatic one": {limits{ginlimit.PerMinute(5), ginlimit.PerDay(7).Named("5-per-1m")},
+			"",
 			`"5-per-1m-2";q=5;w=60, "5-per-1m";q=7;w=86400`, `"5-per-1m-2";r=4;t=12`},
-		"far below a second":  {limits{ginlimit.Per(1, 7*time.Millisecond)}, "", `"default";q=142;w=1`, `"default";r=0;t=1`},
-		"most below a second": {limits{ginlimit.Per(backend.MaxCount, time.Millisecond)}, "", `"default";q=999999999999999;w=1`, `"default";r=999999999999998;t=1`},
-		"below a second":      {limits{ginlimit.Per(2, 7*time.Millisecond)}, "", `"default";q=285;w=1`, `"default";r=1;t=1`},
-		"rounded up":          {limits{ginlimit.Per(1, 1500*time.Millisecond)}, "", `"default";q=1;w=2`, `"default";r=0;t=2`},
-		"1 µs above":          {limits{ginlimit.Per(1, time.Second+time.Microsecond)}, "", `"default";q=1;w=2`, `"default";r=0;t=2`},
-		"odd periods":         {limits{ginlimit.Per(2, 1500*time.Millisecond), ginlimit.Per(3, 2*time.Second+time.Microsecond)}, "", `"2-per-1500ms";q=2;w=2, "3-per-2000001us";q=4;w=3`, `"2-per-1500ms";r=1;t=1`},
-		"burst":               {limits{ginlimit.PerMinute(60).WithBurst(5)}, "", `"default";q=60;w=60`, `"default";r=4;t=1`},
-		"sliding window":      {limits{ginlimit.PerMinute(60).WithAlgorithm(backend.SlidingWindow)}, "", `"default";q=60;w=60`, `"default";r=59;t=120`},
-		"sliding log":         {limits{ginlimit.PerMinute(60).WithAlgorithm(backend.SlidingLog)}, "", `"default";q=60;w=60`, `"default";r=59;t=60`},
-		"fixed window":        {limits{ginlimit.PerMinute(60).WithAlgorithm(backend.FixedWindow)}, "", `"default";q=60;w=60`, `"default";r=59;t=60`},
-		"largest":             {limits{ginlimit.Per(backend.MaxCount, 366*24*time.Hour)}, "", `"default";q=999999999999999;w=31622400`, `"default";r=999999999999998;t=1`},
-		"one of them none":    {limits{ginlimit.Unlimited(), ginlimit.PerMinute(5)}, "", `"5-per-1m";q=5;w=60`, `"5-per-1m";r=4;t=12`},
-		"name to be quoted":   {limits{ginlimit.PerMinute(5)}, `a "b" \c;r=1, `, `"a \"b\" \\c;r=1, ";q=5;w=60`, `"a \"b\" \\c;r=1, ";r=4;t=12`},
+		"far below a second": {limits{ginlimit.Per(1, 7*time.Millisecond)}, "", `"default";q=142;w=1`,
+			`"default";r=0;t=1`},
+		"most below a second": {limits{ginlimit.Per(backend.MaxCount, time.Millisecond)}, "",
+			`"default";q=999999999999999;w=1`, `"default";r=999999999999998;t=1`},
+		"below a second": {limits{ginlimit.Per(2, 7*time.Millisecond)}, "", `"default";q=285;w=1`,
+			`"default";r=1;t=1`},
+		"rounded up": {limits{ginlimit.Per(1, 1500*time.Millisecond)}, "", `"default";q=1;w=2`,
+			`"default";r=0;t=2`},
+		"1 µs above": {limits{ginlimit.Per(1, time.Second+time.Microsecond)}, "", `"default";q=1;w=2`,
+			`"default";r=0;t=2`},
+		"odd periods": {limits{ginlimit.Per(2, 1500*time.Millisecond),
+			ginlimit.Per(3, 2*time.Second+time.Microsecond)}, "",
+			`"2-per-1500ms";q=2;w=2, "3-per-2000001us";q=4;w=3`, `"2-per-1500ms";r=1;t=1`},
+		"burst": {limits{ginlimit.PerMinute(60).WithBurst(5)}, "", `"default";q=60;w=60`,
+			`"default";r=4;t=1`},
+		"sliding window": {limits{ginlimit.PerMinute(60).WithAlgorithm(backend.SlidingWindow)}, "",
+			`"default";q=60;w=60`, `"default";r=59;t=120`},
+		"sliding log": {limits{ginlimit.PerMinute(60).WithAlgorithm(backend.SlidingLog)}, "",
+			`"default";q=60;w=60`, `"default";r=59;t=60`},
+		"fixed window": {limits{ginlimit.PerMinute(60).WithAlgorithm(backend.FixedWindow)}, "",
+			`"default";q=60;w=60`, `"default";r=59;t=60`},
+		"largest": {limits{ginlimit.Per(backend.MaxCount, 366*24*time.Hour)}, "",
+			`"default";q=999999999999999;w=31622400`, `"default";r=999999999999998;t=1`},
+		"one of them none": {limits{ginlimit.Unlimited(), ginlimit.PerMinute(5)}, "", `"5-per-1m";q=5;w=60`,
+			`"5-per-1m";r=4;t=12`},
+		"name to be quoted": {limits{ginlimit.PerMinute(5)}, `a "b" \c;r=1, `, `"a \"b\" \\c;r=1, ";q=5;w=60`,
+			`"a \"b\" \\c;r=1, ";r=4;t=12`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -118,7 +135,8 @@ func TestCapacityIsTheLegacyLimit(t *testing.T) {
 }
 
 func TestUnlimitedWritesNoFields(t *testing.T) {
-	w := send(engine(ginlimit.New(ginlimit.Unlimited(), ginlimit.Global(), ginlimit.WithCost(func(*gin.Context) int64 { return 1 << 62 }))))
+	w := send(engine(ginlimit.New(ginlimit.Unlimited(), ginlimit.Global(),
+		ginlimit.WithCost(func(*gin.Context) int64 { return 1 << 62 }))))
 	assert.Equal(t, 200, w.Code)
 	assert.Equal(t, none, fields(w))
 }
@@ -144,7 +162,8 @@ func TestSeveralLimiters(t *testing.T) {
 		assert.Equal(t, `"b";r=0;t=3600`, route()["RateLimit"])
 		// The second limiter refuses: the third is not asked, and does not show.
 		assert.Equal(t, map[string]string{
-			"RateLimit-Policy": a + ", " + b, "RateLimit": `"b";r=0;t=1800`, "Retry-After": "1800", "Cache-Control": "no-store",
+			"RateLimit-Policy": a + ", " + b, "RateLimit": `"b";r=0;t=1800`,
+			"Retry-After": "1800", "Cache-Control": "no-store",
 			"X-RateLimit-Limit": "2", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "3600",
 		}, route())
 	})
@@ -172,8 +191,10 @@ func TestSeveralLimiters(t *testing.T) {
 func TestTightestIsPerKindOfHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := engine(
-			ginlimit.New(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithName("i"), ginlimit.WithHeaders(ginlimit.HeadersIETF)),
-			ginlimit.New(ginlimit.PerMinute(6), ginlimit.Global(), ginlimit.WithName("l"), ginlimit.WithHeaders(ginlimit.HeadersLegacy)))
+			ginlimit.New(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithName("i"),
+				ginlimit.WithHeaders(ginlimit.HeadersIETF)),
+			ginlimit.New(ginlimit.PerMinute(6), ginlimit.Global(), ginlimit.WithName("l"),
+				ginlimit.WithHeaders(ginlimit.HeadersLegacy)))
 		assert.Equal(t, map[string]string{
 			"RateLimit-Policy": `"i";q=2;w=60`, "RateLimit": `"i";r=1;t=30`,
 			"X-RateLimit-Limit": "6", "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "10",
@@ -203,7 +224,8 @@ func TestExposeHeaders(t *testing.T) {
 		{"present with credentials", []string{"X-A"}, "true", nil, []string{"X-A, " + all}},
 		{"lines", []string{"X-A", "X-B,X-C"}, "", nil, []string{"X-A, X-B,X-C, " + all}},
 		{"some there", []string{"ratelimit,RETRY-AFTER"}, "", nil,
-			[]string{"ratelimit,RETRY-AFTER, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"}},
+			[]string{"ratelimit,RETRY-AFTER, RateLimit-Policy, " +
+				"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"}},
 		{"all there", []string{all}, "", nil, []string{all}},
 		{"part of a name", []string{"X-RateLimit"}, "", nil, []string{"X-RateLimit, " + all}},
 		{"only IETF", []string{"X-A"}, "", opts{ginlimit.WithHeaders(ginlimit.HeadersIETF)},
@@ -224,7 +246,8 @@ func TestExposeHeaders(t *testing.T) {
 				if tt.credentials != "" {
 					c.Header(credentials, tt.credentials)
 				}
-			}, limiter, ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), append(tt.opts, ginlimit.WithName("second"))...))
+			}, limiter, ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), append(tt.opts,
+				ginlimit.WithName("second"))...))
 			for range 3 {
 				assert.ElementsMatch(t, tt.want, send(r).Header().Values(expose))
 				assert.Equal(t, before, shared[:8])
@@ -244,7 +267,8 @@ func TestExposeHeadersOfOneLimiter(t *testing.T) {
 	}, hour(9))
 	for range 2 {
 		assert.Equal(t, "*", send(r).Header().Get("Access-Control-Expose-Headers"))
-		assert.Contains(t, send(r, header("Cookie", "a=b")).Header().Get("Access-Control-Expose-Headers"), "*, Retry-After, ")
+		assert.Contains(t, send(r, header("Cookie", "a=b")).Header().Get("Access-Control-Expose-Headers"),
+			"*, Retry-After, ")
 	}
 }
 
@@ -277,7 +301,8 @@ func TestExposeHeadersOfDenials(t *testing.T) {
 func TestSharedHeaderValues(t *testing.T) {
 	r := engine(func(c *gin.Context) {
 		c.Next()
-		for _, field := range []string{"RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "Cache-Control", "Content-Type", "Access-Control-Expose-Headers"} {
+		for _, field := range []string{"RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "Cache-Control",
+			"Content-Type", "Access-Control-Expose-Headers"} {
 			values := c.Writer.Header()[field]
 			if values == nil {
 				values = c.Writer.Header()[http.CanonicalHeaderKey(field)]
@@ -287,7 +312,8 @@ func TestSharedHeaderValues(t *testing.T) {
 			}
 			c.Writer.Header().Add(field, "more")
 		}
-	}, func(c *gin.Context) { c.Header("Access-Control-Expose-Headers", "X-A") }, ginlimit.New(ginlimit.PerMinute(0), ginlimit.Global()))
+	}, func(c *gin.Context) { c.Header("Access-Control-Expose-Headers", "X-A") },
+		ginlimit.New(ginlimit.PerMinute(0), ginlimit.Global()))
 	first := send(r).Header().Clone()
 	assert.Equal(t, first, send(r).Header())
 	assert.Equal(t, first, send(r).Header())
@@ -296,7 +322,8 @@ func TestSharedHeaderValues(t *testing.T) {
 // TestNothingIsExposedOfAFailure: a failure that passes writes no fields, so that none is exposed.
 func TestNothingIsExposedOfAFailure(t *testing.T) {
 	w := send(engine(func(c *gin.Context) { c.Header("Access-Control-Expose-Headers", "X-A") },
-		ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(failing(backend.ErrUnavailable)))))
+		ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), ginlimit.WithName("x"),
+			ginlimit.WithBackend(failing(backend.ErrUnavailable)))))
 	assert.Equal(t, http.StatusOK, w.Code)
 	assert.Equal(t, "X-A", w.Header().Get("Access-Control-Expose-Headers"))
 }
@@ -479,7 +506,8 @@ func TestRetryAfterOfAFailure(t *testing.T) {
 		{"of a bucket with a burst", handlers{check(ginlimit.PerMinute(6).WithBurst(2))}, "10"},
 		{"of a window", handlers{handle(ginlimit.PerMinute(1).WithAlgorithm(backend.FixedWindow))}, "60"},
 		{"a refused check", handlers{check(ginlimit.PerHour(1))}, "3600"},
-		{"the longest of several", handlers{handle(ginlimit.PerMinute(1)), handle(ginlimit.PerHour(1)), handle(ginlimit.PerSecond(1))}, "3600"},
+		{"the longest of several", handlers{handle(ginlimit.PerMinute(1)), handle(ginlimit.PerHour(1)),
+			handle(ginlimit.PerSecond(1))}, "3600"},
 		{"a shorter one", handlers{handle(ginlimit.PerSecond(1))}, "5"},
 		{"a check that can never pass", handlers{check(ginlimit.PerMinute(0))}, "5"},
 		{"a dry run", handlers{handle(ginlimit.PerHour(1), ginlimit.WithDryRun(true))}, "5"},
@@ -511,9 +539,11 @@ func TestFailures(t *testing.T) {
 		open, closed int
 		is           error
 	}{
-		"ErrNoKey":                   {fails(ginlimit.ErrNoKey), nil, 400, 400, ginlimit.ErrNoKey},
-		"wrapped ErrNoKey":           {fails(fmt.Errorf("who? %w", ginlimit.ErrNoKey)), nil, 400, 400, ginlimit.ErrNoKey},
-		"empty key":                  {func(*gin.Context) (string, error) { return "", nil }, nil, 400, 400, ginlimit.ErrNoKey},
+		"ErrNoKey": {fails(ginlimit.ErrNoKey), nil, 400, 400, ginlimit.ErrNoKey},
+		"wrapped ErrNoKey": {fails(fmt.Errorf("who? %w", ginlimit.ErrNoKey)), nil, 400, 400,
+			ginlimit.ErrNoKey},
+		"empty key": {func(*gin.Context) (string, error) { return "", nil }, nil, 400, 400,
+			ginlimit.ErrNoKey},
 		"negative cost":              {ginlimit.Global(), []ginlimit.Option{cost(-1)}, 400, 400, nil},
 		"KeyFunc fails":              {fails(errOther), nil, 200, 503, errOther},
 		"backend down":               {ginlimit.Global(), store(down), 200, 503, backend.ErrUnavailable},
@@ -521,7 +551,8 @@ func TestFailures(t *testing.T) {
 		"KeyFunc fails, as backends": {fails(down), nil, 200, 503, backend.ErrUnavailable},
 		"context ended":              {ginlimit.Global(), store(context.Canceled), 503, 503, context.Canceled},
 	} {
-		for policy, code := range map[ginlimit.FailurePolicy]int{ginlimit.FailOpen: tt.open, ginlimit.FailClosed: tt.closed} {
+		for policy, code := range map[ginlimit.FailurePolicy]int{ginlimit.FailOpen: tt.open,
+			ginlimit.FailClosed: tt.closed} {
 			for _, dry := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, policy %d, dry run %v", name, policy, dry), func(t *testing.T) {
 					code := code
@@ -530,7 +561,8 @@ func TestFailures(t *testing.T) {
 					}
 					var seen watch
 					r := engine(ginlimit.New(ginlimit.PerMinute(1), tt.key, append(tt.opts,
-						ginlimit.WithFailurePolicy(policy), ginlimit.WithDryRun(dry), ginlimit.WithObserver(seen.observe))...))
+						ginlimit.WithFailurePolicy(policy), ginlimit.WithDryRun(dry),
+						ginlimit.WithObserver(seen.observe))...))
 					w := send(r)
 					assert.Equal(t, code, w.Code)
 					require.Len(t, seen.seen, 1)
@@ -560,7 +592,8 @@ func TestFailures(t *testing.T) {
 						assert.NoError(t, err)
 						assert.Positive(t, seconds)
 						want["Retry-After"] = w.Header().Get("Retry-After")
-						assert.Equal(t, "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity", body["type"])
+						assert.Equal(t, "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+							body["type"])
 					} else {
 						assert.Equal(t, "about:blank", body["type"])
 					}
@@ -577,7 +610,8 @@ func TestSkip(t *testing.T) {
 		key  ginlimit.KeyFunc
 		opts []ginlimit.Option
 	}{
-		"WithSkip":       {ginlimit.Global(), []ginlimit.Option{ginlimit.WithSkip(func(*gin.Context) bool { return true })}},
+		"WithSkip": {ginlimit.Global(),
+			[]ginlimit.Option{ginlimit.WithSkip(func(*gin.Context) bool { return true })}},
 		"key":            {skips, nil},
 		"key in Join":    {ginlimit.Join(ginlimit.Global(), skips), nil},
 		"key in FirstOf": {ginlimit.FirstOf(skips, ginlimit.Global()), nil},
@@ -590,8 +624,9 @@ func TestSkip(t *testing.T) {
 				var seen watch
 				store := newSpy()
 				store.onTake = func(context.Context, string, int64) error { t.Error("charged"); return nil }
-				l := must(ginlimit.NewLimiter(ginlimit.PerMinute(0), tt.key, append(tt.opts, ginlimit.WithDryRun(dry), ginlimit.WithFailurePolicy(ginlimit.FailClosed),
-					ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe))...))
+				l := must(ginlimit.NewLimiter(ginlimit.PerMinute(0), tt.key,
+					append(tt.opts, ginlimit.WithDryRun(dry), ginlimit.WithFailurePolicy(ginlimit.FailClosed),
+						ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe))...))
 				r := engine(l.Handle, func(c *gin.Context) {
 					_, ok := ginlimit.FromContext(c)
 					assert.False(t, ok)
@@ -610,7 +645,8 @@ func TestSkip(t *testing.T) {
 
 func TestDryRun(t *testing.T) {
 	var seen watch
-	r := engine(ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), ginlimit.WithDryRun(true), ginlimit.WithObserver(seen.observe)))
+	r := engine(ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), ginlimit.WithDryRun(true),
+		ginlimit.WithObserver(seen.observe)))
 	for i := range 3 {
 		w := send(r)
 		assert.Equal(t, 200, w.Code)
@@ -638,13 +674,15 @@ func TestDenyHandler(t *testing.T) {
 	}{
 		"429": {ginlimit.Global(), nil, 429, "false false", `{"wait":"86400"}`},
 		"400": {byHeader, nil, 400, "true false", `{"wait":""}`},
-		"503": {ginlimit.Global(), []ginlimit.Option{ginlimit.WithName("x"), ginlimit.WithBackend(failing(backend.ErrUnavailable)),
+		"503": {ginlimit.Global(), []ginlimit.Option{ginlimit.WithName("x"),
+			ginlimit.WithBackend(failing(backend.ErrUnavailable)),
 			ginlimit.WithFailurePolicy(ginlimit.FailClosed)}, 503, "false true", `{"wait":"5"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ran := 0
-				r := engine(ginlimit.New(ginlimit.PerDay(1), tt.key, append(tt.opts, deny)...), func(*gin.Context) { ran++ })
+				r := engine(ginlimit.New(ginlimit.PerDay(1), tt.key, append(tt.opts, deny)...),
+					func(*gin.Context) { ran++ })
 				if tt.code == 429 {
 					send(r)
 				}
@@ -724,7 +762,8 @@ func parseSFItem(s string) (item sfItem, rest string, err error) {
 	for strings.HasPrefix(s, ";") {
 		s = s[1:]
 		n := 0
-		for n < len(s) && (s[n] >= 'a' && s[n] <= 'z' || s[n] == '*' || n > 0 && (s[n] >= '0' && s[n] <= '9' || strings.ContainsRune("_-.", rune(s[n])))) {
+		for n < len(s) && (s[n] >= 'a' && s[n] <= 'z' || s[n] == '*' ||
+			n > 0 && (s[n] >= '0' && s[n] <= '9' || strings.ContainsRune("_-.", rune(s[n])))) {
 			n++
 		}
 		key := s[:n]
@@ -779,8 +818,9 @@ func TestParseSFList(t *testing.T) {
 		{"c", map[string]int64{}},
 	}, list)
 	for _, bad := range []string{
-		``, ` `, `a`, `"a`, `"a" `, ` "a"`, `"a","b"`, `"a" , "b"`, `"a",  "b"`, `"a", `, `"a",`, `"a"; q=1`, `"a";q =1`, `"a";q= 1`,
-		`"a";Q=1`, `"a";1=1`, `"a";q`, `"a";q=`, `"a";q=-`, `"a";q=+1`, `"a";q=01`, `"a";q=-0`, `"a";q=1.5`, `"a";q=1;q=1`,
+		``, ` `, `a`, `"a`, `"a" `, ` "a"`, `"a","b"`, `"a" , "b"`, `"a",  "b"`, `"a", `, `"a",`, `"a"; q=1`,
+		`"a";q =1`, `"a";q= 1`, `"a";Q=1`, `"a";1=1`, `"a";q`, `"a";q=`, `"a";q=-`, `"a";q=+1`, `"a";q=01`, `"a";q=-0`,
+		`"a";q=1.5`, `"a";q=1;q=1`,
 		`"a";q=1000000000000000`, "\"\x7f\"", "\"\n\"", `"é"`, `"\n"`, `"\`, `"a"x`, `a="b"`,
 	} {
 		_, err := parseSFList(bad)

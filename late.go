@@ -118,8 +118,8 @@ func theirs(field []string, ours []*record) string {
 			known = append(known, members(r.policy.text)...)
 		}
 	}
-	more := slices.DeleteFunc(members(strings.Join(field, ",")), func(m string) bool { return slices.Contains(known, m) })
-	return strings.Join(more, ", ")
+	isOurs := func(m string) bool { return slices.Contains(known, m) }
+	return strings.Join(slices.DeleteFunc(members(strings.Join(field, ",")), isOurs), ", ")
 }
 
 // members returns the members of a list (RFC 9651, section 3.1). A comma in a string parts none.

@@ -123,12 +123,14 @@ func TestWriterIsWhole(t *testing.T) {
 			{"file", func(c *gin.Context) {
 				http.ServeContent(c.Writer, c.Request, "a.txt", time.Time{}, strings.NewReader("a file"))
 			}, 200, "a file", true},
-			{"copy", func(c *gin.Context) { _, _ = io.Copy(c.Writer, strings.NewReader("a copy")) }, 200, "a copy", true},
+			{"copy", func(c *gin.Context) { _, _ = io.Copy(c.Writer, strings.NewReader("a copy")) }, 200, "a copy",
+				true},
 			{"string", func(c *gin.Context) { _, _ = io.WriteString(c.Writer, "a string") }, 200, "a string", true},
 			{"status only", func(c *gin.Context) { c.Status(204) }, 204, "", true},
 			{"status at once", func(c *gin.Context) { c.AbortWithStatus(403) }, 403, "", true},
 			{"nothing", func(*gin.Context) {}, 200, "", true},
-			{"redirect", func(c *gin.Context) { c.Redirect(307, "/elsewhere") }, 307, "<a href=\"/elsewhere\">Temporary Redirect</a>.\n\n", true},
+			{"redirect", func(c *gin.Context) { c.Redirect(307, "/elsewhere") }, 307,
+				"<a href=\"/elsewhere\">Temporary Redirect</a>.\n\n", true},
 			{"push", func(c *gin.Context) {
 				if p, ok := c.Writer.(http.Pusher); ok {
 					assert.ErrorIs(t, p.Push("/", nil), http.ErrNotSupported)
@@ -302,11 +304,12 @@ func TestWrappedWriters(t *testing.T) {
 		before, after []gin.HandlerFunc
 		zip           bool
 	}{
-		"gzip before":           {[]gin.HandlerFunc{zipped}, nil, true},
-		"gzip after":            {nil, []gin.HandlerFunc{zipped}, true},
-		"capture before":        {[]gin.HandlerFunc{captured(&outer)}, nil, false},
-		"capture after":         {nil, []gin.HandlerFunc{captured(&inner)}, false},
-		"gzip around, and more": {[]gin.HandlerFunc{captured(&outer), zipped}, []gin.HandlerFunc{captured(&inner), hour(50), captured(&inner)}, true},
+		"gzip before":    {[]gin.HandlerFunc{zipped}, nil, true},
+		"gzip after":     {nil, []gin.HandlerFunc{zipped}, true},
+		"capture before": {[]gin.HandlerFunc{captured(&outer)}, nil, false},
+		"capture after":  {nil, []gin.HandlerFunc{captured(&inner)}, false},
+		"gzip around, and more": {[]gin.HandlerFunc{captured(&outer), zipped},
+			[]gin.HandlerFunc{captured(&inner), hour(50), captured(&inner)}, true},
 	} {
 		for when, opt := range late {
 			t.Run(name+", "+when, func(t *testing.T) {
@@ -521,31 +524,43 @@ func TestLateHeaders(t *testing.T) {
 		want map[string]string
 	}{
 		{"a gateway", routed(handle("gw", 100, isLate), proxyTo(t, service(5))), ours},
-		{"a gateway with two limiters", routed(handle("a", 1000, isLate), handle("gw", 100, isLate), proxyTo(t, service(5))),
+		{"a gateway with two limiters", routed(handle("a", 1000, isLate), handle("gw", 100, isLate),
+			proxyTo(t, service(5))),
 			with(map[string]string{"RateLimit-Policy": `"a";q=1000;w=3600, ` + gw + ", " + svc})},
-		{"a gateway with one late limiter, the first", routed(handle("gw", 100, isLate), handle("b", 1000), proxyTo(t, service(5))),
+		{"a gateway with one late limiter, the first",
+			routed(handle("gw", 100, isLate), handle("b", 1000), proxyTo(t, service(5))),
 			with(map[string]string{"RateLimit-Policy": gw + `, "b";q=1000;w=3600, ` + svc})},
-		{"a gateway with one late limiter, the last", routed(handle("b", 1000), handle("gw", 100, isLate), proxyTo(t, service(5))),
+		{"a gateway with one late limiter, the last",
+			routed(handle("b", 1000), handle("gw", 100, isLate), proxyTo(t, service(5))),
 			with(map[string]string{"RateLimit-Policy": `"b";q=1000;w=3600, ` + gw + ", " + svc})},
 		{"a gateway that shows the draft's fields only",
 			routed(handle("gw", 100, isLate, ginlimit.WithHeaders(ginlimit.HeadersIETF)), odd),
-			map[string]string{"RateLimit-Policy": gw + `, "a, \"b\";q=1";q=1;w=1, "c";q=2;w=2, "d";q=3;w=3`, "RateLimit": `"gw";r=99;t=3600`,
+			map[string]string{"RateLimit-Policy": gw + `, "a, \"b\";q=1";q=1;w=1, "c";q=2;w=2, "d";q=3;w=3`,
+				"RateLimit":         `"gw";r=99;t=3600`,
 				"X-RateLimit-Limit": "7 | 8", "X-RateLimit-Remaining": "7 | 8", "X-RateLimit-Reset": "7 | 8"}},
 		{"fields of all kinds", routed(handle("gw", 100, isLate), odd),
 			with(map[string]string{"RateLimit-Policy": gw + `, "a, \"b\";q=1";q=1;w=1, "c";q=2;w=2, "d";q=3;w=3`})},
-		{"the policy of the gateway itself", routed(handle("gw", 100, isLate), proxyTo(t, routed(handle("gw", 100), answer))),
+		{"the policy of the gateway itself", routed(handle("gw", 100, isLate),
+			proxyTo(t, routed(handle("gw", 100), answer))),
 			with(map[string]string{"RateLimit-Policy": gw})},
 		{"an engine in an engine", routed(handle("gw", 100, isLate), gin.WrapH(service(5))), ours},
-		{"an engine in an engine, both late", routed(handle("gw", 100, isLate), gin.WrapH(routed(handle("svc", 5, isLate), answer))),
-			with(map[string]string{"RateLimit": `"svc";r=4;t=3600`, "X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "4"})},
-		{"an engine in an engine, the inner late", routed(handle("gw", 100), gin.WrapH(routed(handle("svc", 5, isLate), answer))),
+		{"an engine in an engine, both late",
+			routed(handle("gw", 100, isLate), gin.WrapH(routed(handle("svc", 5, isLate), answer))),
+			with(map[string]string{"RateLimit": `"svc";r=4;t=3600`, "X-RateLimit-Limit": "5",
+				"X-RateLimit-Remaining": "4"})},
+		{"an engine in an engine, the inner late",
+			routed(handle("gw", 100), gin.WrapH(routed(handle("svc", 5, isLate), answer))),
 			map[string]string{"RateLimit-Policy": svc + ", " + gw, "RateLimit": `"svc";r=4;t=3600`,
 				"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "4", "X-RateLimit-Reset": "3600"}},
 		{"the same limiter in both engines", routed(same.Handle, gin.WrapH(routed(same.Handle, answer))),
-			with(map[string]string{"RateLimit-Policy": gw, "RateLimit": `"gw";r=98;t=3600`, "X-RateLimit-Remaining": "98"})},
-		{"the same limiter charged again", routed(checked.Handle, func(c *gin.Context) { checked.Check(c); checked.Check(c); answer(c) }),
-			with(map[string]string{"RateLimit-Policy": gw, "RateLimit": `"gw";r=97;t=3600`, "X-RateLimit-Remaining": "97"})},
-		{"nobody else's fields", routed(handle("gw", 100, isLate), answer), with(map[string]string{"RateLimit-Policy": gw})},
+			with(map[string]string{"RateLimit-Policy": gw, "RateLimit": `"gw";r=98;t=3600`,
+				"X-RateLimit-Remaining": "98"})},
+		{"the same limiter charged again", routed(checked.Handle,
+			func(c *gin.Context) { checked.Check(c); checked.Check(c); answer(c) }),
+			with(map[string]string{"RateLimit-Policy": gw, "RateLimit": `"gw";r=97;t=3600`,
+				"X-RateLimit-Remaining": "97"})},
+		{"nobody else's fields", routed(handle("gw", 100, isLate), answer),
+			with(map[string]string{"RateLimit-Policy": gw})},
 		{"a dry run", routed(handle("gw", 100, isLate, ginlimit.WithDryRun(true)), func(c *gin.Context) {
 			c.Header("X-RateLimit-Limit", "7")
 			answer(c)
@@ -588,10 +603,12 @@ func TestLateHeadersOfACache(t *testing.T) {
 		c.String(200, "ok")
 		c.Abort()
 	}
-	r := engine(ginlimit.New(ginlimit.PerDay(9).WithAlgorithm(backend.FixedWindow), byHeader, ginlimit.WithLateHeaders(true)), cache)
+	r := engine(ginlimit.New(ginlimit.PerDay(9).WithAlgorithm(backend.FixedWindow), byHeader,
+		ginlimit.WithLateHeaders(true)), cache)
 	for _, step := range []struct{ key, remaining string }{{"ann", "8"}, {"ann", "7"}, {"bob", "8"}, {"ann", "6"}} {
 		w := send(r, header("Key", step.key))
-		assert.Equal(t, map[string]string{"RateLimit-Policy": `"default";q=9;w=86400`, "RateLimit": `"default";r=` + step.remaining + `;t=86400`,
+		assert.Equal(t, map[string]string{"RateLimit-Policy": `"default";q=9;w=86400`,
+			"RateLimit":         `"default";r=` + step.remaining + `;t=86400`,
 			"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": step.remaining, "X-RateLimit-Reset": "86400"}, fields(w))
 	}
 }

@@ -47,10 +47,10 @@ const defaultName = "default"
 // complete fills the defaults in and returns what is wrong.
 func (o *options) complete() error {
 	if err := checkName(o.name); err != nil {
-		o.errs = append(o.errs, fmt.Errorf("ginlimit: WithName(%q): %w", o.name, err))
+		o.fail("WithName(%q): %w", o.name, err)
 	}
 	if o.backend != nil && !o.named {
-		o.errs = append(o.errs, errors.New("ginlimit: WithBackend needs WithName, so that two limiters never share counters by accident"))
+		o.fail("WithBackend needs WithName, so that two limiters never share counters by accident")
 	}
 	if o.backend == nil {
 		o.backend, o.private = memory.New(), true

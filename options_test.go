@@ -82,7 +82,8 @@ func TestNewLimiterRefuses(t *testing.T) {
 }
 
 func TestNewLimiterSaysAllThatIsWrong(t *testing.T) {
-	_, err := ginlimit.NewLimiter(ginlimit.PerMinute(1), ginlimit.Global(), ginlimit.WithCost(nil), ginlimit.WithMaxWait(-time.Second))
+	_, err := ginlimit.NewLimiter(ginlimit.PerMinute(1), ginlimit.Global(), ginlimit.WithCost(nil),
+		ginlimit.WithMaxWait(-time.Second))
 	assert.ErrorContains(t, err, "WithCost(nil)")
 	assert.ErrorContains(t, err, "WithMaxWait(-1s)")
 }
@@ -97,7 +98,8 @@ func TestNewLimiterAccepts(t *testing.T) {
 		"unlimited":      {ginlimit.Unlimited(), nil},
 		"extremes":       {ginlimit.Per(backend.MaxCount, 366*24*time.Hour), nil},
 		"smallest":       {ginlimit.Per(1, time.Millisecond), nil},
-		"odd names":      {ginlimit.PerHour(1).Named(`a "quoted" \ name`), []ginlimit.Option{ginlimit.WithName(` '";,~`)}},
+		"odd names": {ginlimit.PerHour(1).Named(`a "quoted" \ name`),
+			[]ginlimit.Option{ginlimit.WithName(` '";,~`)}},
 		"same limit twice": {ginlimit.PerHour(1), []ginlimit.Option{
 			ginlimit.WithLimits(ginlimit.PerHour(1)), ginlimit.WithLimits(),
 		}},

@@ -23,12 +23,14 @@ func TestTiers(t *testing.T) {
 		failed bool
 		want   map[string]string
 	}{
-		"own limits": {ginlimit.Tier{}, nil, "", false, map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
+		"own limits": {ginlimit.Tier{}, nil, "", false,
+			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
 		"a name only": {ginlimit.Tier{Name: "free"}, nil, "free", false,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
 		"others": {ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60)}}, nil, "pro", false,
 			map[string]string{"RateLimit-Policy": `"api";q=60;w=3600`, "RateLimit": `"api";r=59;t=60`}},
-		"several": {ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60), ginlimit.PerSecond(9).Named("s")}}, nil, "pro", false,
+		"several": {ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60), ginlimit.PerSecond(9).Named("s")}},
+			nil, "pro", false,
 			map[string]string{"RateLimit-Policy": `"60-per-1h";q=60;w=3600, "s";q=9;w=1`, "RateLimit": `"s";r=8;t=1`}},
 		"without a name": {ginlimit.Tier{Limits: limits{ginlimit.PerHour(60)}}, nil, "", false,
 			map[string]string{"RateLimit-Policy": `"api";q=60;w=3600`, "RateLimit": `"api";r=59;t=60`}},
@@ -41,14 +43,17 @@ func TestTiers(t *testing.T) {
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
 		"one not valid": {ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(60), {}}}, nil, "bad", true,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
-		"a name that cannot be written": {ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(60).Named("ä")}}, nil, "bad", true,
+		"a name that cannot be written": {ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(60).Named("ä")}},
+			nil, "bad", true,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var seen watch
-				r := engine(ginlimit.New(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithName("api"), ginlimit.WithHeaders(ginlimit.HeadersIETF),
-					ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { return tt.tier, tt.err }), ginlimit.WithObserver(seen.observe)))
+				r := engine(ginlimit.New(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithName("api"),
+					ginlimit.WithHeaders(ginlimit.HeadersIETF),
+					ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) { return tt.tier, tt.err }),
+					ginlimit.WithObserver(seen.observe)))
 				w := send(r)
 				assert.Equal(t, 200, w.Code)
 				assert.Equal(t, tt.want, fields(w))
@@ -93,7 +98,8 @@ func TestChangedTier(t *testing.T) {
 					{tier("none"), 429, "2", "0", "30"},
 					{tier(named("pro"), ginlimit.PerMinute(10)), 200, "10", "7", ""}, // an upgrade frees at once
 					{tier(named("pro"), ginlimit.PerMinute(10)), 200, "10", "6", ""},
-					{tier(named("basic"), ginlimit.PerMinute(3)), 429, "3", "0", "12"}, // a downgrade too; what was used ages as before
+					{tier(named("basic"), ginlimit.PerMinute(3)), 429, "3", "0",
+						"12"}, // a downgrade too; what was used ages as before
 					{tier(named("max"), ginlimit.Unlimited()), 200, "", "", ""},
 					{tier(named("pro"), ginlimit.PerMinute(20)), 200, "20", "15", ""}, // nothing was forgiven
 					{tier(named("banned"), ginlimit.PerMinute(0)), 429, "0", "0", ""},
@@ -112,11 +118,12 @@ func TestChangedTier(t *testing.T) {
 
 func TestManyTiers(t *testing.T) {
 	auth := func(c *gin.Context) { c.Set("user", c.GetHeader("Key")) }
-	r := engine(auth, ginlimit.New(ginlimit.PerDay(1), ginlimit.ByUserID("user"), ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
-		var n int64
-		_, err := fmt.Sscan(c.GetString("user"), &n)
-		return ginlimit.Tier{Name: "t" + c.GetString("user"), Limits: []ginlimit.Limit{ginlimit.PerDay(n + 1)}}, err
-	})))
+	r := engine(auth, ginlimit.New(ginlimit.PerDay(1), ginlimit.ByUserID("user"),
+		ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+			var n int64
+			_, err := fmt.Sscan(c.GetString("user"), &n)
+			return ginlimit.Tier{Name: "t" + c.GetString("user"), Limits: []ginlimit.Limit{ginlimit.PerDay(n + 1)}}, err
+		})))
 	for round := range 2 {
 		for n := range 1500 {
 			w := send(r, header("Key", fmt.Sprint(n)))
@@ -129,10 +136,11 @@ func TestManyTiers(t *testing.T) {
 // TestTierLookUpRunsOncePerRequest, also where the handlers set something.
 func TestTierLookUpRunsOncePerRequest(t *testing.T) {
 	n := 0
-	r := engine(ginlimit.New(ginlimit.PerDay(100), ginlimit.Global(), ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
-		n++
-		return ginlimit.Tier{Name: "gold", Limits: []ginlimit.Limit{ginlimit.PerDay(10)}}, nil
-	})), func(c *gin.Context) { c.Set("request", time.Now()) })
+	r := engine(ginlimit.New(ginlimit.PerDay(100), ginlimit.Global(),
+		ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+			n++
+			return ginlimit.Tier{Name: "gold", Limits: []ginlimit.Limit{ginlimit.PerDay(10)}}, nil
+		})), func(c *gin.Context) { c.Set("request", time.Now()) })
 	for range 3 {
 		send(r)
 	}
@@ -144,7 +152,8 @@ func TestTiersOfDifferentCallers(t *testing.T) {
 		"ann": {Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerHour(3)}},
 		"bob": {Name: "free"},
 	}
-	r := engine(ginlimit.New(ginlimit.PerHour(1), byHeader, ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { return plans[c.GetHeader("Key")], nil })))
+	r := engine(ginlimit.New(ginlimit.PerHour(1), byHeader,
+		ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { return plans[c.GetHeader("Key")], nil })))
 	for caller, admitted := range map[string]int{"ann": 3, "bob": 1, "carl": 1} {
 		n := 0
 		for range 5 {
@@ -159,7 +168,8 @@ func TestTiersOfDifferentCallers(t *testing.T) {
 // TestAFailedLookUp: one look-up in ten fails. The tier that the key had last decides then: what
 // was used is not forgiven, and a customer of a large plan is not refused.
 func TestAFailedLookUp(t *testing.T) {
-	for _, algorithm := range []backend.Algorithm{ginlimit.TokenBucket, ginlimit.SlidingWindow, ginlimit.SlidingLog, ginlimit.FixedWindow} {
+	for _, algorithm := range []backend.Algorithm{ginlimit.TokenBucket, ginlimit.SlidingWindow, ginlimit.SlidingLog,
+		ginlimit.FixedWindow} {
 		for name, failure := range map[string]struct {
 			tier ginlimit.Tier
 			err  error
@@ -172,12 +182,14 @@ func TestAFailedLookUp(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var seen watch
 					asked := 0
-					r := engine(ginlimit.New(ginlimit.PerHour(5).WithAlgorithm(algorithm), ginlimit.Global(), ginlimit.WithObserver(seen.observe),
+					r := engine(ginlimit.New(ginlimit.PerHour(5).WithAlgorithm(algorithm), ginlimit.Global(),
+						ginlimit.WithObserver(seen.observe),
 						ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
 							if asked++; asked%10 == 0 {
 								return failure.tier, failure.err
 							}
-							return ginlimit.Tier{Name: "large", Limits: []ginlimit.Limit{ginlimit.PerHour(100).WithAlgorithm(algorithm)}}, nil
+							return ginlimit.Tier{Name: "large",
+								Limits: []ginlimit.Limit{ginlimit.PerHour(100).WithAlgorithm(algorithm)}}, nil
 						})))
 					passed := 0
 					for n := range 2000 {

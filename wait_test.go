@@ -59,7 +59,8 @@ func cost(n int) func(*http.Request) { return header("Cost", strconv.Itoa(n)) }
 
 func TestLeakyBucket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(ginlimit.PerSecond(10).WithBurst(1), ginlimit.Global(), ginlimit.WithMaxWait(500*time.Millisecond))
+		q := newQueue(ginlimit.PerSecond(10).WithBurst(1), ginlimit.Global(),
+			ginlimit.WithMaxWait(500*time.Millisecond))
 		for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
 			q.send(id)
 		}
@@ -94,11 +95,14 @@ func TestWaitOfOtherAlgorithms(t *testing.T) {
 		limit ginlimit.Limit
 		want  []string
 	}{
-		"fixed window": {ginlimit.PerSecond(2).WithAlgorithm(backend.FixedWindow), []string{"a 200 0s", "b 200 0s", "c 200 1s", "d 200 1s", "e 200 2s"}},
-		"sliding log":  {ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingLog), []string{"a 200 0s", "b 200 0s", "c 200 1s", "d 200 1s", "e 200 2s"}},
+		"fixed window": {ginlimit.PerSecond(2).WithAlgorithm(backend.FixedWindow),
+			[]string{"a 200 0s", "b 200 0s", "c 200 1s", "d 200 1s", "e 200 2s"}},
+		"sliding log": {ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingLog),
+			[]string{"a 200 0s", "b 200 0s", "c 200 1s", "d 200 1s", "e 200 2s"}},
 		"sliding window": {ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingWindow),
 			[]string{"a 200 0s", "b 200 0s", "c 200 1.5s", "d 200 2s", "e 200 3s"}},
-		"bucket with a burst": {ginlimit.PerSecond(2), []string{"a 200 0s", "b 200 0s", "c 200 500ms", "d 200 1s", "e 200 1.5s"}},
+		"bucket with a burst": {ginlimit.PerSecond(2),
+			[]string{"a 200 0s", "b 200 0s", "c 200 500ms", "d 200 1s", "e 200 1.5s"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -157,7 +161,8 @@ func TestRefusedAtOnce(t *testing.T) {
 // TestRetryAfterOfARequestThatIsNotHeld: it speaks of this request's cost, and of those before it.
 func TestRetryAfterOfARequestThatIsNotHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := engine(ginlimit.New(ginlimit.PerSecond(1).WithBurst(10), ginlimit.Global(), ginlimit.WithMaxWait(3*time.Second), ginlimit.WithCost(costly)))
+		r := engine(ginlimit.New(ginlimit.PerSecond(1).WithBurst(10), ginlimit.Global(),
+			ginlimit.WithMaxWait(3*time.Second), ginlimit.WithCost(costly)))
 		assert.Equal(t, 200, send(r, cost(10)).Code)
 		var wg sync.WaitGroup
 		wg.Go(func() { assert.Equal(t, 200, send(r, cost(2)).Code) })
@@ -182,7 +187,8 @@ func TestWaitOfCosts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				q := newQueue(ginlimit.PerSecond(1).WithBurst(5), ginlimit.Global(), ginlimit.WithMaxWait(tt.max), ginlimit.WithCost(costly))
+				q := newQueue(ginlimit.PerSecond(1).WithBurst(5), ginlimit.Global(), ginlimit.WithMaxWait(tt.max),
+					ginlimit.WithCost(costly))
 				q.send("full", cost(5))
 				q.send("a", cost(1))
 				q.send("b", cost(1))
@@ -193,7 +199,8 @@ func TestWaitOfCosts(t *testing.T) {
 		})
 	}
 	synctest.Test(t, func(t *testing.T) { // a small one behind a large one has to wait for it
-		q := newQueue(ginlimit.PerSecond(1).WithBurst(5), ginlimit.Global(), ginlimit.WithMaxWait(5*time.Second), ginlimit.WithCost(costly))
+		q := newQueue(ginlimit.PerSecond(1).WithBurst(5), ginlimit.Global(), ginlimit.WithMaxWait(5*time.Second),
+			ginlimit.WithCost(costly))
 		q.send("full", cost(5))
 		q.send("big", cost(5))
 		q.send("small", cost(1))
@@ -214,7 +221,8 @@ func TestNobodyOvertakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				q := newQueue(ginlimit.PerSecond(1).WithBurst(10), ginlimit.Global(), ginlimit.WithMaxWait(tt.max), ginlimit.WithCost(costly))
+				q := newQueue(ginlimit.PerSecond(1).WithBurst(10), ginlimit.Global(), ginlimit.WithMaxWait(tt.max),
+					ginlimit.WithCost(costly))
 				q.send("half", cost(5))
 				q.send("big", cost(10)) // fits in 5 s
 				for range tt.many {
@@ -293,8 +301,10 @@ func TestWaitIsBoundedPerLimiter(t *testing.T) {
 		all  int               // held of all keys
 	}{
 		{"nine keys share all places", flood, map[string][2]int{"flood": {113, 114}}, 1024},
-		{"a key that needs a few gets them", append(slices.Clone(flood), keys{{"innocent a", 5}, {"innocent b", 1}, {"innocent c", 60}}...),
-			map[string][2]int{"flood": {106, 107}, "innocent a": {4, 4}, "innocent b": {0, 0}, "innocent c": {59, 59}}, 1024},
+		{"a key that needs a few gets them", append(slices.Clone(flood),
+			keys{{"innocent a", 5}, {"innocent b", 1}, {"innocent c", 60}}...),
+			map[string][2]int{"flood": {106, 107}, "innocent a": {4, 4}, "innocent b": {0, 0},
+				"innocent c": {59, 59}}, 1024},
 		{"one place is taken from nobody", many, map[string][2]int{"one": {0, 1}}, 1024},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -367,7 +377,8 @@ func TestALostPlaceIsTheLast(t *testing.T) {
 func TestDryRunDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen watch
-		q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour), ginlimit.WithDryRun(true), ginlimit.WithObserver(seen.observe))
+		q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour),
+			ginlimit.WithDryRun(true), ginlimit.WithObserver(seen.observe))
 		q.send("a")
 		q.send("b")
 		assert.Equal(t, []string{"a 200 0s", "b 200 0s"}, q.wait())
@@ -379,7 +390,8 @@ func TestDryRunDoesNotWait(t *testing.T) {
 func TestHeldRequestIsOneDecision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen watch
-		q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour), ginlimit.WithObserver(seen.observe))
+		q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour),
+			ginlimit.WithObserver(seen.observe))
 		for i := range 4 {
 			q.send(strconv.Itoa(i))
 		}
@@ -405,7 +417,8 @@ func TestBackendFailsWhileWaiting(t *testing.T) {
 				}
 				return nil
 			}
-			q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour), ginlimit.WithFailurePolicy(policy),
+			q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour),
+				ginlimit.WithFailurePolicy(policy),
 				ginlimit.WithName("x"), ginlimit.WithBackend(store))
 			q.send("a")
 			q.send("b")
@@ -418,7 +431,8 @@ func TestBackendFailsWhileWaiting(t *testing.T) {
 // TestRefundWithWaiting: what was given back is there for the next.
 func TestRefundWithWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Minute), ginlimit.WithRefundIf(func(*gin.Context) bool { return true }))
+		q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Minute),
+			ginlimit.WithRefundIf(func(*gin.Context) bool { return true }))
 		for range 20 {
 			q.send("a")
 		}
@@ -458,7 +472,8 @@ func TestResetLetsTheNextGo(t *testing.T) {
 func TestResetElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := memory.New()
-		opts := []ginlimit.Option{ginlimit.WithName("x"), ginlimit.WithBackend(shared), ginlimit.WithMaxWait(time.Minute)}
+		opts := []ginlimit.Option{ginlimit.WithName("x"), ginlimit.WithBackend(shared),
+			ginlimit.WithMaxWait(time.Minute)}
 		here := must(ginlimit.NewLimiter(ginlimit.PerMinute(1), ginlimit.Global(), opts...))
 		elsewhere := must(ginlimit.NewLimiter(ginlimit.PerMinute(1), ginlimit.Global(), opts...))
 		q := newQueueOf(here)
