@@ -204,43 +204,31 @@ func TestPoolExhaustion(t *testing.T) {
 	recovers(t, b)
 }
 
-// Callers beyond the connections of such a pool, which wait for their turn, learn the same, whoever's time is up.
+// Callers beyond the connections of such a pool, which wait for their turn, learn the same.
 func TestSmallPoolExhaustion(t *testing.T) {
-	const conns, budget = 4, 50 * time.Millisecond // fewer than the calls that open the breaker
-	for name, timeout := range map[string]time.Duration{"the caller's": 10 * time.Second, "the backend's": budget} {
-		t.Run(name, func(t *testing.T) {
-			pool := newPool(t, serverURL(t), conns, nil)
-			b := postgres.New(pool, newTable(t, pool, postgres.WithTimeout(timeout))...)
-			recovers(t, b)
-			for range conns {
-				conn, err := pool.Acquire(t.Context())
-				require.NoError(t, err)
-				defer conn.Release()
+	const conns = 4 // fewer than the calls that open the breaker
+	pool := newPool(t, serverURL(t), conns, nil)
+	b := postgres.New(pool, newTable(t, pool, postgres.WithTimeout(50*time.Millisecond))...)
+	recovers(t, b)
+	for range conns {
+		conn, err := pool.Acquire(t.Context())
+		require.NoError(t, err)
+		defer conn.Release()
+	}
+	var wg sync.WaitGroup
+	for range 40 {
+		wg.Go(func() {
+			_, err := take(b, "k", hourly)
+			assert.ErrorIs(t, err, backend.ErrUnavailable)
+			if errors.Is(err, postgres.ErrBreakerOpen) {
+				return
 			}
-			ctx := t.Context()
-			if timeout > budget {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, budget)
-				defer cancel()
-			}
-			var wg sync.WaitGroup
-			for range 40 {
-				wg.Add(1)
-				go func() {
-					defer wg.Done()
-					_, err := b.Take(ctx, "k", 1, hourly)
-					assert.ErrorIs(t, err, backend.ErrUnavailable)
-					if timeout == budget && errors.Is(err, postgres.ErrBreakerOpen) {
-						return
-					}
-					assert.ErrorIs(t, err, postgres.ErrPoolExhausted)
-					assert.ErrorIs(t, err, context.DeadlineExceeded)
-					assert.Equal(t, "pool_exhausted", backend.ErrorKind(err))
-				}()
-			}
-			wg.Wait()
+			assert.ErrorIs(t, err, postgres.ErrPoolExhausted)
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.Equal(t, "pool_exhausted", backend.ErrorKind(err))
 		})
 	}
+	wg.Wait()
 }
 
 // A table that somebody has locked does not make the server fill up with statements whose callers have given up.
@@ -370,32 +358,64 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// A caller who gives up is charged at most once, and does not open the breaker.
-func TestCallersThatGiveUp(t *testing.T) {
+// A request that gives itself no time, or that is given up, is decided all the same: otherwise it would pass under
+// FailOpen.
+func TestTheCallersContextDoesNotMatter(t *testing.T) {
+	pool := newPool(t, serverURL(t), 2, nil)
+	b := postgres.New(pool, newTable(t, pool)...)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	past, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	<-past.Done()
+	soon, cancel := context.WithTimeout(t.Context(), 20*time.Microsecond)
+	defer cancel()
+	for name, ctx := range map[string]context.Context{"cancelled": gone, "no time left": past, "little time left": soon} {
+		for _, a := range everyAlgorithm { // by the quick statement, and by the function
+			key, limit := name+a.String(), backend.Limit{Count: 3, Period: time.Hour, Algorithm: a}
+			var last backend.Result
+			passed := 0
+			for range 10 {
+				res, err := b.Take(ctx, key, 1, limit)
+				require.NoError(t, err, name)
+				if res.Allowed {
+					last = res
+					passed++
+				}
+			}
+			require.Equal(t, 3, passed, name)
+			left := func() int64 {
+				res, err := b.Take(ctx, key, 0, limit)
+				require.NoError(t, err, name)
+				return res.Remaining
+			}
+			require.NoError(t, b.Refund(ctx, key, last, 1, limit), name)
+			require.Equal(t, int64(1), left(), name)
+			require.NoError(t, b.Reset(ctx, key), name)
+			require.Equal(t, int64(3), left(), name)
+		}
+	}
+	require.False(t, breakerOpen(b))
+}
+
+// A row that somebody has locked costs a decision its time budget, whatever time the caller has.
+func TestLockedRow(t *testing.T) {
 	pool := newPool(t, serverURL(t), 4, nil)
-	opts := newTable(t, pool)
-	b := postgres.New(pool, opts...)
-	table := postgres.Table(b)
-	_, err := take(b, "k", hourly)
-	require.NoError(t, err)
+	b := postgres.New(pool, newTable(t, pool, postgres.WithTimeout(50*time.Millisecond))...)
+	recovers(t, b)
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback(context.Background()) // the pool closes only with all its connections
-	_, err = tx.Exec(t.Context(), "SELECT FROM "+table+" FOR UPDATE")
+	_, err = tx.Exec(t.Context(), "SELECT FROM "+postgres.Table(b)+" FOR UPDATE")
 	require.NoError(t, err)
-	for range 10 {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		_, err := b.Take(ctx, "k", 1, hourly)
-		cancel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	for range 3 { // fewer than open the breaker
+		_, err := b.Take(ctx, "recovers", 1, hourly)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, backend.ErrUnavailable)
 	}
-	require.False(t, breakerOpen(b))
 	require.NoError(t, tx.Rollback(t.Context()))
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err = b.Take(ctx, "k", 1, hourly)
-	require.ErrorIs(t, err, context.Canceled)
 	recovers(t, b)
 }
 

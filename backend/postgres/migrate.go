@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"regexp"
 	"strings"
+	"text/template"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -31,7 +32,7 @@ var ErrTooOld = errors.New("the schema was made by a later version of ginlimit; 
 // A role that decides needs SELECT, INSERT, UPDATE and DELETE on the table.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
 	c := defaults()
-	if err := c.apply(opts); err != nil {
+	if err := c.apply("postgres.Migrate", opts); err != nil {
 		return err
 	}
 	if pool == nil {
@@ -62,12 +63,17 @@ func (c *config) migrate(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
+	words := c.words()
+	words["unlogged"] = "UNLOGGED"
+	if c.logged {
+		words["unlogged"] = ""
+	}
 	var script []string
 	if version == 0 {
-		script = c.newSchema()
+		script = append(script, render("schema", words), render("versions", words))
 	}
 	if version == 0 || !table { // without a version, a table of that name is not ours, and an error
-		script = append(script, c.newTable())
+		script = append(script, render("table", words))
 	}
 	if !functions {
 		script = append(script, c.newFunctions())
@@ -86,82 +92,39 @@ func (c *config) version(ctx context.Context, tx pgx.Tx) (version, oldest int, e
 	if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", c.versions()).Scan(&there); err != nil || !there {
 		return 0, 0, err
 	}
-	err = tx.QueryRow(ctx, "SELECT version, oldest FROM "+c.versions()).Scan(&version, &oldest)
+	err = tx.QueryRow(ctx, render("version", c.words())).Scan(&version, &oldest)
 	return version, oldest, err
 }
 
 // there reports whether the table and all functions of version 1 are there.
 func (c *config) there(ctx context.Context, tx pgx.Tx) (table, functions bool, err error) {
 	var names []string
-	for _, found := range created.FindAllStringSubmatch(functionsSQL, -1) {
-		names = append(names, c.functionName(found[1]))
+	for _, name := range functionNames() {
+		names = append(names, c.functionName(name))
 	}
-	err = tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, (SELECT count(DISTINCT p.proname) FROM pg_catalog.pg_proc p"+
-		" JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $2::text AND p.proname = ANY ($3::text[])) = $4",
-		c.table, c.schema, names, len(names)).Scan(&table, &functions)
+	err = tx.QueryRow(ctx, render("there", nil), c.table, c.schema, names, len(names)).Scan(&table, &functions)
 	return table, functions, err
 }
 
-// newSchema returns the statements that make the schema and say that it is of version 1.
-func (c *config) newSchema() []string {
-	return []string{
-		// CREATE SCHEMA IF NOT EXISTS would ask for a right that is not needed if it does.
-		"DO " + quote("BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = "+literal(c.schema)+
-			") THEN CREATE SCHEMA "+pgx.Identifier{c.schema}.Sanitize()+"; END IF; END"),
-		"CREATE TABLE " + c.versions() + " (version int NOT NULL, oldest int NOT NULL)",
-		"INSERT INTO " + c.versions() + " VALUES (1, 1)",
-		"GRANT SELECT ON " + c.versions() + " TO PUBLIC", // so that a role which may not create can call Migrate
+// functionNames returns the names that functions.sql gives to its functions.
+func functionNames() (names []string) {
+	for _, found := range created.FindAllStringSubmatch(functionsSQL, -1) {
+		names = append(names, found[1])
 	}
+	return names
 }
 
-// newTable returns the statement that makes the table. It leaves room in the pages, so that a new version of a row
-// stays in its page and the index is left alone. Nothing but the key has an index for the same reason.
-func (c *config) newTable() string {
-	unlogged := "UNLOGGED "
-	if c.logged {
-		unlogged = ""
-	}
-	return "CREATE " + unlogged + "TABLE " + c.table + " (key text COLLATE \"C\" PRIMARY KEY, rules text COLLATE \"C\" NOT NULL, " +
-		"expires bigint NOT NULL, state bigint[] NOT NULL) " +
-		"WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.5)"
-}
-
-var (
-	placeholder = regexp.MustCompile(`\{\{(\w+)\}\}|\$\$`)
-	created     = regexp.MustCompile(`FUNCTION \{\{(\w+)\}\}`)
-)
+var created = regexp.MustCompile(`FUNCTION \{\{\.(\w+)\}\}`)
 
 // newFunctions returns the functions of version 1 with their names, and with a quote around their bodies that no name
 // ends.
 func (c *config) newFunctions() string {
-	tag := tagFor(c.schema + c.name)
-	return placeholder.ReplaceAllStringFunc(functionsSQL, func(found string) string {
-		switch found {
-		case "$$":
-			return tag
-		case "{{table}}":
-			return c.table
-		default:
-			return c.function(strings.Trim(found, "{}"))
-		}
-	})
-}
-
-// tagFor returns a dollar quote that text does not contain.
-func tagFor(text string) string {
-	tag := "$ginlimit$"
-	for i := 0; strings.Contains(text, tag); i++ {
-		tag = fmt.Sprintf("$ginlimit%d$", i)
+	var text strings.Builder
+	if err := functions.Execute(&text, c.words()); err != nil {
+		panic(fmt.Errorf("ginlimit: postgres: %w", err))
 	}
-	return tag
+	return text.String()
 }
 
-func quote(text string) string {
-	tag := tagFor(text)
-	return tag + text + tag
-}
-
-// literal returns text as a string of SQL.
-func literal(text string) string {
-	return "E'" + strings.NewReplacer("'", "''", `\`, `\\`).Replace(text) + "'"
-}
+// functions is functions.sql as a template, in which a body stands between quotes of its own.
+var functions = template.Must(template.New("").Option("missingkey=error").Parse(strings.ReplaceAll(functionsSQL, "$$", "{{.quote}}")))

@@ -17,8 +17,8 @@ const DefaultTimeout = 100 * time.Millisecond
 // DefaultSweep is the number of decisions after which a Backend looks for expired rows, see [WithSweep].
 const DefaultSweep = 500
 
-// Option changes a default of [New] and [Migrate], which have to be given the same schema and table. One that is not
-// valid is refused.
+// Option changes a default of [New] and [Migrate], which have to be given the same schema and table. One that is nil or
+// not valid is refused. It does not act on a Backend that is there.
 type Option func(*config) error
 
 type config struct {
@@ -40,8 +40,11 @@ func (c *config) log() *slog.Logger {
 	return c.logger
 }
 
-func (c *config) apply(opts []Option) error {
-	for _, opt := range opts {
+func (c *config) apply(caller string, opts []Option) error {
+	for i, opt := range opts {
+		if opt == nil {
+			return fmt.Errorf("ginlimit: %s: option %d is nil; leave it out", caller, i+1)
+		}
 		if err := opt(c); err != nil {
 			return err
 		}
@@ -49,7 +52,7 @@ func (c *config) apply(opts []Option) error {
 	return nil
 }
 
-// names are those of the objects in the database, fit to stand in a statement.
+// names are those of the objects in the database.
 type names struct {
 	schema, name string // as given
 	table        string // quoted, with the schema
@@ -69,6 +72,35 @@ func (n names) functionName(name string) string { return n.name + "_" + name + "
 
 // versions returns the quoted name of the table that says which version of the schema there is.
 func (n names) versions() string { return pgx.Identifier{n.schema, n.name + "_schema"}.Sanitize() }
+
+// words returns what the templates of statements and of the schema call by name, fit to stand in SQL: identifiers, names
+// as strings, and a quote that ends at none of them. Each function is there under the name that functions.sql gives it.
+func (n names) words() map[string]string {
+	words := map[string]string{
+		"table": n.table, "table_name": literal(n.table),
+		"schema": pgx.Identifier{n.schema}.Sanitize(), "schema_name": literal(n.schema),
+		"versions": n.versions(),
+		"quote":    n.quote(),
+	}
+	for _, name := range functionNames() {
+		words[name] = n.function(name)
+	}
+	return words
+}
+
+// quote returns a dollar quote that neither name contains.
+func (n names) quote() string {
+	quote := "$ginlimit$"
+	for i := 0; strings.Contains(n.schema+n.name, quote); i++ {
+		quote = fmt.Sprintf("$ginlimit%d$", i)
+	}
+	return quote
+}
+
+// literal returns text as a string of SQL.
+func literal(text string) string {
+	return "E'" + strings.NewReplacer("'", "''", `\`, `\\`).Replace(text) + "'"
+}
 
 // maxName leaves room for the longest suffix in the 63 bytes of a name.
 const maxName = 36
@@ -100,9 +132,9 @@ func WithSchema(name string) Option {
 }
 
 // WithTimeout sets the time budget of one decision, whatever the database does; the default is [DefaultTimeout].
-// Waiting for a connection of the pool is part of it. A deadline of the context that is earlier prevails; without one, a
-// cancellation does not end a call that is under way, because a charge that was sent is spent. A call may get up to a
-// tenth less.
+// Waiting for a connection of the pool is part of it. A deadline or a cancellation of the caller's context does not
+// shorten it: a request that gives itself less time would otherwise be one that no limit holds. A call may get up to a
+// tenth less. It is 1 ms to 1 minute.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond || d > time.Minute {
@@ -137,8 +169,8 @@ func WithLogged() Option {
 	}
 }
 
-// WithLogger sets where a Backend says that the database does not answer, and that it answers again; the default is
-// slog.Default().
+// WithLogger sets where a Backend says that the database does not answer, or that it refuses to decide (GINLIMIT007), and
+// that this is over; the default is slog.Default(). Each is said once while it lasts, never for each request.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {

@@ -16,12 +16,13 @@ const layout = "1"
 
 // plan is a list of limits with everything worked out that a call under them needs.
 type plan struct {
-	limits []backend.Limit
-	rules  []*algorithm.Rule
-	text   string // the rules, as a row names them
-	shape  string // which statement decides at once, see statements.take; "" if only the function can
-	logs   bool   // a row can be long
-	one    []any  // the arguments of the shape for a cost of 1
+	limits    []backend.Limit
+	rules     []*algorithm.Rule
+	text      string // the rules, as a row names them
+	shape     string // which statement decides at once, see statements.take; "" if only the function can
+	logs      bool   // a row can be long
+	stateless bool   // no limit keeps a state
+	one       []any  // the arguments of the shape for a cost of 1
 }
 
 // is reports whether p was made of limits, whatever their names.
@@ -52,7 +53,7 @@ func stateless(l *backend.Limit) bool { return l.Count == 0 || l.IsUnlimited() }
 const maxQuick = 4
 
 func newPlan(limits []backend.Limit) (*plan, error) {
-	p := &plan{limits: slices.Clone(limits)}
+	p := &plan{limits: slices.Clone(limits), stateless: true}
 	text := []byte(layout)
 	quick := len(limits) <= maxQuick
 	var shape []byte
@@ -66,6 +67,8 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 		numbers := [...]int64{kindOf(l), l.Count, l.Period.Microseconds(), l.Burst}
 		if stateless(l) {
 			numbers = [...]int64{kindOf(l), 0, 0, 0}
+		} else {
+			p.stateless = false
 		}
 		for _, n := range numbers {
 			text = strconv.AppendInt(append(text, ' '), n, 10)
@@ -84,9 +87,11 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 }
 
 // shapeOf returns the letter of a limit in a shape, 0 if there is none: w is a token bucket whose spans are whole
-// microseconds, t any other, f a fixed window, s a sliding window whose products fit into a bigint.
+// microseconds, t any other, f a fixed window, s a sliding window whose products fit into a bigint, u no limit.
 func shapeOf(l *backend.Limit) byte {
 	switch kindOf(l) {
+	case unlimited:
+		return 'u'
 	case int64(backend.TokenBucket):
 		if _, num := spanOf(l, 1); num == 0 {
 			return 'w'
@@ -122,7 +127,7 @@ func (p *plan) args(cost int64) ([]any, bool) {
 			us, num := spanOf(l, cost)
 			full, _ := spanOf(l, l.Capacity())
 			args = append(args, us, num, full, l.Count)
-		default:
+		case 'f', 's':
 			args = append(args, l.Count, l.Period.Microseconds())
 		}
 	}

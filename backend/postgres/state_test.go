@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,7 +59,7 @@ func TestForeignRow(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
 	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(0))...)
 	table := rows{t, pool, postgres.Table(b)}
-	const us = 1_795_280_872_773_806
+	const us int64 = 1_795_280_872_773_806
 	now := time.Now().UnixMicro() // of windows that are not over
 	for name, foreign := range map[string]row{
 		"later version":  {"2 0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
@@ -253,22 +255,87 @@ func TestSweep(t *testing.T) {
 	}, soon, time.Millisecond)
 }
 
-// The table of a busy service with ever new keys does not grow for ever.
-func TestSweepKeepsUp(t *testing.T) {
-	pool := newPool(t, serverURL(t), 4, nil)
-	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(100))...)
+// A busy service with ever new keys and short limits: rows that have expired stay the smaller part of the table, also
+// where it has many pages that a vacuum has not given back yet.
+func TestExpiredRowsAreFew(t *testing.T) {
+	const rate, alive = 4_300, 2_000 // decisions a second, and rows that have not expired
+	decisions := 40_000
+	if testing.Short() {
+		decisions = 15_000
+	}
+	pool := newPool(t, serverURL(t), 8, nil)
+	b := postgres.New(pool, newTable(t, pool)...)
 	clock := newSettable()
 	postgres.SetClock(b, clock.micros.Load)
-	limit := backend.Limit{Count: 5, Period: time.Second}
-	const rounds, each = 12, 500
-	for round := range rounds {
-		for i := range each {
-			_, err := take(b, fmt.Sprint(round, " ", i), limit)
-			require.NoError(t, err)
-		}
-		clock.advance(time.Minute)
+	limit := backend.Limit{Count: 5, Period: (time.Second * alive / rate).Truncate(time.Microsecond), Algorithm: backend.FixedWindow}
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	share := func() float64 {
+		var expired, all int64
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT count(*) FILTER (WHERE expires <= $1), count(*) FROM "+postgres.Table(b), clock.micros.Load()).Scan(&expired, &all))
+		return float64(expired) / float64(all)
 	}
-	require.Less(t, rows{t, pool, postgres.Table(b)}.count(), int64(rounds*each/2), "rows of %d keys that have expired", rounds*each)
+	var most, sum, n float64
+	const chunk = postgres.DefaultSweep // as many decisions as come between two sweeps, which this test waits for
+	for i := 0; i < decisions; i += chunk {
+		for worker := range 8 {
+			wg.Go(func() {
+				for range (chunk + worker) / 8 {
+					clock.advance(time.Second / rate)
+					_, err := take(b, fmt.Sprint(next.Add(1)), limit)
+					assert.NoError(t, err)
+				}
+			})
+		}
+		wg.Wait()
+		postgres.Quiet(b)
+		if i > decisions/3 {
+			found := share()
+			most, sum, n = max(most, found), sum+found, n+1
+		}
+	}
+	t.Logf("%.0f %% of the rows had expired on average, %.0f %% at most", 100*sum/n, 100*most)
+	assert.Less(t, sum/n, 0.25) // 0.5 with batches of 48 pages
+}
+
+// Limits that keep no state need no database: they write nothing, ask nothing, and are decided while there is none.
+func TestLimitsWithoutState(t *testing.T) {
+	sent := &statements{}
+	pool := newPool(t, serverURL(t), 1, func(c *pgxpool.Config) { c.ConnConfig.Tracer = sent })
+	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(0))...)
+	table := rows{t, pool, postgres.Table(b)}
+	nothing := backend.Limit{Period: time.Second}
+	none := func() {
+		t.Helper()
+		for _, c := range []struct {
+			allowed bool
+			limits  []backend.Limit
+		}{
+			{true, []backend.Limit{backend.Unlimited()}}, {false, []backend.Limit{nothing}},
+			{false, []backend.Limit{backend.Unlimited(), nothing.Named("nothing")}}, {true, []backend.Limit{backend.Unlimited(), backend.Unlimited()}},
+		} {
+			for _, cost := range []int64{0, 1, 1000} {
+				res, err := b.Take(t.Context(), "k", cost, c.limits...)
+				require.NoError(t, err)
+				require.Equal(t, c.allowed, res.Allowed)
+				require.WithinDuration(t, time.Now(), res.At, time.Minute)
+				require.Equal(t, c.limits[len(c.limits)-1].Name, res.Limit.Name)
+				require.NoError(t, b.Refund(t.Context(), "k", res, cost, c.limits...))
+			}
+		}
+	}
+	before := sent.n.Load()
+	none()
+	require.Equal(t, before, sent.n.Load())
+	require.Zero(t, table.count())
+
+	before = sent.n.Load()
+	res, err := take(b, "k", backend.Unlimited(), hourly)
+	require.NoError(t, err)
+	require.Equal(t, hourly.Count-1, res.Remaining)
+	require.Equal(t, int64(1), sent.n.Load()-before)
+	pool.Close()
+	none()
 }
 
 // A row stays small: what README.md states.

@@ -1,17 +1,30 @@
 package postgres
 
 import (
+	_ "embed"
 	"fmt"
 	"strings"
 	"sync"
+	"text/template"
 )
 
-// clockSQL is the database's clock, and startSQL its clock at the start of the statement, in whole microseconds: a
-// double holds them exactly enough until the year 2255.
-const (
-	clockSQL = "(date_part('epoch', clock_timestamp()) * 1000000)::bigint"
-	startSQL = "(date_part('epoch', statement_timestamp()) * 1000000)::bigint"
+var (
+	//go:embed sql/statements.sql
+	statementsSQL string
+	//go:embed sql/schema.sql
+	schemaSQL string
+
+	templates = template.Must(template.New("").Option("missingkey=error").Parse(statementsSQL + schemaSQL))
 )
+
+// render returns the text of a template. It panics if the template does not fit the data, which the first test shows.
+func render(name string, data any) string {
+	var text strings.Builder
+	if err := templates.ExecuteTemplate(&text, name, data); err != nil {
+		panic(fmt.Errorf("ginlimit: postgres: %w", err))
+	}
+	return text.String()
+}
 
 // statements are the texts that a Backend sends.
 type statements struct {
@@ -30,29 +43,15 @@ type shape struct {
 }
 
 func newStatements(n names) *statements {
+	words := n.words()
 	return &statements{
 		names: n, quick: map[shape]string{},
-		look: "SELECT t.rules, t.state, coalesce($2::bigint, " + clockSQL + ")" +
-			" FROM (SELECT) one LEFT JOIN " + n.table + " t ON t.key = $1",
-		function: "SELECT " + n.function("take") + "($1::text, $2::text, $3::bigint, $4::bigint, false)",
-		refund:   "SELECT " + n.function("refund") + "($1::text, $2::bigint, $3::bigint[], $4::bigint, $5::bigint)",
-		reset:    "DELETE FROM " + n.table + " WHERE key = $1",
-		// The rows are looked at again once they are locked; those that somebody has locked are in use.
-		sweep: "WITH d AS (DELETE FROM " + n.table + " WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM " + n.table + " t" +
-			" WHERE t.ctid >= format('(%s,0)', $1::bigint)::tid AND t.ctid < format('(%s,0)', $2::bigint)::tid" +
-			" AND t.expires <= (SELECT coalesce($3::bigint, " + clockSQL + ")) FOR UPDATE SKIP LOCKED)) RETURNING 1)" +
-			" SELECT count(*), pg_relation_size(" + literal(n.table) + "::regclass) / current_setting('block_size')::bigint FROM d",
+		look: render("look", words), function: render("function", words), refund: render("refund", words),
+		reset: render("reset", words), sweep: render("sweep", words),
 	}
 }
 
 // take returns the statement that decides for a shape.
-//
-// Its first part is for what nearly every decision is: the key is new, or it was written under the same rules and has
-// room. It is one INSERT … ON CONFLICT DO UPDATE, as a counter would be, with the clock read after the row was locked:
-// WHERE may see an earlier time than SET, and whatever has room has room later too. What it leaves alone, a refusal,
-// another rule, a state that is not ours, the function looks at, which sees the row as it is then, and locked.
-//
-// $1 is the key, $2 the rules, $3 the cost, and then come those of plan.args, and the clock of a test.
 func (s *statements) take(sh shape) string {
 	s.mu.RLock()
 	text, ok := s.quick[sh]
@@ -66,73 +65,47 @@ func (s *statements) take(sh shape) string {
 	return text
 }
 
+// clock is how a statement knows the time: when it began, and now. Argument is that of the function.
+type clock struct{ Start, Clock, Argument string }
+
+// quickLimit is a limit as the template of a shape sees it: the numbers of its slot, and its arguments.
+type quickLimit struct {
+	clock
+	Kind, T, A, B, Cost, Part, Full, Count, Period string
+}
+
 func (s *statements) newTake(sh shape) string {
-	var first, next, fits, over, firstOver []string
-	arg := 3
+	const fixed = 3 // arguments before those of the limits
+	args := fixed
 	param := func() string {
-		arg++
-		return fmt.Sprintf("$%d::bigint", arg)
+		args++
+		return fmt.Sprintf("$%d::bigint", args)
 	}
-	clockSQL, startSQL, clock := clockSQL, startSQL, "NULL"
+	limits := make([]quickLimit, len(sh.letters))
+	for i := range limits {
+		l := &limits[i]
+		l.Kind = sh.letters[i : i+1]
+		l.T, l.A, l.B = fmt.Sprintf("s.state[%d]", 3*i+2), fmt.Sprintf("s.state[%d]", 3*i+3), fmt.Sprintf("s.state[%d]", 3*i+4)
+		switch l.Kind { // as plan.args has them
+		case "w":
+			l.Cost, l.Full = param(), param()
+		case "t":
+			l.Cost, l.Part, l.Full, l.Count = param(), param(), param(), param()
+		case "f", "s":
+			l.Count, l.Period = param(), param()
+		}
+	}
+	now := clock{render("start", nil), render("clock", nil), "NULL"}
 	if sh.clock {
-		clock = fmt.Sprintf("$%d::bigint", 4+2*len(sh.letters)+2*strings.Count(sh.letters, "t"))
-		clockSQL, startSQL = clock, clock
+		argument := param()
+		now = clock{argument, argument, argument}
 	}
-	for i := range sh.letters {
-		t, a, b := fmt.Sprintf("s.state[%d]", 3*i+2), fmt.Sprintf("s.state[%d]", 3*i+3), fmt.Sprintf("s.state[%d]", 3*i+4)
-		switch sh.letters[i] {
-		case 'w':
-			cost, full := param(), param()
-			time := "greatest(" + t + ", now) + " + cost
-			first = append(first, startSQL+" + "+cost+", 0, 0")
-			firstOver = append(firstOver, startSQL+" + "+cost)
-			next = append(next, time+", 0, 0")
-			over = append(over, time)
-			fits = append(fits, a+" = 0 AND greatest("+t+" - "+clockSQL+", 0) + "+cost+" <= "+full)
-		case 't':
-			cost, num, full, count := param(), param(), param(), param()
-			frac := "(CASE WHEN " + t + " < now THEN 0 ELSE " + a + " END + " + num + ")"
-			time := "greatest(" + t + ", now) + " + cost + " + " + frac + " / " + count
-			first = append(first, startSQL+" + "+cost+", "+num+", 0")
-			firstOver = append(firstOver, startSQL+" + "+cost+" + 1")
-			next = append(next, time+", "+frac+" % "+count+", 0")
-			over = append(over, time+" + 1")
-			fits = append(fits, a+" BETWEEN 0 AND "+count+" - 1 AND greatest("+t+" - "+clockSQL+", 0) + "+cost+" + 1 < "+full)
-		case 'f':
-			count, period := param(), param()
-			first = append(first, startSQL+", $3::bigint, 0")
-			firstOver = append(firstOver, startSQL+" + "+period)
-			gone := "now - " + t + " >= " + period
-			next = append(next, "CASE WHEN "+gone+" THEN now ELSE least("+t+", now) END, "+
-				"CASE WHEN "+gone+" THEN 0 ELSE "+a+" END + $3::bigint, 0")
-			over = append(over, "CASE WHEN "+gone+" THEN now ELSE least("+t+", now) END + "+period)
-			fits = append(fits, a+" BETWEEN 0 AND "+count+" AND ("+a+" + $3::bigint <= "+count+" OR "+clockSQL+" - "+t+" >= "+period+")")
-		case 's':
-			count, period := param(), param()
-			first = append(first, startSQL+", $3::bigint, 0")
-			firstOver = append(firstOver, startSQL+" + 2 * "+period)
-			gone := "now - " + t + " >= " + period
-			both := "(now - " + t + " >= 2 * " + period + " OR " + gone + " AND " + a + " = 0)"
-			time := "CASE WHEN " + both + " THEN now WHEN " + gone + " THEN " + t + " + " + period + " ELSE least(" + t + ", now) END"
-			next = append(next, time+", CASE WHEN "+gone+" THEN 0 ELSE "+a+" END + $3::bigint, "+
-				"CASE WHEN "+both+" THEN 0 WHEN "+gone+" THEN "+a+" ELSE "+b+" END")
-			over = append(over, time+" + 2 * "+period)
-			fits = append(fits, a+" >= 0 AND "+b+" >= 0 AND (SELECT "+b+" <= "+count+" AND CASE WHEN "+both+" THEN true"+
-				" WHEN "+gone+" THEN "+a+" * (2 * "+period+" - now + "+t+") <= ("+count+" - $3::bigint) * "+period+
-				" ELSE "+b+" * ("+period+" - greatest(now - "+t+", 0)) <= ("+count+" - "+a+" - $3::bigint) * "+period+
-				" END FROM (SELECT "+clockSQL+" AS now) c)")
-		}
+	for i := range limits {
+		limits[i].clock = now
 	}
-	greatest := func(times []string) string {
-		if len(times) == 1 {
-			return times[0]
-		}
-		return "greatest(" + strings.Join(times, ", ") + ")"
-	}
-	return "WITH w AS (INSERT INTO " + s.table + " AS s (key, rules, expires, state)" +
-		" VALUES ($1, $2, " + greatest(firstOver) + ", ARRAY[" + startSQL + ", " + strings.Join(first, ", ") + "])" +
-		" ON CONFLICT (key) DO UPDATE SET (expires, state) = (SELECT " + greatest(over) + ", ARRAY[now, " +
-		strings.Join(next, ", ") + "] FROM (SELECT " + clockSQL + " AS now) c)" +
-		" WHERE s.rules = $2 AND " + strings.Join(fits, " AND ") + " RETURNING s.state)" +
-		" SELECT coalesce((SELECT state FROM w), " + s.names.function("take") + "($1, $2, $3::bigint, " + clock + ", true))"
+	return render("take", struct {
+		clock
+		Table, Take string
+		Limits      []quickLimit
+	}{now, s.table, s.names.function("take"), limits})
 }

@@ -23,7 +23,7 @@
 -- microseconds, 1/count of one, microseconds, 1/count of one. Kind 4 is unlimited, kind 5 blocks everything.
 
 -- mul_add_div returns the quotient and the remainder of (a*b + c) / d.
-CREATE OR REPLACE FUNCTION {{mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   p numeric := a::numeric * b + c;
@@ -33,7 +33,7 @@ BEGIN
 END $$;
 
 -- slots returns the slots of a row, NULL if it is not one that a version of ours has written.
-CREATE OR REPLACE FUNCTION {{slots}}(rules text, state bigint[]) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.slots}}(rules text, state bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   r bigint[];
@@ -69,7 +69,7 @@ BEGIN
 END $$;
 
 -- rules_of returns the rules of a row with these slots.
-CREATE OR REPLACE FUNCTION {{rules_of}}(slots bigint[]) RETURNS text
+CREATE OR REPLACE FUNCTION {{.rules_of}}(slots bigint[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -83,7 +83,7 @@ BEGIN
 END $$;
 
 -- state_of returns the state of a row with these slots.
-CREATE OR REPLACE FUNCTION {{state_of}}(slots bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.state_of}}(slots bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -102,7 +102,7 @@ BEGIN
 END $$;
 
 -- numbers returns the rules that a caller sends, each in 8 numbers.
-CREATE OR REPLACE FUNCTION {{numbers}}(rules text, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.numbers}}(rules text, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   r bigint[] := string_to_array(rules, ' ')::bigint[];
@@ -114,8 +114,8 @@ BEGIN
     numbers := numbers || r[i:i+3];
     IF r[i] = 0 THEN
       capacity := CASE WHEN r[i+3] > 0 THEN r[i+3] ELSE r[i+1] END;
-      numbers := numbers || CASE WHEN asked <= capacity THEN {{mul_add_div}}(asked, r[i+2], 0, r[i+1])
-        ELSE ARRAY[4000000000000000, 0] END || {{mul_add_div}}(capacity, r[i+2], 0, r[i+1]); -- more than any bucket takes to fill
+      numbers := numbers || CASE WHEN asked <= capacity THEN {{.mul_add_div}}(asked, r[i+2], 0, r[i+1])
+        ELSE ARRAY[4000000000000000, 0] END || {{.mul_add_div}}(capacity, r[i+2], 0, r[i+1]); -- more than any bucket takes to fill
     ELSE
       numbers := numbers || '{0,0,0,0}'::bigint[];
     END IF;
@@ -125,7 +125,7 @@ END $$;
 
 -- token_bucket_carry returns a debt under another rule for the units that {us, num} stands for under this one, and 1 if
 -- the state has to be written for it.
-CREATE OR REPLACE FUNCTION {{token_bucket_carry}}(us bigint, num bigint, slot bigint[], rule bigint[]) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.token_bucket_carry}}(us bigint, num bigint, slot bigint[], rule bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   capacity bigint := CASE WHEN rule[4] > 0 THEN rule[4] ELSE rule[2] END;
@@ -138,23 +138,23 @@ BEGIN
   ELSIF slot[2] = rule[2] AND slot[3] = rule[3] THEN
     RETURN ARRAY[us, num, 1];
   END IF;
-  old_full := {{mul_add_div}}(CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END, slot[3], 0, slot[2]);
+  old_full := {{.mul_add_div}}(CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END, slot[3], 0, slot[2]);
   IF us > old_full[1] OR us = old_full[1] AND num > old_full[2] THEN
     us := old_full[1];
     num := old_full[2];
   END IF;
-  units := {{mul_add_div}}(us, slot[2], num, slot[3]);
+  units := {{.mul_add_div}}(us, slot[2], num, slot[3]);
   IF units[1] >= capacity THEN
     RETURN ARRAY[rule[7], rule[8], 1];
   END IF;
-  rest := {{mul_add_div}}(units[2], rule[3], 0, slot[3]);
-  RETURN {{mul_add_div}}(units[1], rule[3], rest[1] + CASE WHEN rest[2] > 0 THEN 1 ELSE 0 END, rule[2]) || 1::bigint;
+  rest := {{.mul_add_div}}(units[2], rule[3], 0, slot[3]);
+  RETURN {{.mul_add_div}}(units[1], rule[3], rest[1] + CASE WHEN rest[2] > 0 THEN 1 ELSE 0 END, rule[2]) || 1::bigint;
 END $$;
 
 -- The load functions return a slot as rule sees it now, after 1 if anything but its age changed, else 0.
 
 -- token_bucket_load brings the arrival time up to now, clamps the debt to the capacity, and carries it over.
-CREATE OR REPLACE FUNCTION {{token_bucket_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.token_bucket_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   us bigint := slot[5] - now;
@@ -167,7 +167,7 @@ BEGIN
     num := 0;
   END IF;
   IF slot[2] <> rule[2] OR slot[3] <> rule[3] OR slot[4] <> rule[4] THEN
-    carried := {{token_bucket_carry}}(us, num, slot, rule);
+    carried := {{.token_bucket_carry}}(us, num, slot, rule);
     us := carried[1];
     num := carried[2];
     changed := carried[3];
@@ -181,7 +181,7 @@ BEGIN
 END $$;
 
 -- sliding_window_load moves on to the window that now is in, and carries units over.
-CREATE OR REPLACE FUNCTION {{sliding_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.sliding_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   age bigint := now - slot[5];
@@ -219,7 +219,7 @@ END $$;
 
 -- sliding_log_load drops what is out of the window, and carries the rest over. Where charges are more than the limit
 -- has room for, the oldest go: they would be free first.
-CREATE OR REPLACE FUNCTION {{sliding_log_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.sliding_log_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   used bigint := slot[6];
@@ -267,7 +267,7 @@ BEGIN
 END $$;
 
 -- fixed_window_load starts a new window if the old one is over, and carries units over.
-CREATE OR REPLACE FUNCTION {{fixed_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.fixed_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   age bigint := now - slot[5];
@@ -293,25 +293,25 @@ BEGIN
 END $$;
 
 -- load returns a slot as a rule of its kind sees it now.
-CREATE OR REPLACE FUNCTION {{load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   CASE slot[1]
-    WHEN 0 THEN RETURN {{token_bucket_load}}(slot, rule, now);
-    WHEN 1 THEN RETURN {{sliding_window_load}}(slot, rule, now);
-    WHEN 2 THEN RETURN {{sliding_log_load}}(slot, rule, now);
-    ELSE RETURN {{fixed_window_load}}(slot, rule, now);
+    WHEN 0 THEN RETURN {{.token_bucket_load}}(slot, rule, now);
+    WHEN 1 THEN RETURN {{.sliding_window_load}}(slot, rule, now);
+    WHEN 2 THEN RETURN {{.sliding_log_load}}(slot, rule, now);
+    ELSE RETURN {{.fixed_window_load}}(slot, rule, now);
   END CASE;
 END $$;
 
 -- slot_at returns the slot that begins at a place of a state, or NULL if it is not one that a version of ours has
 -- written.
-CREATE OR REPLACE FUNCTION {{slot_at}}(state bigint[], at int) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.slot_at}}(state bigint[], at int) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   slot bigint[] := state[at:at+6];
 BEGIN
-  IF slot[1] = -1 THEN
+  IF slot[1] = -1 OR slot[1] = 4 THEN
     RETURN slot;
   END IF;
   IF (slot[1] BETWEEN 0 AND 3 AND slot[2] BETWEEN 1 AND 999999999999999 AND slot[3] BETWEEN 1000 AND 31622400000000
@@ -330,7 +330,7 @@ BEGIN
 END $$;
 
 -- expiry returns the instant from which a state carries no information any more: the twin of Rule.Expiry.
-CREATE OR REPLACE FUNCTION {{expiry}}(state bigint[]) RETURNS bigint
+CREATE OR REPLACE FUNCTION {{.expiry}}(state bigint[]) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -338,7 +338,7 @@ DECLARE
   slot bigint[];
 BEGIN
   WHILE at <= array_length(state, 1) LOOP
-    slot := {{slot_at}}(state, at);
+    slot := {{.slot_at}}(state, at);
     last := greatest(last, CASE slot[1]
       WHEN 0 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 1 ELSE 0 END
       WHEN 1 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 2 * slot[3] ELSE slot[3] END
@@ -353,7 +353,7 @@ END $$;
 -- decide is Take without the store. It returns the verdict, the time, when the state expires, and the state to be
 -- written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and a limit
 -- that changed has to be written all the same; -1 if the state is not ours.
-CREATE OR REPLACE FUNCTION {{decide}}(state bigint[], cost bigint, rules bigint[], now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.decide}}(state bigint[], cost bigint, rules bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   asked bigint := greatest(cost, 1); -- a look asks for one unit
@@ -402,13 +402,13 @@ BEGIN
       END IF;
       at := at + 7;
     ELSE
-      slot := {{slot_at}}(state, at);
+      slot := {{.slot_at}}(state, at);
       IF slot IS NULL THEN
         RETURN ARRAY[-1, now, 0];
       END IF;
       loaded := NULL;
       IF slot[1] = kind THEN
-        loaded := {{load}}(slot, rules[r:r+7], now);
+        loaded := {{.load}}(slot, rules[r:r+7], now);
         time := loaded[6];
         a := loaded[7];
         b := loaded[8];
@@ -467,19 +467,19 @@ BEGIN
   IF fits AND cost > 0 THEN
     charged := charged || state[at:]; -- limits that there were once
     IF kept OR at <= size THEN
-      last := greatest(last, {{expiry}}(charged));
+      last := greatest(last, {{.expiry}}(charged));
     END IF;
     RETURN ARRAY[1, now, last] || charged;
   ELSIF carried IS NOT NULL AND cost > 0 THEN
     carried := carried || state[at:];
-    RETURN ARRAY[2, now, {{expiry}}(carried)] || carried;
+    RETURN ARRAY[2, now, {{.expiry}}(carried)] || carried;
   END IF;
   RETURN ARRAY[0, now, 0];
 END $$;
 
 -- summary returns decide's reply with as much of each log as an answer needs: the oldest charges, as far as they have
 -- to expire for cost to fit, and the last, which stands for those in between too. n of the slot is their number.
-CREATE OR REPLACE FUNCTION {{summary}}(reply bigint[], cost bigint, rules bigint[]) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.summary}}(reply bigint[], cost bigint, rules bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   size int := array_length(reply, 1);
@@ -526,7 +526,7 @@ END $$;
 
 -- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket
 -- fills has been refilled since, and gives nothing back.
-CREATE OR REPLACE FUNCTION {{token_bucket_refund}}(slot bigint[], span bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.token_bucket_refund}}(slot bigint[], span bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   us bigint := slot[5] - now;
@@ -539,7 +539,7 @@ BEGIN
   IF cost >= (CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END) THEN
     us := -1;
   ELSE
-    less := {{mul_add_div}}(cost, slot[3], 0, slot[2]);
+    less := {{.mul_add_div}}(cost, slot[3], 0, slot[2]);
     us := us - less[1];
     num := num - less[2];
     IF num < 0 THEN
@@ -555,7 +555,7 @@ BEGIN
 END $$;
 
 -- sliding_window_refund credits the window that was charged, the current one or the one before.
-CREATE OR REPLACE FUNCTION {{sliding_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.sliding_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   w int := CASE WHEN charged_at < slot[5] THEN 7 ELSE 6 END;
@@ -567,7 +567,7 @@ BEGIN
   RETURN slot;
 END $$;
 
-CREATE OR REPLACE FUNCTION {{sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 8;
@@ -590,7 +590,7 @@ BEGIN
   RETURN slot;
 END $$;
 
-CREATE OR REPLACE FUNCTION {{fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   IF slot[6] = 0 OR charged_at < slot[5] OR charged_at >= slot[5] + slot[3] THEN
@@ -602,7 +602,7 @@ END $$;
 
 -- refunded is Refund without the store. It returns the state to be written, NULL if nothing is given back, {-1} if the
 -- state is not ours.
-CREATE OR REPLACE FUNCTION {{refunded}}(state bigint[], charged_at bigint, kinds bigint[], cost bigint, now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.refunded}}(state bigint[], charged_at bigint, kinds bigint[], cost bigint, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -614,20 +614,20 @@ DECLARE
   span bigint[];
 BEGIN
   WHILE at <= array_length(state, 1) LOOP
-    slot := {{slot_at}}(state, at);
+    slot := {{.slot_at}}(state, at);
     IF slot IS NULL THEN
       RETURN '{-1}';
     END IF;
     at := at + array_length(slot, 1);
     IF slot[1] = kinds[i] THEN -- else nothing was charged here, or what was is forgotten
-      span := CASE WHEN slot[1] = 0 THEN {{mul_add_div}}(CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END, slot[3], 0, slot[2]) END;
-      loaded := {{load}}(slot, slot[1:4] || ARRAY[0, 0, span[1], span[2]], now);
+      span := CASE WHEN slot[1] = 0 THEN {{.mul_add_div}}(CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END, slot[3], 0, slot[2]) END;
+      loaded := {{.load}}(slot, slot[1:4] || ARRAY[0, 0, span[1], span[2]], now);
       loaded := loaded[2:];
       CASE slot[1]
-        WHEN 0 THEN loaded := {{token_bucket_refund}}(loaded, span, charged_at, cost, now);
-        WHEN 1 THEN loaded := {{sliding_window_refund}}(loaded, charged_at, cost);
-        WHEN 2 THEN loaded := {{sliding_log_refund}}(loaded, charged_at, cost);
-        ELSE loaded := {{fixed_window_refund}}(loaded, charged_at, cost);
+        WHEN 0 THEN loaded := {{.token_bucket_refund}}(loaded, span, charged_at, cost, now);
+        WHEN 1 THEN loaded := {{.sliding_window_refund}}(loaded, charged_at, cost);
+        WHEN 2 THEN loaded := {{.sliding_log_refund}}(loaded, charged_at, cost);
+        ELSE loaded := {{.fixed_window_refund}}(loaded, charged_at, cost);
       END CASE;
       IF loaded IS NOT NULL THEN
         given := true;
@@ -641,7 +641,7 @@ BEGIN
 END $$;
 
 -- micros is the database's clock.
-CREATE OR REPLACE FUNCTION {{micros}}() RETURNS bigint
+CREATE OR REPLACE FUNCTION {{.micros}}() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint $$;
 
 -- take decides for the limits of one key and charges all of them or none. It returns decide's reply, with the slots as
@@ -655,7 +655,7 @@ LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000
 -- tried says that a statement has tried already, and has the row locked. If that stands under the same rules, there was
 -- no room: the reply is 3, the time, and the row's state without the instant of the last write, for the caller to find
 -- the same.
-CREATE OR REPLACE FUNCTION {{take}}(k text, rules text, cost bigint, clock bigint, tried bool) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.take}}(k text, rules text, cost bigint, clock bigint, tried bool) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   r bigint[];
@@ -667,42 +667,42 @@ DECLARE
   now bigint;
   locked bool := false;
 BEGIN
-  SELECT t.rules, t.state INTO old_rules, old FROM {{table}} t WHERE t.key = k;
+  SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k;
   IF tried AND old_rules = rules THEN
-    RETURN ARRAY[3, coalesce(clock, {{micros}}())] || old[2:];
+    RETURN ARRAY[3, coalesce(clock, {{.micros}}())] || old[2:];
   END IF;
-  r := {{numbers}}(rules, cost);
+  r := {{.numbers}}(rules, cost);
   LOOP
-    now := coalesce(clock, {{micros}}());
-    slots := {{slots}}(old_rules, old);
+    now := coalesce(clock, {{.micros}}());
+    slots := {{.slots}}(old_rules, old);
     IF old IS NOT NULL AND slots IS NULL THEN
       RETURN ARRAY[-1, now, 0];
     END IF;
-    reply := {{decide}}(slots, cost, r, now);
+    reply := {{.decide}}(slots, cost, r, now);
     IF reply[1] <= 0 THEN
       reply := reply || slots;
       EXIT;
     END IF;
     new := reply[4:];
     IF old IS NULL THEN
-      INSERT INTO {{table}} (key, rules, expires, state) VALUES (k, {{rules_of}}(new), reply[3], {{state_of}}(new, now)) ON CONFLICT DO NOTHING;
+      INSERT INTO {{.table}} (key, rules, expires, state) VALUES (k, {{.rules_of}}(new), reply[3], {{.state_of}}(new, now)) ON CONFLICT DO NOTHING;
     ELSE
-      UPDATE {{table}} t SET rules = {{rules_of}}(new), expires = reply[3], state = {{state_of}}(new, now)
+      UPDATE {{.table}} t SET rules = {{.rules_of}}(new), expires = reply[3], state = {{.state_of}}(new, now)
       WHERE t.key = k AND (locked OR t.state = old AND t.rules = old_rules);
     END IF;
     EXIT WHEN FOUND;
-    SELECT t.rules, t.state INTO old_rules, old FROM {{table}} t WHERE t.key = k FOR UPDATE;
+    SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
     locked := FOUND;
   END LOOP;
   IF rules LIKE '% 2 %' THEN
-    reply := {{summary}}(reply, cost, r);
+    reply := {{.summary}}(reply, cost, r);
   END IF;
   RETURN reply;
 END $$;
 
 -- refund gives back what a take charged to slots of these kinds. It returns 1 if anything was given back, 0 if not, -1
 -- if the row is not ours.
-CREATE OR REPLACE FUNCTION {{refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, clock bigint) RETURNS bigint
+CREATE OR REPLACE FUNCTION {{.refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, clock bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   now bigint;
@@ -711,26 +711,26 @@ DECLARE
   old bigint[];
   new bigint[];
 BEGIN
-  SELECT t.rules, t.state INTO old_rules, old FROM {{table}} t WHERE t.key = k FOR UPDATE;
+  SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
   IF NOT FOUND THEN
     RETURN 0;
   END IF;
-  now := coalesce(clock, {{micros}}());
-  old := {{slots}}(old_rules, old);
+  now := coalesce(clock, {{.micros}}());
+  old := {{.slots}}(old_rules, old);
   IF old IS NULL THEN
     RETURN -1;
   END IF;
-  new := {{refunded}}(old, charged_at, kinds, cost, now);
+  new := {{.refunded}}(old, charged_at, kinds, cost, now);
   IF new IS NULL THEN
     RETURN 0;
   ELSIF new[1] < 0 THEN
     RETURN -1;
   END IF;
-  last := {{expiry}}(new);
+  last := {{.expiry}}(new);
   IF last > now THEN
-    UPDATE {{table}} t SET rules = {{rules_of}}(new), expires = last, state = {{state_of}}(new, now) WHERE t.key = k;
+    UPDATE {{.table}} t SET rules = {{.rules_of}}(new), expires = last, state = {{.state_of}}(new, now) WHERE t.key = k;
   ELSE
-    DELETE FROM {{table}} t WHERE t.key = k;
+    DELETE FROM {{.table}} t WHERE t.key = k;
   END IF;
   RETURN 1;
 END $$;

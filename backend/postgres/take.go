@@ -1,0 +1,91 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
+)
+
+// call is one Take.
+type call struct {
+	*Backend
+	ctx  context.Context
+	plan *plan
+	key  string
+	cost int64
+}
+
+func (c *call) take() (res backend.Result, decided int, err error) {
+	mark := c.refused.mark(c.key)
+	if (c.cost == 0 || c.refused.recently(mark)) && !c.plan.logs {
+		var write bool
+		res, decided, write, err = c.look()
+		if err != nil || c.cost == 0 || !res.Allowed && !write {
+			return res, decided, err
+		}
+	}
+	sure := false
+	if args := c.quickArgs(); args != nil {
+		res, decided, sure, err = c.charge(c.sql.take(shape{c.plan.shape, c.clock != nil}), args)
+	}
+	if !sure && err == nil {
+		res, decided, sure, err = c.charge(c.sql.function, []any{c.key, c.plan.text, c.cost, c.now()})
+		if !sure && err == nil {
+			err = fmt.Errorf("the database refused what it has room for: %+v", res)
+		}
+	}
+	if err == nil && c.cost > 0 {
+		c.refused.note(mark, &res)
+	}
+	return res, decided, err
+}
+
+// look decides by what the row says, without a lock.
+func (c *call) look() (res backend.Result, decided int, write bool, err error) {
+	var few [inline]algorithm.Slot
+	a := answer{slots: few[:0]}
+	err = c.query(c.ctx, c.sql.look, []any{c.key, c.now()}, func(rows pgx.Rows) error { return a.readRow(rows, c.plan) })
+	if err != nil {
+		return res, 0, false, err
+	}
+	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
+	return res, decided, write, nil
+}
+
+// quickArgs returns the arguments of the shape's statement, nil if that is not to be asked.
+func (c *call) quickArgs() []any {
+	if c.plan.shape == "" || c.cost == 0 || c.slow {
+		return nil
+	}
+	more, ok := c.plan.args(c.cost)
+	if !ok {
+		return nil
+	}
+	args := append(append(make([]any, 0, 4+len(more)), c.key, c.plan.text, c.cost), more...)
+	if c.clock != nil {
+		args = append(args, c.clock())
+	}
+	return args
+}
+
+// charge decides where the row is locked. It is sure unless the statement had no room for what the Go has room for, or
+// what has to be written: then it has changed nothing.
+func (c *call) charge(text string, args []any) (res backend.Result, decided int, sure bool, err error) {
+	var few [inline]algorithm.Slot
+	a := answer{slots: few[:0]}
+	err = c.query(c.ctx, text, args, func(rows pgx.Rows) error { return a.readReply(rows, c.plan) })
+	if err != nil {
+		return res, 0, false, err
+	}
+	if a.charged {
+		res, decided = algorithm.Admitted(a.slots, c.plan.rules, a.now)
+		return res, decided, true, nil
+	}
+	var write bool
+	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
+	return res, decided, c.cost == 0 || !res.Allowed && (!a.tried || !write), nil
+}
