@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -50,98 +49,89 @@ func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 	return a.readSlots(n[min(4, len(n)):], p)
 }
 
-// readState reads the numbers of a row that was written under the plan's rules.
+// readState reads the numbers of a row that was written under the plan's rules, none of which is a sliding log.
 func (a *answer) readState(n []int64, p *plan) error {
 	if len(n) != 3*len(p.rules) {
 		return ErrForeign
 	}
 	for i, r := range p.rules {
-		if !sound(r, n[3*i:]) {
+		if r.Stateless() {
+			a.slots = append(a.slots, algorithm.Slot{})
+		} else if !sound(r, n[3*i:]) {
 			return ErrForeign
+		} else {
+			a.slots = append(a.slots, slotOf(r, n[3*i:]))
 		}
-		a.slots = append(a.slots, slotOf(r, n[3*i:]))
 	}
 	return nil
 }
 
-// readSlots reads slots as functions.sql has them: seven numbers, and a log.
+// readSlots reads slots as functions.sql has them: seven numbers, and a log. They may have been written under other
+// rules, and there may be more of them, or fewer, unless the cost was charged.
 func (a *answer) readSlots(n []int64, p *plan) error {
-	for i := range p.rules {
-		var slot algorithm.Slot
-		if len(n) >= 7 {
-			var log []int64
-			width := 7
-			if n[0] == int64(backend.SlidingLog) {
-				if n[6] < 0 || n[6] > int64(len(n)-width)/2 {
-					return ErrForeign
-				}
-				width += 2 * int(n[6])
-				log = n[7:width]
+	for len(n) >= 7 {
+		width := 7
+		if n[0] == int64(backend.SlidingLog) {
+			if n[6] < 0 || n[6] > int64(len(n)-width)/2 {
+				return ErrForeign
 			}
-			var err error
-			if slot, err = oldSlot(p, i, n[:4], n[4:7], log); err != nil {
-				return err
-			}
-			n = n[width:]
+			width += 2 * int(n[6])
 		}
-		a.slots = append(a.slots, slot)
+		if err := a.readSlot(p, n[:4], n[4:7], n[7:width]); err != nil {
+			return err
+		}
+		n = n[width:]
+	}
+	if len(n) != 0 || a.charged && len(a.slots) != len(p.rules) {
+		return ErrForeign
 	}
 	return nil
 }
 
-// oldSlot returns the slot of a limit that was written under a rule, maybe another one. It is empty if it says nothing
-// to this limit.
-func oldSlot(p *plan, i int, rule, state, log []int64) (algorithm.Slot, error) {
-	l := &p.limits[i]
-	if rule[0] != kindOf(l) || stateless(l) {
-		return algorithm.Slot{}, nil
+// readSlot reads a slot that was written under a rule.
+func (a *answer) readSlot(p *plan, rule, state, log []int64) error {
+	if rule[0] == unlimited || rule[0] == blocked {
+		a.slots = append(a.slots, algorithm.Slot{})
+		return nil
 	}
-	r := p.rules[i]
-	if rule[1] != l.Count || rule[2] != l.Period.Microseconds() || rule[3] != l.Burst {
-		if rule[2] > backend.MaxPeriod.Microseconds() {
-			return algorithm.Slot{}, ErrForeign
-		}
-		old := backend.Limit{Count: rule[1], Period: time.Duration(rule[2]) * time.Microsecond, Burst: rule[3], Algorithm: l.Algorithm}
-		var err error
-		if r, err = algorithm.NewRule(old); err != nil || stateless(&old) {
-			return algorithm.Slot{}, ErrForeign
-		}
-	}
-	if !sound(r, state) {
-		return algorithm.Slot{}, ErrForeign
+	r := p.ruleOf(len(a.slots), rule)
+	if r == nil || !sound(r, state) {
+		return ErrForeign
 	}
 	slot := slotOf(r, state)
-	if l.Algorithm == backend.SlidingLog {
-		var ok bool
-		if slot.State.Log, ok = readLog(log, state[1]); !ok {
-			return algorithm.Slot{}, ErrForeign
+	if r.Algorithm() == backend.SlidingLog {
+		charges, ok := readLog(log, state[1])
+		if !ok {
+			return ErrForeign
 		}
+		slot.State.Log = &charges
 	}
-	return slot, nil
+	a.slots = append(a.slots, slot)
+	return nil
 }
 
 func slotOf(r *algorithm.Rule, n []int64) algorithm.Slot {
 	slot := algorithm.Slot{Rule: r}
-	c := &slot.State
-	c.Time = n[0]
-	if r.Algorithm() == backend.TokenBucket {
-		c.Rest = n[1]
-	} else {
-		c.Used = n[1]
-	}
-	if r.Algorithm() == backend.SlidingWindow {
-		c.Rest = n[2]
+	st := &slot.State
+	st.Time = n[0]
+	switch r.Algorithm() {
+	case backend.TokenBucket:
+		st.Rest = n[1]
+	case backend.SlidingWindow:
+		st.Used, st.Rest = n[1], n[2]
+	default:
+		st.Used = n[1]
 	}
 	return slot
 }
 
 // readLog reads the charges of a log. A reply has the oldest and the last: what is missing of used counts as charged
 // with the last, which is right until the oldest are out of the window.
-func readLog(n []int64, used int64) (_ *algorithm.Log, ok bool) {
-	charges := make(algorithm.Log, 0, len(n)/2)
+func readLog(n []int64, used int64) (charges algorithm.Log, ok bool) {
+	charges = make(algorithm.Log, 0, len(n)/2)
 	for ; len(n) >= 2; n = n[2:] {
 		last := len(charges) - 1
-		if n[1] < 1 || n[1] > used || last >= 0 && n[0] <= charges[last].At {
+		if n[0] > latest || n[1] < 1 || n[1] > used || last >= 0 && n[0] <= charges[last].At {
 			return nil, false
 		}
 		charges = append(charges, algorithm.Charge{At: n[0], Units: n[1]})
@@ -150,7 +140,7 @@ func readLog(n []int64, used int64) (_ *algorithm.Log, ok bool) {
 	if len(charges) > 0 {
 		charges[len(charges)-1].Units += used
 	}
-	return &charges, len(charges) > 0 || used == 0
+	return charges, len(charges) > 0 || used == 0
 }
 
 // readRow reads what statements.look answers with: rules, state and the time, of which the first two are NULL without a
@@ -162,7 +152,6 @@ func (a *answer) readRow(rows pgx.Rows, p *plan) error {
 		return err
 	}
 	if values[0] == nil {
-		a.slots = make([]algorithm.Slot, len(p.rules))
 		return nil
 	}
 	var few [64]int64
@@ -170,20 +159,21 @@ func (a *answer) readRow(rows pgx.Rows, p *plan) error {
 	if err != nil {
 		return ErrForeign
 	}
-	if string(values[0]) == p.text {
-		return a.readState(state[1:], p)
+	if string(values[0]) == p.text && !p.logs {
+		return a.readState(state[min(1, len(state)):], p)
 	}
 	return a.readOld(string(values[0]), state, p)
 }
 
-// readOld reads a row that was written under other rules.
+// readOld reads a row that was written under other rules, as far as it can be read: slots of functions.sql is stricter.
 func (a *answer) readOld(text string, state []int64, p *plan) error {
 	fields := strings.Split(text, " ")
-	if fields[0] != layout || len(fields)%4 != 1 || len(state) < 1+3*(len(fields)/4) {
+	slots := len(fields) / 4
+	if fields[0] != layout || len(fields) != 1+4*slots || len(state) < 1+3*slots {
 		return ErrForeign
 	}
-	a.slots = make([]algorithm.Slot, len(p.rules))
-	for i := range min(len(p.rules), len(fields)/4) {
+	logs := state[1+3*slots:]
+	for i := range slots {
 		var rule [4]int64
 		for j := range rule {
 			var err error
@@ -191,18 +181,29 @@ func (a *answer) readOld(text string, state []int64, p *plan) error {
 				return ErrForeign
 			}
 		}
-		slot, err := oldSlot(p, i, rule[:], state[1+3*i:][:3], nil)
-		if err != nil {
+		numbers := state[1+3*i:][:3]
+		var log []int64
+		if rule[0] == int64(backend.SlidingLog) {
+			if numbers[2] < 0 || numbers[2] > int64(len(logs))/2 {
+				return ErrForeign
+			}
+			log, logs = logs[:2*numbers[2]], logs[2*numbers[2]:]
+		}
+		if err := a.readSlot(p, rule[:], numbers, log); err != nil {
 			return err
 		}
-		a.slots[i] = slot
+	}
+	if len(logs) != 0 {
+		return ErrForeign
 	}
 	return nil
 }
 
+// latest is the last instant of a state, in µs: in the year 2255.
+const latest = 9_000_000_000_000_000
+
 // sound reports whether three numbers can be a slot's state under a rule: what the algorithms rely on.
 func sound(r *algorithm.Rule, n []int64) bool {
-	const latest = 9_000_000_000_000_000 // µs, in the year 2255
 	if n[0] < 0 || n[0] > latest || n[1] < 0 || n[1] > backend.MaxCount || n[2] < 0 || n[2] > backend.MaxCount {
 		return false
 	}

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +58,42 @@ func randomLimit(r *rand.Rand) backend.Limit {
 	return l
 }
 
+// otherVersion returns limits of which one changed, came, went or stands elsewhere.
+func otherVersion(r *rand.Rand, limits []backend.Limit) []backend.Limit {
+	limits = slices.Clone(limits)
+	l := &limits[r.IntN(len(limits))]
+	switch r.IntN(7) {
+	case 0:
+		*l = randomLimit(r)
+	case 1: // a larger or a smaller plan
+		if !l.IsUnlimited() {
+			l.Count = 1 + r.Int64N(2*min(l.Count, backend.MaxCount/2)+1)
+		}
+	case 2:
+		if !l.IsUnlimited() {
+			l.Algorithm, l.Burst = backend.Algorithm(r.IntN(4)), 0
+		}
+	case 3:
+		limits = slices.Insert(limits, r.IntN(len(limits)+1), randomLimit(r))
+	case 4:
+		if len(limits) > 1 {
+			limits = slices.Delete(limits, 0, 1)
+		}
+	case 5:
+		r.Shuffle(len(limits), func(i, j int) { limits[i], limits[j] = limits[j], limits[i] })
+	case 6:
+		if l.Algorithm == backend.TokenBucket && l.Count > 0 && !l.IsUnlimited() {
+			l.Burst = 1 + r.Int64N(2*min(l.Count, backend.MaxCount/2))
+		}
+	}
+	for i := range limits {
+		if limits[i].Validate() != nil {
+			limits[i].Burst = 0
+		}
+	}
+	return limits
+}
+
 // record makes random calls on package memory.
 func record(t *testing.T, seed uint64) (steps []step) {
 	ctx := context.Background()
@@ -75,14 +112,13 @@ func record(t *testing.T, seed uint64) (steps []step) {
 			if time.Now().Add(wait).Year() < 2200 {
 				time.Sleep(wait)
 			}
-			if r.IntN(12) == 0 { // a limit changes, comes or goes
-				limits = append([]backend.Limit{}, limits...)
-				limits[r.IntN(len(limits))] = randomLimit(r)
-				if r.IntN(4) == 0 {
-					limits = append(limits, randomLimit(r))[r.IntN(2):]
-				}
+			if r.IntN(12) == 0 {
+				limits = otherVersion(r, limits)
 			}
 			s := step{at: time.Now(), charge: -1, limits: limits}
+			if r.IntN(6) == 0 { // of an instance of another version
+				s.limits = otherVersion(r, limits)
+			}
 			var err error
 			switch kind := r.IntN(50); {
 			case kind == 0:

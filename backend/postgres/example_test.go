@@ -17,15 +17,15 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
+	limits, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL")) // beside the pool of the application's queries
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := postgres.Migrate(ctx, pool); err != nil {
+	if err := postgres.Migrate(ctx, limits); err != nil {
 		log.Fatal(err)
 	}
 
-	b := postgres.New(pool) // for ginlimit.WithBackend, or by itself:
+	b := postgres.New(limits) // for ginlimit.WithBackend, or by itself:
 	res, err := b.Take(ctx, "api\x00ip:203.0.113.7", 1, backend.Limit{Count: 100, Period: time.Minute})
 	if err != nil {
 		log.Fatal(err)
@@ -33,23 +33,26 @@ func Example() {
 	fmt.Println(res.Allowed, res.Remaining)
 }
 
-// What a service with hot keys, or that has to decide while the database is gone, puts around the backend.
+// What a service with hot keys, or that has to decide while the database is gone, puts around the backend. The limits have
+// a pool of their own, so that slow queries of the application cannot take their connections.
 func ExampleNew() {
 	ctx := context.Background()
-	config, err := pgxpool.ParseConfig(os.Getenv("DATABASE_URL"))
+	app, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL")) // for the application's queries
 	if err != nil {
 		log.Fatal(err)
 	}
+	config := app.Config()                             // the same server
 	config.MaxConns = 8                                // for limits alone
 	config.ConnConfig.ConnectTimeout = 2 * time.Second // a server that hangs is tried again soon
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	limits, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer pool.Close()
+	defer app.Close()
+	defer limits.Close()
 
-	store := backend.Fallback(postgres.New(pool), memory.New(), backend.WithShare(3)) // 3 instances
-	b := backend.Lease(store, 50)                                                     // a hot key asks for up to 50 units at once
+	store := backend.Fallback(postgres.New(limits), memory.New(), backend.WithShare(3)) // 3 instances
+	b := backend.Lease(store, 50)                                                       // a hot key asks for up to 50 units at once
 	res, err := b.Take(ctx, "api\x00ip:203.0.113.7", 1, backend.Limit{Count: 100, Period: time.Minute})
 	fmt.Println(res.Allowed, err)
 }

@@ -268,8 +268,7 @@ func TestKindsOfErrors(t *testing.T) {
 	pool := newPool(t, url, 4, nil)
 	opts := newTable(t, pool)
 	table := postgres.Table(postgres.New(pool, opts...))
-	_, err := pool.Exec(t.Context(), `DROP ROLE IF EXISTS nobody; CREATE ROLE nobody LOGIN PASSWORD 'hunter2'`)
-	require.NoError(t, err)
+	nobody := newRole(t, pool)
 	closed := newPool(t, url, 1, nil)
 	closed.Close()
 	nowhere, err := net.Listen("tcp", "127.0.0.1:0")
@@ -289,7 +288,7 @@ func TestKindsOfErrors(t *testing.T) {
 		"not migrated":   {pool, []postgres.Option{postgres.WithTable("missing")}, postgres.ErrNotMigrated},
 		"no schema":      {pool, []postgres.Option{postgres.WithSchema("missing")}, postgres.ErrNotMigrated},
 		"read-only":      {newPool(t, url, 1, setting("default_transaction_read_only", "on")), opts, postgres.ErrReadOnly},
-		"no rights":      {newPool(t, url, 1, user("nobody")), opts, postgres.ErrDenied},
+		"no rights":      {newPool(t, url, 1, user(nobody)), opts, postgres.ErrDenied},
 		"no such user":   {newPool(t, url, 1, user("noone")), opts, postgres.ErrDenied},
 		"closed":         {closed, opts, backend.ErrUnavailable},
 		"not listening":  {newPool(t, "postgres://u:hunter2@"+nowhere.Addr().String()+"/d", 1, nil), opts, backend.ErrUnavailable},
@@ -315,14 +314,14 @@ func TestKindsOfErrors(t *testing.T) {
 			}
 		})
 	}
-	_, err = pool.Exec(t.Context(), "GRANT SELECT, INSERT, UPDATE, DELETE ON "+table+" TO nobody")
+	_, err = pool.Exec(t.Context(), "GRANT SELECT, INSERT, UPDATE, DELETE ON "+table+" TO "+nobody)
 	require.NoError(t, err)
-	b := postgres.New(newPool(t, url, 1, user("nobody")), opts...)
+	b := postgres.New(newPool(t, url, 1, user(nobody)), opts...)
 	recovers(t, b)
 	require.NoError(t, b.Reset(t.Context(), "k"))
 	_, err = b.Sweep(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, postgres.Migrate(t.Context(), newPool(t, url, 1, user("nobody")), opts...), "where there is nothing to do")
+	require.NoError(t, postgres.Migrate(t.Context(), newPool(t, url, 1, user(nobody)), opts...), "where there is nothing to do")
 }
 
 // A standby refuses charges. It can be looked at if the table is logged; else that is not there.
@@ -613,6 +612,40 @@ func TestRefusalsWriteNothing(t *testing.T) {
 			require.False(t, res.Allowed)
 		}
 		require.Equal(t, before, row())
+	}
+}
+
+// What other versions of the limits refuse, or look at, leaves a row as it is, whatever they are.
+func TestOtherVersionsWriteNothing(t *testing.T) {
+	pool := newPool(t, serverURL(t), 1, nil)
+	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(0))...)
+	table := rows{t, pool, postgres.Table(b)}
+	for _, a := range everyAlgorithm {
+		key, limit := a.String(), backend.Limit{Count: 100, Period: time.Hour, Algorithm: a}
+		res, err := b.Take(t.Context(), key, 60, limit, hourly)
+		require.NoError(t, err)
+		require.Equal(t, int64(40), res.Remaining)
+		written := table.get(key)
+		small := limit
+		small.Count = 10
+		for _, other := range [][]backend.Limit{
+			{small}, {small.WithAlgorithm((a + 1) % 4)}, {hourly, small}, {limit, {Period: time.Hour}}, {backend.Unlimited(), small},
+			{small.WithAlgorithm((a + 1) % 4), hourly},
+		} {
+			for range 2 { // by a charge, and by a look
+				res, err := take(b, key, other...)
+				require.NoError(t, err)
+				require.False(t, res.Allowed, "%v", other)
+				require.Zero(t, res.Remaining, "%v", other)
+				require.Equal(t, written, table.get(key), "%v", other)
+			}
+			_, err := b.Take(t.Context(), key, 0, other...)
+			require.NoError(t, err)
+			require.Equal(t, written, table.get(key), "%v", other)
+		}
+		res, err = b.Take(t.Context(), key, 40, limit, hourly)
+		require.NoError(t, err)
+		require.True(t, res.Allowed)
 	}
 }
 

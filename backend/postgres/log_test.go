@@ -59,11 +59,11 @@ func TestADatabaseThatRefusesSaysSo(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	_, err := admin.Exec(t.Context(), `DROP ROLE IF EXISTS limiter; CREATE ROLE limiter LOGIN;
-		CREATE OR REPLACE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$
+	limiter := newRole(t, admin)
+	_, err := admin.Exec(t.Context(), `CREATE OR REPLACE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = TG_ARGV[0]; END $$`)
 	require.NoError(t, err)
-	const rights = "SELECT, INSERT, UPDATE, DELETE ON {} TO limiter"
+	rights := "SELECT, INSERT, UPDATE, DELETE ON {} TO " + limiter
 	trigger := func(code string) string {
 		return "CREATE TRIGGER fails BEFORE INSERT OR UPDATE ON {} EXECUTE FUNCTION fails('" + code + "')"
 	}
@@ -76,9 +76,9 @@ func TestADatabaseThatRefusesSaysSo(t *testing.T) {
 	}{
 		{"not migrated", "not_migrated", exec("ALTER TABLE {} RENAME TO elsewhere"), exec("ALTER TABLE elsewhere RENAME TO {name}"),
 			"does not exist", "call postgres.Migrate"},
-		{"no rights", "denied", exec("REVOKE INSERT ON {} FROM limiter"), exec("GRANT " + rights), "permission denied for table", "grant the role USAGE"},
-		{"read-only", "read_only", exec("ALTER ROLE limiter SET default_transaction_read_only = on"),
-			exec("ALTER ROLE limiter RESET default_transaction_read_only"), "read-only transaction", "connect to the primary"},
+		{"no rights", "denied", exec("REVOKE INSERT ON {} FROM " + limiter), exec("GRANT " + rights), "permission denied for table", "grant the role USAGE"},
+		{"read-only", "read_only", exec("ALTER ROLE " + limiter + " SET default_transaction_read_only = on"),
+			exec("ALTER ROLE " + limiter + " RESET default_transaction_read_only"), "read-only transaction", "connect to the primary"},
 		{"disk full", "disk", exec(trigger("53100")), exec("DROP TRIGGER fails ON {}"), "no room", "disk has room"},
 		{"no memory", "out_of_memory", exec(trigger("53200")), exec("DROP TRIGGER fails ON {}"), "no room", "more memory"},
 		{"something else", "unavailable", exec(trigger("P0001")), exec("DROP TRIGGER fails ON {}"), "no room", "the cause says"},
@@ -93,7 +93,7 @@ func TestADatabaseThatRefusesSaysSo(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			log := &logged{}
 			opts := append(newTable(t, admin), log.option(), postgres.WithTimeout(100*time.Millisecond))
-			pool := newPool(t, url, 1, func(c *pgxpool.Config) { c.ConnConfig.User = "limiter" })
+			pool := newPool(t, url, 1, func(c *pgxpool.Config) { c.ConnConfig.User = limiter })
 			b := postgres.New(pool, opts...)
 			postgres.EndAtOnce(b)
 			exec("GRANT "+rights)(t, b, nil)
@@ -149,11 +149,10 @@ func TestSweepsThatFailSaySo(t *testing.T) {
 	admin := newPool(t, serverURL(t), 2, nil)
 	log := &logged{}
 	opts := append(newTable(t, admin), log.option(), postgres.WithSweep(5))
-	_, err := admin.Exec(t.Context(), "DROP ROLE IF EXISTS sweeper; CREATE ROLE sweeper LOGIN")
-	require.NoError(t, err)
-	b := postgres.New(newPool(t, serverURL(t), 2, func(c *pgxpool.Config) { c.ConnConfig.User = "sweeper" }), opts...)
+	sweeper := newRole(t, admin)
+	b := postgres.New(newPool(t, serverURL(t), 2, func(c *pgxpool.Config) { c.ConnConfig.User = sweeper }), opts...)
 	postgres.EndAtOnce(b)
-	_, err = admin.Exec(t.Context(), "GRANT SELECT, INSERT, UPDATE ON "+postgres.Table(b)+" TO sweeper")
+	_, err := admin.Exec(t.Context(), "GRANT SELECT, INSERT, UPDATE ON "+postgres.Table(b)+" TO "+sweeper)
 	require.NoError(t, err)
 	var lines []string
 	until := func(line int) {
@@ -167,7 +166,7 @@ func TestSweepsThatFailSaySo(t *testing.T) {
 	until(1)
 	require.Contains(t, lines[0], "sweeps of the table in PostgreSQL fail: the server denies access")
 	require.Contains(t, lines[0], "the table grows")
-	_, err = admin.Exec(t.Context(), "GRANT DELETE ON "+postgres.Table(b)+" TO sweeper")
+	_, err = admin.Exec(t.Context(), "GRANT DELETE ON "+postgres.Table(b)+" TO "+sweeper)
 	require.NoError(t, err)
 	until(2)
 	require.Contains(t, lines[1], "no longer fail")

@@ -20,12 +20,12 @@ import (
 // Many instances may start at once, and again, by whatever default isolation and in every mode of pgx.
 func TestMigrateAtOnce(t *testing.T) {
 	url := serverURL(t)
-	for i, change := range []func(*pgxpool.Config){
+	for _, change := range []func(*pgxpool.Config){
 		nil, mode(pgx.QueryExecModeSimpleProtocol), mode(pgx.QueryExecModeExec),
 		func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_isolation"] = "serializable" },
 	} {
 		pool := newPool(t, url, 20, change)
-		opts := []postgres.Option{postgres.WithSchema(fmt.Sprint("at once ", i)), postgres.WithTimeout(10 * time.Second)}
+		opts := []postgres.Option{postgres.WithSchema(fmt.Sprint("at once ", tables.Add(1))), postgres.WithTimeout(10 * time.Second)}
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Add(1)
@@ -50,14 +50,15 @@ func TestMigrateAtOnce(t *testing.T) {
 // Tables of one schema that is not there yet may be made at the same time.
 func TestMigrateTablesAtOnce(t *testing.T) {
 	pool := newPool(t, serverURL(t), 4, nil)
-	for i := range 10 {
+	for range 10 {
+		schema := fmt.Sprint("tables at once ", tables.Add(1))
 		var wg sync.WaitGroup
 		for table := range 4 {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
 				assert.NoError(t, postgres.Migrate(context.Background(), pool,
-					postgres.WithSchema(fmt.Sprint("tables at once ", i)), postgres.WithTable(fmt.Sprint(table))))
+					postgres.WithSchema(schema), postgres.WithTable(fmt.Sprint(table))))
 			}()
 		}
 		wg.Wait()
@@ -107,9 +108,10 @@ func TestMigrateMakesWhatIsMissing(t *testing.T) {
 // A table of somebody else under the same name is not taken for the counters'.
 func TestMigrateForeignTable(t *testing.T) {
 	pool := newPool(t, serverURL(t), 1, nil)
-	_, err := pool.Exec(t.Context(), "CREATE TABLE theirs (x int)")
+	theirs := fmt.Sprint("theirs", tables.Add(1))
+	_, err := pool.Exec(t.Context(), "CREATE TABLE "+theirs+" (x int)")
 	require.NoError(t, err)
-	require.ErrorContains(t, postgres.Migrate(t.Context(), pool, postgres.WithTable("theirs")), "already exists")
+	require.ErrorContains(t, postgres.Migrate(t.Context(), pool, postgres.WithTable(theirs)), "already exists")
 }
 
 // Names are taken as they are, whatever they hold.
@@ -161,10 +163,10 @@ func TestTablesAreApart(t *testing.T) {
 // A schema of a later version is left alone; it is an error only if that version says that this one is too old for it.
 func TestLaterVersion(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
-	opts := []postgres.Option{postgres.WithTable("later"), postgres.WithTimeout(10 * time.Second)}
-	require.NoError(t, postgres.Migrate(t.Context(), pool, opts...))
+	opts := newTable(t, pool)
+	table := strings.TrimSuffix(postgres.Table(postgres.New(pool, opts...)), `"`) + `_schema"`
 	set := func(version, oldest int) {
-		tag, err := pool.Exec(t.Context(), "UPDATE later_schema SET version = $1, oldest = $2", version, oldest)
+		tag, err := pool.Exec(t.Context(), "UPDATE "+table+" SET version = $1, oldest = $2", version, oldest)
 		require.NoError(t, err)
 		require.Equal(t, int64(1), tag.RowsAffected())
 	}
@@ -210,6 +212,9 @@ func TestInvalidOptions(t *testing.T) {
 		require.ErrorContains(t, postgres.Migrate(t.Context(), pool, opt), text)
 		require.Regexp(t, "^ginlimit: postgres", postgres.Migrate(t.Context(), pool, opt).Error())
 	}
+	require.PanicsWithError(t, "ginlimit: postgres.New: option 2 is nil; leave it out", func() { postgres.New(pool, postgres.WithSweep(1), nil) })
+	require.EqualError(t, postgres.Migrate(t.Context(), pool, nil), "ginlimit: postgres.Migrate: option 1 is nil; leave it out")
+	require.ErrorContains(t, postgres.Migrate(t.Context(), pool, postgres.WithLogger(nil)), "WithLogger(nil)")
 	require.Panics(t, func() { postgres.New(nil) })
 	require.ErrorContains(t, postgres.Migrate(t.Context(), nil), "the pool is nil")
 }

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/algorithm"
@@ -18,11 +19,12 @@ const layout = "1"
 type plan struct {
 	limits    []backend.Limit
 	rules     []*algorithm.Rule
-	text      string // the rules, as a row names them
-	shape     string // which statement decides at once, see statements.take; "" if only the function can
-	logs      bool   // a row can be long
-	stateless bool   // no limit keeps a state
-	one       []any  // the arguments of the shape for a cost of 1
+	numbers   [][4]int64 // kind, count, period and burst of each, as a row names them
+	text      string     // the rules, as a row names them
+	shape     string     // which statement decides at once, see statements.take; "" if only the function can
+	logs      bool       // a row can be long
+	stateless bool       // no limit keeps a state
+	one       []any      // the arguments of the shape for a cost of 1
 }
 
 // is reports whether p was made of limits, whatever their names.
@@ -30,7 +32,6 @@ func (p *plan) is(limits []backend.Limit) bool { return plans.Decide(p.rules, li
 
 // The kinds of slots, as rows and functions.sql name them.
 const (
-	empty     = -1
 	unlimited = 4
 	blocked   = 5
 )
@@ -50,7 +51,7 @@ func kindOf(l *backend.Limit) int64 {
 func stateless(l *backend.Limit) bool { return l.Count == 0 || l.IsUnlimited() }
 
 // maxQuick is the largest number of limits that a statement of its own decides for.
-const maxQuick = 4
+const maxQuick = 8
 
 func newPlan(limits []backend.Limit) (*plan, error) {
 	p := &plan{limits: slices.Clone(limits), stateless: true}
@@ -64,12 +65,15 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 			return nil, err
 		}
 		p.rules = append(p.rules, r)
-		numbers := [...]int64{kindOf(l), l.Count, l.Period.Microseconds(), l.Burst}
-		if stateless(l) {
-			numbers = [...]int64{kindOf(l), 0, 0, 0}
-		} else {
+		numbers := [4]int64{kindOf(l)}
+		if !stateless(l) {
+			numbers = [4]int64{kindOf(l), l.Count, l.Period.Microseconds(), l.Burst}
+			if l.Burst == l.Count { // the same rule is called the same
+				numbers[3] = 0
+			}
 			p.stateless = false
 		}
+		p.numbers = append(p.numbers, numbers)
 		for _, n := range numbers {
 			text = strconv.AppendInt(append(text, ' '), n, 10)
 		}
@@ -84,6 +88,23 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 		p.one, _ = p.args(1)
 	}
 	return p, nil
+}
+
+// ruleOf returns the rule with the numbers of a row's slot, nil if there can be none. It is nearly always that of the
+// plan at the slot's place.
+func (p *plan) ruleOf(place int, n []int64) *algorithm.Rule {
+	if place < len(p.rules) && p.numbers[place] == [4]int64(n) {
+		return p.rules[place]
+	}
+	if n[0] < 0 || n[0] > int64(backend.FixedWindow) || n[1] == math.MaxInt64 || n[2] > backend.MaxPeriod.Microseconds() {
+		return nil
+	}
+	l := backend.Limit{Count: n[1], Period: time.Duration(n[2]) * time.Microsecond, Burst: n[3], Algorithm: backend.Algorithm(n[0])}
+	r, err := algorithm.NewRule(l)
+	if err != nil || r.Stateless() {
+		return nil
+	}
+	return r
 }
 
 // shapeOf returns the letter of a limit in a shape, 0 if there is none: w is a token bucket whose spans are whole

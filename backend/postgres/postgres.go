@@ -119,10 +119,10 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	var res backend.Result
 	var decided int
 	if p.stateless {
-		res, decided, _ = algorithm.Take(make([]algorithm.Slot, len(limits)), p.rules, b.here(), cost)
+		decided, _ = algorithm.Take(nil, p.rules, b.here(), cost, &res)
 	} else {
 		c := call{Backend: b, ctx: b.limit(), plan: p, key: stateKey(key), cost: min(cost, backend.MaxCount+1)} // sums fit
-		if res, decided, err = c.take(); err != nil {
+		if decided, err = c.take(&res); err != nil {
 			return backend.Result{}, b.fail("take", err)
 		}
 		if res.Allowed && cost > 0 {
@@ -152,20 +152,17 @@ func (b *Backend) here() (micros int64) {
 
 // Refund implements [backend.Backend]. As for Take, the context's end does not matter.
 func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
-	kinds := make([]int64, len(limits))
-	any := false
-	for i := range limits {
-		kinds[i] = -2 // of no slot
-		if !stateless(&limits[i]) && limits[i].Algorithm <= backend.FixedWindow {
-			kinds[i], any = int64(limits[i].Algorithm), true
-		}
-	}
-	if !charge.Allowed || cost <= 0 || !any {
+	if !charge.Allowed || cost <= 0 || len(limits) == 0 {
 		return nil
+	}
+	p, err := b.plans.Of(limits, (*plan).is, newPlan)
+	if err != nil || p.stateless {
+		return err
 	}
 	name := stateKey(key)
 	var given int64
-	err := b.query(b.limit(), b.sql.refund, []interface{}{name, charge.At.UnixMicro(), kinds, cost, b.now()}, func(rows pgx.Rows) error {
+	args := []any{name, p.text, charge.At.UnixMicro(), min(cost, backend.MaxCount), b.now()}
+	err = b.query(b.limit(), b.sql.refund, args, func(rows pgx.Rows) error {
 		return rows.Scan(&given)
 	})
 	if err == nil && given < 0 {

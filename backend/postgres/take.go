@@ -19,41 +19,41 @@ type call struct {
 	cost int64
 }
 
-func (c *call) take() (res backend.Result, decided int, err error) {
+// take fills res in, all but Limit, and returns the index of the limit that decided.
+func (c *call) take(res *backend.Result) (decided int, err error) {
 	mark := c.refused.mark(c.key)
 	if (c.cost == 0 || c.refused.recently(mark)) && !c.plan.logs {
-		var write bool
-		res, decided, write, err = c.look()
+		decided, write, err := c.look(res)
 		if err != nil || c.cost == 0 || !res.Allowed && !write {
-			return res, decided, err
+			return decided, err
 		}
 	}
 	sure := false
 	if args := c.quickArgs(); args != nil {
-		res, decided, sure, err = c.charge(c.sql.take(shape{c.plan.shape, c.clock != nil}), args)
+		decided, sure, err = c.charge(res, c.sql.take(shape{c.plan.shape, c.clock != nil}), args)
 	}
 	if !sure && err == nil {
-		res, decided, sure, err = c.charge(c.sql.function, []any{c.key, c.plan.text, c.cost, c.now()})
+		decided, sure, err = c.charge(res, c.sql.function, []any{c.key, c.plan.text, c.cost, c.now()})
 		if !sure && err == nil {
-			err = fmt.Errorf("the database refused what it has room for: %+v", res)
+			err = fmt.Errorf("the database refused what it has room for: %+v", *res)
 		}
 	}
 	if err == nil && c.cost > 0 {
-		c.refused.note(mark, &res)
+		c.refused.note(mark, res)
 	}
-	return res, decided, err
+	return decided, err
 }
 
-// look decides by what the row says, without a lock.
-func (c *call) look() (res backend.Result, decided int, write bool, err error) {
+// look decides by what the row says, without a lock. It reports whether a charge, or a repair, is to be written.
+func (c *call) look(res *backend.Result) (decided int, write bool, err error) {
 	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}
 	err = c.query(c.ctx, c.sql.look, []any{c.key, c.now()}, func(rows pgx.Rows) error { return a.readRow(rows, c.plan) })
 	if err != nil {
-		return res, 0, false, err
+		return 0, false, err
 	}
-	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
-	return res, decided, write, nil
+	decided, next := algorithm.Take(a.slots, c.plan.rules, a.now, c.cost, res)
+	return decided, next != nil, nil
 }
 
 // quickArgs returns the arguments of the shape's statement, nil if that is not to be asked.
@@ -74,18 +74,16 @@ func (c *call) quickArgs() []any {
 
 // charge decides where the row is locked. It is sure unless the statement had no room for what the Go has room for, or
 // what has to be written: then it has changed nothing.
-func (c *call) charge(text string, args []any) (res backend.Result, decided int, sure bool, err error) {
+func (c *call) charge(res *backend.Result, text string, args []any) (decided int, sure bool, err error) {
 	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}
 	err = c.query(c.ctx, text, args, func(rows pgx.Rows) error { return a.readReply(rows, c.plan) })
 	if err != nil {
-		return res, 0, false, err
+		return 0, false, err
 	}
 	if a.charged {
-		res, decided = algorithm.Admitted(a.slots, c.plan.rules, a.now)
-		return res, decided, true, nil
+		return algorithm.Admitted(a.slots, c.plan.rules, a.now, res), true, nil
 	}
-	var write bool
-	res, decided, write = algorithm.Take(a.slots, c.plan.rules, a.now, c.cost)
-	return res, decided, c.cost == 0 || !res.Allowed && (!a.tried || !write), nil
+	decided, next := algorithm.Take(a.slots, c.plan.rules, a.now, c.cost, res)
+	return decided, c.cost == 0 || !res.Allowed && (!a.tried || next == nil), nil
 }

@@ -35,7 +35,7 @@ func (r *Reason) Error() string {
 	return r.text + "; " + r.remedy
 }
 
-// Kind is what backend.Kind returns.
+// Kind is what backend.ErrorKind returns.
 func (r *Reason) Kind() string { return r.kind }
 
 // Text says what is wrong, without the remedy.

@@ -1,26 +1,27 @@
--- What package backend does, for PostgreSQL: the twins of backend/rule.go and of the algorithms' files, under their
--- names.
+-- What package backend/algorithm does, for PostgreSQL: the twins of its functions, under their names. A template of
+-- text/template, in which each function is called by the name that it is given here.
 --
--- fits stands for a wait of 0. What only an answer needs, wait, remaining and reset, the caller works out of the reply
--- with the Go functions, and checks the verdict by it.
+-- fits stands for a wait of 0. What only an answer needs, until, used and reset, the caller works out of the reply with
+-- the Go functions, and checks the verdict by it.
 --
 -- Times are whole microseconds since 1970. Every number is below 2^53 in size: counts are below 1e15, periods below
 -- 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill). Sums fit into a
 -- bigint; a product is made in numeric unless a division has shown that it fits.
 --
 -- A row has rules, a text of numbers: the layout's version, 1, and four for each slot: kind, count, period, burst, the
--- rule that the slot was written under. Its state is the instant of the last write, three numbers for each slot, and
--- the charges of all logs, in the order of the slots:
+-- rule that the slot was last charged under. Its state is the instant of the last write, three numbers for each slot,
+-- and the charges of all logs, in the order of the slots:
 --
 --   kind 0, token bucket:   when the bucket will be full; what that lacks, in 1/count of a microsecond; 0
 --   kind 1, sliding window: when the window began; units in it; units in the one before
 --   kind 2, sliding log:    when the last charge was; units; the number n of charges: n pairs, time and units, oldest first
 --   kind 3, fixed window:   when the window began; units in it; 0
---   kind -1, empty:         zeros
+--   kind 4, unlimited, and kind 5, which blocks everything: zeros, also for count, period and burst; 4 stands for any
+--   slot that is empty
 --
 -- The functions work on {1, slot, slot, …}, where a slot is those seven numbers, and its log. A rule, as they see it,
 -- is 8 numbers: kind, count, period, burst, and for a token bucket the spans that refill the cost and the capacity:
--- microseconds, 1/count of one, microseconds, 1/count of one. Kind 4 is unlimited, kind 5 blocks everything.
+-- microseconds, 1/count of one, microseconds, 1/count of one.
 
 -- mul_add_div returns the quotient and the remainder of (a*b + c) / d.
 CREATE OR REPLACE FUNCTION {{.mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
@@ -41,7 +42,7 @@ DECLARE
   at int; -- of state, where the next log begins
   slots bigint[] := '{1}';
 BEGIN
-  IF (rules ~ '^1( -?[0-9]{1,15}){4,}$') IS NOT TRUE THEN
+  IF (rules ~ '^1( [0-9]{1,15}){4,}$') IS NOT TRUE THEN
     RETURN NULL;
   END IF;
   r := string_to_array(rules, ' ')::bigint[];
@@ -113,7 +114,7 @@ BEGIN
   FOR i IN 2..array_length(r, 1) BY 4 LOOP
     numbers := numbers || r[i:i+3];
     IF r[i] = 0 THEN
-      capacity := CASE WHEN r[i+3] > 0 THEN r[i+3] ELSE r[i+1] END;
+      capacity := coalesce(nullif(r[i+3], 0), r[i+1]);
       numbers := numbers || CASE WHEN asked <= capacity THEN {{.mul_add_div}}(asked, r[i+2], 0, r[i+1])
         ELSE ARRAY[4000000000000000, 0] END || {{.mul_add_div}}(capacity, r[i+2], 0, r[i+1]); -- more than any bucket takes to fill
     ELSE
@@ -123,195 +124,13 @@ BEGIN
   RETURN numbers;
 END $$;
 
--- token_bucket_carry returns a debt under another rule for the units that {us, num} stands for under this one, and 1 if
--- the state has to be written for it.
-CREATE OR REPLACE FUNCTION {{.token_bucket_carry}}(us bigint, num bigint, slot bigint[], rule bigint[]) RETURNS bigint[]
+-- slot_at returns the slot that begins at a place of slots, or NULL if it is not one that a version of ours has written.
+CREATE OR REPLACE FUNCTION {{.slot_at}}(slots bigint[], at int) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-  capacity bigint := CASE WHEN rule[4] > 0 THEN rule[4] ELSE rule[2] END;
-  old_full bigint[];
-  units bigint[];
-  rest bigint[];
+  slot bigint[] := slots[at:at+6];
 BEGIN
-  IF us = 0 AND num = 0 THEN
-    RETURN ARRAY[us, num, 0];
-  ELSIF slot[2] = rule[2] AND slot[3] = rule[3] THEN
-    RETURN ARRAY[us, num, 1];
-  END IF;
-  old_full := {{.mul_add_div}}(CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END, slot[3], 0, slot[2]);
-  IF us > old_full[1] OR us = old_full[1] AND num > old_full[2] THEN
-    us := old_full[1];
-    num := old_full[2];
-  END IF;
-  units := {{.mul_add_div}}(us, slot[2], num, slot[3]);
-  IF units[1] >= capacity THEN
-    RETURN ARRAY[rule[7], rule[8], 1];
-  END IF;
-  rest := {{.mul_add_div}}(units[2], rule[3], 0, slot[3]);
-  RETURN {{.mul_add_div}}(units[1], rule[3], rest[1] + CASE WHEN rest[2] > 0 THEN 1 ELSE 0 END, rule[2]) || 1::bigint;
-END $$;
-
--- The load functions return a slot as rule sees it now, after 1 if anything but its age changed, else 0.
-
--- token_bucket_load brings the arrival time up to now, clamps the debt to the capacity, and carries it over.
-CREATE OR REPLACE FUNCTION {{.token_bucket_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  us bigint := slot[5] - now;
-  num bigint := slot[6];
-  changed bigint := 0;
-  carried bigint[];
-BEGIN
-  IF us < 0 THEN
-    us := 0;
-    num := 0;
-  END IF;
-  IF slot[2] <> rule[2] OR slot[3] <> rule[3] OR slot[4] <> rule[4] THEN
-    carried := {{.token_bucket_carry}}(us, num, slot, rule);
-    us := carried[1];
-    num := carried[2];
-    changed := carried[3];
-  END IF;
-  IF us > rule[7] OR us = rule[7] AND num > rule[8] THEN -- the burst became smaller, or the clock went back
-    us := rule[7];
-    num := rule[8];
-    changed := 1;
-  END IF;
-  RETURN ARRAY[changed, 0, rule[2], rule[3], rule[4], now + us, num, 0];
-END $$;
-
--- sliding_window_load moves on to the window that now is in, and carries units over.
-CREATE OR REPLACE FUNCTION {{.sliding_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  age bigint := now - slot[5];
-  used bigint := slot[6];
-  prev bigint := slot[7];
-  changed bigint := 0;
-BEGIN
-  IF age < 0 THEN -- the clock went back: the window starts again, with the units used
-    age := 0;
-    changed := 1;
-  END IF;
-  IF age >= slot[3] THEN
-    age := age - slot[3];
-    prev := used;
-    used := 0;
-    IF age >= slot[3] OR prev = 0 THEN
-      RETURN ARRAY[0, 1, rule[2], rule[3], 0, now, 0, 0];
-    END IF;
-  END IF;
-  IF slot[3] <> rule[3] THEN
-    age := div(age::numeric * rule[3], slot[3]); -- below the new period
-    changed := 1;
-  END IF;
-  IF used > rule[2] THEN
-    used := rule[2];
-    changed := 1;
-  END IF;
-  -- The most of the window before that the limit has room for.
-  IF prev > rule[2] - used AND prev::numeric * (rule[3] - age) > (rule[2] - used)::numeric * rule[3] THEN
-    prev := div((rule[2] - used)::numeric * rule[3], rule[3] - age);
-    changed := 1;
-  END IF;
-  RETURN ARRAY[changed, 1, rule[2], rule[3], 0, now - age, used, prev];
-END $$;
-
--- sliding_log_load drops what is out of the window, and carries the rest over. Where charges are more than the limit
--- has room for, the oldest go: they would be free first.
-CREATE OR REPLACE FUNCTION {{.sliding_log_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  used bigint := slot[6];
-  first int := 8; -- of slot, the oldest charge that is kept
-  last int := 7 + 2 * slot[7];
-  changed bigint := 0;
-  log bigint[];
-  age bigint;
-  units bigint;
-BEGIN
-  WHILE first < last AND now - slot[first] >= slot[3] LOOP
-    used := used - slot[first + 1];
-    first := first + 2;
-  END LOOP;
-  IF first > last OR used <= 0 THEN
-    RETURN ARRAY[0, 2, rule[2], rule[3], 0, now, 0, 0];
-  END IF;
-  IF slot[3] <> rule[3] OR slot[last - 1] > now THEN -- charges keep their relative age; those from the future are new
-    changed := 1;
-    WHILE first < last LOOP
-      age := div(greatest(0, now - slot[first])::numeric * rule[3], slot[3]); -- below the new period
-      units := slot[first + 1];
-      IF array_length(log, 1) > 0 AND log[array_length(log, 1) - 1] = now - age THEN
-        log[array_length(log, 1)] := log[array_length(log, 1)] + units;
-      ELSE
-        log := log || ARRAY[now - age, units];
-      END IF;
-      first := first + 2;
-    END LOOP;
-  ELSE
-    log := slot[first:last];
-  END IF;
-  first := 1;
-  WHILE used > rule[2] LOOP
-    changed := 1;
-    units := least(log[first + 1], used - rule[2]);
-    used := used - units;
-    log[first + 1] := log[first + 1] - units;
-    IF log[first + 1] = 0 THEN
-      first := first + 2;
-    END IF;
-  END LOOP;
-  last := array_length(log, 1);
-  RETURN ARRAY[changed, 2, rule[2], rule[3], 0, log[last - 1], used, (last + 1 - first) / 2] || log[first:last];
-END $$;
-
--- fixed_window_load starts a new window if the old one is over, and carries units over.
-CREATE OR REPLACE FUNCTION {{.fixed_window_load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  age bigint := now - slot[5];
-  used bigint := slot[6];
-  changed bigint := 0;
-BEGIN
-  IF age >= slot[3] THEN
-    RETURN ARRAY[0, 3, rule[2], rule[3], 0, now, 0, 0];
-  END IF;
-  IF age < 0 THEN -- the clock went back: the window starts again, with the units used
-    age := 0;
-    changed := 1;
-  END IF;
-  IF slot[3] <> rule[3] THEN
-    age := div(age::numeric * rule[3], slot[3]); -- below the new period
-    changed := 1;
-  END IF;
-  IF used > rule[2] THEN
-    used := rule[2];
-    changed := 1;
-  END IF;
-  RETURN ARRAY[changed, 3, rule[2], rule[3], 0, now - age, used, 0];
-END $$;
-
--- load returns a slot as a rule of its kind sees it now.
-CREATE OR REPLACE FUNCTION {{.load}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-  CASE slot[1]
-    WHEN 0 THEN RETURN {{.token_bucket_load}}(slot, rule, now);
-    WHEN 1 THEN RETURN {{.sliding_window_load}}(slot, rule, now);
-    WHEN 2 THEN RETURN {{.sliding_log_load}}(slot, rule, now);
-    ELSE RETURN {{.fixed_window_load}}(slot, rule, now);
-  END CASE;
-END $$;
-
--- slot_at returns the slot that begins at a place of a state, or NULL if it is not one that a version of ours has
--- written.
-CREATE OR REPLACE FUNCTION {{.slot_at}}(state bigint[], at int) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  slot bigint[] := state[at:at+6];
-BEGIN
-  IF slot[1] = -1 OR slot[1] = 4 THEN
+  IF slot[1] BETWEEN 4 AND 5 THEN
     RETURN slot;
   END IF;
   IF (slot[1] BETWEEN 0 AND 3 AND slot[2] BETWEEN 1 AND 999999999999999 AND slot[3] BETWEEN 1000 AND 31622400000000
@@ -321,52 +140,213 @@ BEGIN
     RETURN NULL;
   END IF;
   IF slot[1] = 2 THEN
-    IF slot[7] > (array_length(state, 1) - at - 6) / 2 OR (slot[6] > 0) <> (slot[7] > 0) THEN
+    IF slot[7] > (array_length(slots, 1) - at - 6) / 2 OR (slot[6] > 0) <> (slot[7] > 0) THEN
       RETURN NULL;
     END IF;
-    slot := state[at:at + 6 + 2 * slot[7]];
+    slot := slots[at:at + 6 + 2 * slot[7]];
   END IF;
   RETURN slot;
 END $$;
 
--- expiry returns the instant from which a state carries no information any more: the twin of Rule.Expiry.
-CREATE OR REPLACE FUNCTION {{.expiry}}(state bigint[]) RETURNS bigint
+-- expiry returns the instant from which a slot says nothing any more. A window whose charges were all refunded still
+-- runs.
+CREATE OR REPLACE FUNCTION {{.expiry}}(slot bigint[]) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN CASE slot[1]
+    WHEN 0 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 1 ELSE 0 END
+    WHEN 1 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 2 * slot[3] ELSE slot[3] END
+    WHEN 2 THEN CASE WHEN slot[7] > 0 THEN slot[5] + slot[3] ELSE 0 END
+    WHEN 3 THEN slot[5] + slot[3]
+    ELSE 0 END;
+END $$;
+
+-- starts returns where each slot begins, 0 for one that has expired or is empty, and NULL if one is not ours.
+CREATE OR REPLACE FUNCTION {{.starts}}(slots bigint[], now bigint) RETURNS int[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
-  last bigint := 0;
   slot bigint[];
+  starts int[] := '{}';
 BEGIN
-  WHILE at <= array_length(state, 1) LOOP
-    slot := {{.slot_at}}(state, at);
-    last := greatest(last, CASE slot[1]
-      WHEN 0 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 1 ELSE 0 END
-      WHEN 1 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 2 * slot[3] ELSE slot[3] END
-      WHEN 2 THEN CASE WHEN slot[7] > 0 THEN slot[5] + slot[3] ELSE 0 END
-      WHEN 3 THEN slot[5] + slot[3] -- also of a window whose charges were all refunded
-      ELSE 0 END);
+  WHILE at <= array_length(slots, 1) LOOP
+    slot := {{.slot_at}}(slots, at);
+    IF slot IS NULL THEN
+      RETURN NULL;
+    END IF;
+    starts := starts || CASE WHEN {{.expiry}}(slot) > now THEN at ELSE 0 END;
     at := at + array_length(slot, 1);
   END LOOP;
-  RETURN last;
+  RETURN starts;
 END $$;
 
--- decide is Take without the store. It returns the verdict, the time, when the state expires, and the state to be
--- written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and a limit
--- that changed has to be written all the same; -1 if the state is not ours.
-CREATE OR REPLACE FUNCTION {{.decide}}(state bigint[], cost bigint, rules bigint[], now bigint) RETURNS bigint[]
+-- match returns for each rule where its slot begins, 0 if it has none. A rule finds its past by the same numbers first,
+-- then by the same kind and period, in both at its own place before others, and then at its own place.
+CREATE OR REPLACE FUNCTION {{.match}}(slots bigint[], starts int[], rules bigint[]) RETURNS int[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  n int := array_length(rules, 1) / 8;
+  size int := coalesce(array_length(starts, 1), 0);
+  matched int[] := array_fill(0, ARRAY[n]);
+  r int;
+  at int;
+  alike bool; -- the same numbers: a burst of 0 is one of count
+BEGIN
+  FOR pass IN 1..5 LOOP
+    FOR i IN 1..n LOOP
+      r := 8 * i - 7;
+      CONTINUE WHEN matched[i] > 0 OR rules[r] > 3;
+      FOR j IN 1..size LOOP
+        at := starts[j];
+        CONTINUE WHEN at = 0 OR j <> i AND pass NOT IN (2, 4);
+        alike := slots[at] = rules[r] AND slots[at+2] = rules[r+2];
+        IF pass <= 2 THEN
+          alike := alike AND slots[at+1] = rules[r+1]
+            AND coalesce(nullif(slots[at+3], 0), slots[at+1]) = coalesce(nullif(rules[r+3], 0), rules[r+1]);
+        END IF;
+        IF alike OR pass = 5 THEN
+          matched[i] := at;
+          starts[j] := 0;
+          EXIT;
+        END IF;
+      END LOOP;
+    END LOOP;
+  END LOOP;
+  RETURN matched;
+END $$;
+
+-- age returns a slot that has not expired as it is now, by its own rule. If the clock went back, it is repaired: a
+-- bucket's debt above its full is its full, and a window that begins in the future, or a charge of the future, is of now.
+CREATE OR REPLACE FUNCTION {{.age}}(slot bigint[], now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  kind bigint := slot[1];
+  period bigint := slot[3];
+  time bigint := slot[5];
+  used bigint := slot[6];
+  first int := 8; -- of a log, the oldest charge that is kept
+  last int;
+  most bigint[];
+BEGIN
+  IF kind = 0 THEN
+    most := {{.mul_add_div}}(coalesce(nullif(slot[4], 0), slot[2]), period, 0, slot[2]);
+    IF time - now > most[1] OR time - now = most[1] AND used > most[2] THEN
+      RETURN slot[1:4] || ARRAY[now + most[1], most[2], 0];
+    END IF;
+    RETURN slot;
+  ELSIF kind = 1 AND now - time >= period THEN
+    RETURN slot[1:4] || ARRAY[time + period, 0, used];
+  ELSIF kind <> 2 THEN
+    RETURN slot[1:4] || ARRAY[least(time, now), used, slot[7]];
+  END IF;
+  last := 7 + 2 * slot[7];
+  WHILE now - slot[first] >= period LOOP -- ends before last, because the log has not expired
+    used := used - slot[first+1];
+    first := first + 2;
+  END LOOP;
+  IF time <= now THEN
+    RETURN slot[1:5] || ARRAY[used, (last + 1 - first) / 2] || slot[first:last];
+  END IF;
+  -- The charges of the future become one of now, with one of now if there is one.
+  WHILE last > first AND slot[last-3] >= now LOOP
+    slot[last-2] := slot[last-2] + slot[last];
+    last := last - 2;
+  END LOOP;
+  slot[last-1] := now;
+  RETURN slot[1:4] || ARRAY[now, used, (last + 1 - first) / 2] || slot[first:last];
+END $$;
+
+-- used returns the whole units in use in an aged slot, rounded up.
+CREATE OR REPLACE FUNCTION {{.used}}(slot bigint[], now bigint) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  units bigint[];
+BEGIN
+  IF slot[1] = 0 THEN
+    units := {{.mul_add_div}}(slot[5] - now, slot[2], slot[6], slot[3]);
+    RETURN units[1] + (units[2] > 0)::int;
+  ELSIF slot[1] = 1 THEN
+    units := {{.mul_add_div}}(slot[7], slot[5] + slot[3] - now, 0, slot[3]);
+    RETURN slot[6] + units[1] + (units[2] > 0)::int;
+  END IF;
+  RETURN slot[6];
+END $$;
+
+-- fits reports whether at most so many units are in use in an aged slot.
+CREATE OR REPLACE FUNCTION {{.fits}}(slot bigint[], now bigint, units bigint) RETURNS bool
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF slot[1] = 0 THEN
+    RETURN (slot[5] - now)::numeric * slot[2] + slot[6] <= units::numeric * slot[3];
+  ELSIF slot[1] = 1 THEN
+    RETURN slot[7]::numeric * (slot[5] + slot[3] - now) <= (units - slot[6])::numeric * slot[3];
+  END IF;
+  RETURN slot[6] <= units;
+END $$;
+
+-- carry returns an aged slot under another rule, with the units that are in use. Ages stay what they are of a period.
+-- Another algorithm takes the units over as if they were charged now.
+CREATE OR REPLACE FUNCTION {{.carry}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  new bigint[] := rule[1:4];
+  used bigint;
+  units bigint[];
+  rest bigint[];
+  log bigint[];
+  at bigint;
+BEGIN
+  IF slot[1] <> rule[1] THEN
+    used := {{.used}}(slot, now);
+    IF rule[1] = 0 THEN
+      units := {{.mul_add_div}}(used, rule[3], 0, rule[2]);
+      RETURN new || ARRAY[now + units[1], units[2], 0];
+    ELSIF rule[1] = 2 AND used > 0 THEN
+      RETURN new || ARRAY[now, used, 1, now, used];
+    END IF;
+    RETURN new || ARRAY[now, used, 0];
+  ELSIF slot[1] = 0 THEN
+    IF slot[2] = rule[2] AND slot[3] = rule[3] THEN
+      RETURN new || slot[5:7];
+    END IF;
+    -- The units, rounded up to 1/period of one under the new rule: rest is at most its period.
+    units := {{.mul_add_div}}(slot[5] - now, slot[2], slot[6], slot[3]);
+    rest := {{.mul_add_div}}(units[2], rule[3], 0, slot[3]);
+    units := {{.mul_add_div}}(units[1], rule[3], rest[1] + (rest[2] > 0)::int, rule[2]);
+    RETURN new || ARRAY[now + units[1], units[2], 0];
+  ELSIF slot[1] <> 2 THEN
+    RETURN new || ARRAY[now - div((now - slot[5])::numeric * rule[3], slot[3])::bigint, slot[6], slot[7]];
+  END IF;
+  FOR i IN 8..array_length(slot, 1) BY 2 LOOP
+    at := now - div((now - slot[i])::numeric * rule[3], slot[3])::bigint;
+    IF log[array_length(log, 1) - 1] = at THEN
+      log[array_length(log, 1)] := log[array_length(log, 1)] + slot[i+1];
+    ELSE
+      log := log || ARRAY[at, slot[i+1]];
+    END IF;
+  END LOOP;
+  RETURN new || ARRAY[at, slot[6], array_length(log, 1) / 2] || log;
+END $$;
+
+-- decide is Take without the store. It returns the verdict, the time, when the state expires, and the slots to be
+-- written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and slots that
+-- were repaired have to be written all the same, because a wait would otherwise begin anew with each look; -1 if a slot
+-- is not ours. same says that the slots were written under these very rules, and base is when that was.
+CREATE OR REPLACE FUNCTION {{.decide}}(slots bigint[], same bool, cost bigint, rules bigint[], base bigint, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   asked bigint := greatest(cost, 1); -- a look asks for one unit
-  size int := coalesce(array_length(state, 1), 0);
-  at int := 2; -- of state, where the next slot begins
   fits bool := true;
-  last bigint := 0; -- when the charged state expires
-  kept bool := false; -- it has a slot of a limit that is not passed now
-  charged bigint[] := '{1}'; -- the state if cost is charged
-  carried bigint[]; -- the state if it is not, NULL as long as no limit has changed
+  last bigint := 0; -- when the charged slots expire
+  charged bigint[] := '{1}';
+  places int[]; -- where the slot of each rule begins
+  next int := 2; -- where the next slot begins, as long as it is that of the next rule
+  judged bool;
+  repaired bool := false;
   slot bigint[];
-  loaded bigint[];
   log bigint[];
+  i int := 0;
+  at int;
   kind bigint;
   count bigint;
   period bigint;
@@ -375,52 +355,82 @@ DECLARE
   b bigint;
   room bigint;
 BEGIN
+  IF NOT same THEN
+    places := {{.starts}}(slots, now);
+    IF places IS NULL THEN
+      RETURN ARRAY[-1, now, 0];
+    END IF;
+    places := {{.match}}(slots, places, rules);
+  END IF;
   FOR r IN 1..array_length(rules, 1) BY 8 LOOP
     kind := rules[r];
     count := rules[r+1];
     period := rules[r+2];
-    time := now;
-    a := 0;
-    b := 0;
-    log := NULL;
-    slot := NULL;
-    IF at > size THEN
-      NULL; -- a key, or a limit, that is new
-    ELSIF state[at] = kind AND state[at+1] = count AND state[at+2] = period AND state[at+3] = rules[r+3] AND (CASE kind
-        WHEN 0 THEN state[at+4] < now + rules[r+6]
-        WHEN 1 THEN state[at+4] <= now AND now < state[at+4] + period AND state[at+5] + state[at+6] <= count
-        WHEN 3 THEN state[at+4] <= now AND now < state[at+4] + period AND state[at+5] <= count
-        END)
-    THEN -- the common case, in which load would change nothing but a bucket's age
-      IF kind <> 0 OR state[at+4] >= now THEN
-        time := state[at+4];
-        a := state[at+5];
-        b := state[at+6];
-      END IF;
-      IF carried IS NOT NULL THEN
-        carried := carried || state[at:at+6];
-      END IF;
-      at := at + 7;
+    i := i + 1;
+    IF same THEN
+      at := next;
+      time := slots[at+4];
+      a := slots[at+5];
+      b := slots[at+6];
+      next := at + 7 + CASE kind WHEN 2 THEN 2 * b ELSE 0 END;
     ELSE
-      slot := {{.slot_at}}(state, at);
-      IF slot IS NULL THEN
-        RETURN ARRAY[-1, now, 0];
+      at := places[i];
+    END IF;
+    IF kind > 3 THEN
+      fits := fits AND kind = 4;
+      charged := charged || ARRAY[kind, 0, 0, 0, 0, 0, 0];
+      CONTINUE;
+    END IF;
+    judged := false;
+    slot := NULL;
+    IF same AND (CASE kind
+        WHEN 0 THEN time < now + rules[r+6] AND a < count
+        WHEN 2 THEN time <= now AND a BETWEEN 1 AND count AND b > 0
+        ELSE time <= now AND a <= count AND b <= count END)
+    THEN -- the common case: there is nothing to repair
+      IF (CASE kind WHEN 0 THEN time < now WHEN 1 THEN now - time >= 2 * period OR a = 0 AND now - time >= period ELSE now - time >= period END) THEN
+        time := now; -- it has expired
+        a := 0;
+        b := 0;
+        log := NULL;
+      ELSIF kind = 1 AND now - time >= period THEN
+        time := time + period;
+        b := a;
+        a := 0;
+      ELSIF kind = 2 THEN
+        at := at + 7;
+        WHILE now - slots[at] >= period LOOP -- ends before the last charge
+          a := a - slots[at+1];
+          b := b - 1;
+          at := at + 2;
+        END LOOP;
+        log := slots[at:next-1];
       END IF;
-      loaded := NULL;
-      IF slot[1] = kind THEN
-        loaded := {{.load}}(slot, rules[r:r+7], now);
-        time := loaded[6];
-        a := loaded[7];
-        b := loaded[8];
-        log := loaded[9:];
-        IF loaded[1] = 1 AND carried IS NULL THEN
-          carried := state[1:at-1];
+    ELSE
+      IF at > 0 THEN
+        slot := {{.slot_at}}(slots, at);
+        IF slot IS NULL THEN
+          RETURN ARRAY[-1, now, 0];
         END IF;
       END IF;
-      IF carried IS NOT NULL THEN
-        carried := carried || CASE WHEN loaded[1] = 1 THEN loaded[2:] ELSE slot END;
+      IF at > 0 AND {{.expiry}}(slot) > now THEN
+        slot := {{.age}}(slot, now);
+        IF slot[1] <> kind OR slot[2] <> count OR slot[3] <> period OR slot[4] <> rules[r+3] THEN
+          fits := fits AND {{.fits}}(slot, now, coalesce(nullif(rules[r+3], 0), count) - asked);
+          EXIT WHEN NOT fits;
+          slot := {{.carry}}(slot, rules[r:r+7], now); -- which may put a window's weight a hair above the limit
+          judged := true;
+        END IF;
+        time := slot[5];
+        a := slot[6];
+        b := slot[7];
+        log := slot[8:];
+      ELSE -- a limit without a past
+        time := now;
+        a := 0;
+        b := 0;
+        log := NULL;
       END IF;
-      at := at + array_length(slot, 1);
     END IF;
 
     IF kind = 0 THEN
@@ -431,22 +441,18 @@ BEGIN
         a := a - count;
       END IF;
       room := now + rules[r+6] - time; -- in microseconds
-      fits := fits AND (room > 0 OR room = 0 AND a <= rules[r+7]);
+      fits := fits AND (judged OR room > 0 OR room = 0 AND a <= rules[r+7]);
       last := greatest(last, time + 1);
       charged := charged || ARRAY[0, count, period, rules[r+3], time, a, 0];
-    ELSIF kind > 3 THEN
-      fits := fits AND kind = 4;
-      charged := charged || coalesce(slot, '{-1,0,0,0,0,0,0}');
-      kept := kept OR slot IS NOT NULL;
     ELSE
       room := count - a - asked;
-      fits := fits AND room >= 0;
       a := a + asked;
       IF kind = 1 THEN
         -- A weight that does not fit by itself is compared as a product.
-        fits := fits AND (b <= room OR b::numeric * (time + period - now) <= room::numeric * period);
+        fits := fits AND (judged OR b <= room OR b::numeric * (time + period - now) <= room::numeric * period);
         last := greatest(last, time + 2 * period);
       ELSIF kind = 2 THEN
+        fits := fits AND room >= 0;
         IF b > 0 AND time = now THEN
           log[2*b] := log[2*b] + asked;
         ELSE
@@ -456,6 +462,7 @@ BEGIN
         time := now;
         last := greatest(last, now + period);
       ELSE
+        fits := fits AND room >= 0;
         last := greatest(last, time + period);
       END IF;
       charged := charged || ARRAY[kind, count, period, 0, time, a, b];
@@ -463,28 +470,47 @@ BEGIN
         charged := charged || log;
       END IF;
     END IF;
+    EXIT WHEN NOT fits;
   END LOOP;
   IF fits AND cost > 0 THEN
-    charged := charged || state[at:]; -- limits that there were once
-    IF kept OR at <= size THEN
-      last := greatest(last, {{.expiry}}(charged));
-    END IF;
     RETURN ARRAY[1, now, last] || charged;
-  ELSIF carried IS NOT NULL AND cost > 0 THEN
-    carried := carried || state[at:];
-    RETURN ARRAY[2, now, {{.expiry}}(carried)] || carried;
+  ELSIF cost > 0 AND now < base THEN
+    charged := '{1}';
+    last := 0;
+    at := 2;
+    WHILE at <= array_length(slots, 1) LOOP
+      slot := {{.slot_at}}(slots, at);
+      at := at + array_length(slot, 1);
+      IF {{.expiry}}(slot) > now THEN
+        time := slot[5];
+        a := slot[6];
+        slot := {{.age}}(slot, now);
+        repaired := repaired OR CASE slot[1] WHEN 0 THEN slot[5] <> time OR slot[6] <> a ELSE time > now END;
+        last := greatest(last, {{.expiry}}(slot));
+      ELSE
+        slot := '{4,0,0,0,0,0,0}'; -- otherwise it would be back if the clock goes back further
+      END IF;
+      charged := charged || slot;
+    END LOOP;
+    IF repaired THEN
+      RETURN ARRAY[2, now, last] || charged;
+    END IF;
   END IF;
   RETURN ARRAY[0, now, 0];
 END $$;
 
 -- summary returns decide's reply with as much of each log as an answer needs: the oldest charges, as far as they have
 -- to expire for cost to fit, and the last, which stands for those in between too. n of the slot is their number.
-CREATE OR REPLACE FUNCTION {{.summary}}(reply bigint[], cost bigint, rules bigint[]) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.summary}}(reply bigint[], same bool, cost bigint, rules bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-  size int := array_length(reply, 1);
-  at int := 5; -- of reply, where the next slot begins
+  now bigint := reply[2];
+  slots bigint[] := reply[4:];
+  places int[];
+  at int := 2;
+  i int := 0;
   summed bigint[] := reply[1:4];
+  rule int; -- which has the slot
   first int;
   last int;
   next int;
@@ -492,51 +518,60 @@ DECLARE
   over bigint;
   log bigint[];
 BEGIN
-  FOR r IN 1..array_length(rules, 1) BY 8 LOOP
-    EXIT WHEN at > size;
-    IF reply[at] <> 2 THEN
-      summed := summed || reply[at:at+6];
+  IF NOT same THEN
+    places := {{.match}}(slots, {{.starts}}(slots, now), rules);
+  END IF;
+  WHILE at <= array_length(slots, 1) LOOP
+    i := i + 1;
+    IF slots[at] <> 2 THEN
+      summed := summed || slots[at:at+6];
       at := at + 7;
       CONTINUE;
     END IF;
     first := at + 7;
-    last := at + 5 + 2 * reply[at+6]; -- the last pair
-    used := reply[at+5];
-    WHILE first <= last AND reply[2] - reply[first] >= reply[at+2] LOOP
-      used := used - reply[first+1];
+    last := at + 5 + 2 * slots[at+6]; -- the last pair
+    used := slots[at+5];
+    WHILE first <= last AND now - slots[first] >= slots[at+2] LOOP
+      used := used - slots[first+1];
       first := first + 2;
     END LOOP;
-    over := CASE WHEN reply[1] = 1 THEN 0 ELSE used + greatest(cost, 1) - rules[r+1] END;
+    over := 0;
+    rule := CASE WHEN same THEN i ELSE array_position(places, at) END;
+    IF reply[1] <> 1 AND rule IS NOT NULL THEN
+      over := used + greatest(cost, 1) - coalesce(nullif(rules[8*rule-4], 0), rules[8*rule-6]);
+    END IF;
     next := first;
     WHILE next <= last AND over > 0 LOOP
-      over := over - reply[next+1];
+      over := over - slots[next+1];
       next := next + 2;
     END LOOP;
-    log := reply[first:next-1];
+    log := slots[first:next-1];
     IF next <= last THEN
-      log := log || reply[last:last+1];
+      log := log || slots[last:last+1];
     END IF;
-    summed := summed || reply[at:at+4] || ARRAY[used, coalesce(array_length(log, 1), 0) / 2] || log;
+    summed := summed || slots[at:at+4] || ARRAY[used, coalesce(array_length(log, 1), 0) / 2] || log;
     at := last + 2;
   END LOOP;
   RETURN summed;
 END $$;
 
--- The refund functions return a loaded slot without cost, which was charged at an instant, NULL if there was nothing.
+-- The refund functions return an aged slot without cost, which was charged at an instant, NULL if there was nothing.
 
 -- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket
 -- fills has been refilled since, and gives nothing back.
-CREATE OR REPLACE FUNCTION {{.token_bucket_refund}}(slot bigint[], span bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.token_bucket_refund}}(slot bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   us bigint := slot[5] - now;
   num bigint := slot[6];
+  capacity bigint := coalesce(nullif(slot[4], 0), slot[2]);
+  most bigint[] := {{.mul_add_div}}(capacity, slot[3], 0, slot[2]);
   less bigint[];
 BEGIN
-  IF now - charged_at >= span[1] + (CASE WHEN span[2] > 0 THEN 1 ELSE 0 END) OR us = 0 AND num = 0 THEN
+  IF now - charged_at >= most[1] + (most[2] > 0)::int THEN
     RETURN NULL;
   END IF;
-  IF cost >= (CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END) THEN
+  IF cost >= capacity THEN
     us := -1;
   ELSE
     less := {{.mul_add_div}}(cost, slot[3], 0, slot[2]);
@@ -600,44 +635,52 @@ BEGIN
   RETURN slot;
 END $$;
 
--- refunded is Refund without the store. It returns the state to be written, NULL if nothing is given back, {-1} if the
--- state is not ours.
-CREATE OR REPLACE FUNCTION {{.refunded}}(state bigint[], charged_at bigint, kinds bigint[], cost bigint, now bigint) RETURNS bigint[]
+-- refunded is Refund without the store. It returns when the state expires and the slots to be written, NULL if nothing is
+-- given back, {-1} if a slot is not ours.
+CREATE OR REPLACE FUNCTION {{.refunded}}(slots bigint[], same bool, charged_at bigint, cost bigint, rules bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
+  starts int[] := {{.starts}}(slots, now);
+  places int[];
   at int := 2;
-  i int := 1;
+  width int;
+  i int;
   new bigint[] := '{1}';
+  last bigint := 0;
   given bool := false;
   slot bigint[];
-  loaded bigint[];
-  span bigint[];
+  less bigint[];
 BEGIN
-  WHILE at <= array_length(state, 1) LOOP
-    slot := {{.slot_at}}(state, at);
-    IF slot IS NULL THEN
-      RETURN '{-1}';
+  IF starts IS NULL THEN
+    RETURN '{-1}';
+  END IF;
+  places := CASE WHEN same THEN starts ELSE {{.match}}(slots, starts, rules) END;
+  WHILE at <= array_length(slots, 1) LOOP
+    slot := {{.slot_at}}(slots, at);
+    width := array_length(slot, 1);
+    i := array_position(places, at);
+    IF at = ANY (starts) THEN
+      slot := {{.age}}(slot, now);
+    ELSE
+      slot := '{4,0,0,0,0,0,0}'; -- otherwise it would be back if the clock goes back
     END IF;
-    at := at + array_length(slot, 1);
-    IF slot[1] = kinds[i] THEN -- else nothing was charged here, or what was is forgotten
-      span := CASE WHEN slot[1] = 0 THEN {{.mul_add_div}}(CASE WHEN slot[4] > 0 THEN slot[4] ELSE slot[2] END, slot[3], 0, slot[2]) END;
-      loaded := {{.load}}(slot, slot[1:4] || ARRAY[0, 0, span[1], span[2]], now);
-      loaded := loaded[2:];
+    at := at + width;
+    IF slot[1] = rules[8*i-7] THEN -- otherwise nothing was charged here, or what was is forgotten
       CASE slot[1]
-        WHEN 0 THEN loaded := {{.token_bucket_refund}}(loaded, span, charged_at, cost, now);
-        WHEN 1 THEN loaded := {{.sliding_window_refund}}(loaded, charged_at, cost);
-        WHEN 2 THEN loaded := {{.sliding_log_refund}}(loaded, charged_at, cost);
-        ELSE loaded := {{.fixed_window_refund}}(loaded, charged_at, cost);
+        WHEN 0 THEN less := {{.token_bucket_refund}}(slot, charged_at, cost, now);
+        WHEN 1 THEN less := {{.sliding_window_refund}}(slot, charged_at, cost);
+        WHEN 2 THEN less := {{.sliding_log_refund}}(slot, charged_at, cost);
+        ELSE less := {{.fixed_window_refund}}(slot, charged_at, cost);
       END CASE;
-      IF loaded IS NOT NULL THEN
+      IF less IS NOT NULL THEN
         given := true;
-        slot := loaded;
+        slot := CASE WHEN {{.expiry}}(less) > now THEN less ELSE '{4,0,0,0,0,0,0}' END;
       END IF;
     END IF;
     new := new || slot;
-    i := i + 1;
+    last := greatest(last, {{.expiry}}(slot));
   END LOOP;
-  RETURN CASE WHEN given THEN new END;
+  RETURN CASE WHEN given THEN last || new END;
 END $$;
 
 -- micros is the database's clock.
@@ -666,6 +709,7 @@ DECLARE
   reply bigint[];
   now bigint;
   locked bool := false;
+  same bool;
 BEGIN
   SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k;
   IF tried AND old_rules = rules THEN
@@ -674,11 +718,12 @@ BEGIN
   r := {{.numbers}}(rules, cost);
   LOOP
     now := coalesce(clock, {{.micros}}());
-    slots := {{.slots}}(old_rules, old);
-    IF old IS NOT NULL AND slots IS NULL THEN
+    slots := CASE WHEN old IS NULL THEN '{1}' ELSE {{.slots}}(old_rules, old) END;
+    IF slots IS NULL THEN
       RETURN ARRAY[-1, now, 0];
     END IF;
-    reply := {{.decide}}(slots, cost, r, now);
+    same := coalesce(old_rules = rules, false);
+    reply := {{.decide}}(slots, same, cost, r, old[1], now);
     IF reply[1] <= 0 THEN
       reply := reply || slots;
       EXIT;
@@ -694,19 +739,18 @@ BEGIN
     SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
     locked := FOUND;
   END LOOP;
-  IF rules LIKE '% 2 %' THEN
-    reply := {{.summary}}(reply, cost, r);
+  IF reply[1] >= 0 AND (rules LIKE '% 2 %' OR old_rules LIKE '% 2 %') THEN
+    reply := {{.summary}}(reply, same OR reply[1] = 1, cost, r);
   END IF;
   RETURN reply;
 END $$;
 
--- refund gives back what a take charged to slots of these kinds. It returns 1 if anything was given back, 0 if not, -1
--- if the row is not ours.
-CREATE OR REPLACE FUNCTION {{.refund}}(k text, charged_at bigint, kinds bigint[], cost bigint, clock bigint) RETURNS bigint
+-- refund gives back what a take charged under these rules. It returns 1 if anything was given back, 0 if not, -1 if the
+-- row is not ours.
+CREATE OR REPLACE FUNCTION {{.refund}}(k text, rules text, charged_at bigint, cost bigint, clock bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   now bigint;
-  last bigint;
   old_rules text;
   old bigint[];
   new bigint[];
@@ -720,15 +764,13 @@ BEGIN
   IF old IS NULL THEN
     RETURN -1;
   END IF;
-  new := {{.refunded}}(old, charged_at, kinds, cost, now);
+  new := {{.refunded}}(old, old_rules = rules, charged_at, cost, {{.numbers}}(rules, cost), now);
   IF new IS NULL THEN
     RETURN 0;
   ELSIF new[1] < 0 THEN
     RETURN -1;
-  END IF;
-  last := {{.expiry}}(new);
-  IF last > now THEN
-    UPDATE {{.table}} t SET rules = {{.rules_of}}(new), expires = last, state = {{.state_of}}(new, now) WHERE t.key = k;
+  ELSIF new[1] > now THEN
+    UPDATE {{.table}} t SET rules = {{.rules_of}}(new[2:]), expires = new[1], state = {{.state_of}}(new[2:], now) WHERE t.key = k;
   ELSE
     DELETE FROM {{.table}} t WHERE t.key = k;
   END IF;

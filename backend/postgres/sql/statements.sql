@@ -15,7 +15,7 @@ FROM (SELECT) one LEFT JOIN {{.table}} t ON t.key = $1
 
 {{define "function"}}SELECT {{.take}}($1::text, $2::text, $3::bigint, $4::bigint, false){{end}}
 
-{{define "refund"}}SELECT {{.refund}}($1::text, $2::bigint, $3::bigint[], $4::bigint, $5::bigint){{end}}
+{{define "refund"}}SELECT {{.refund}}($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint){{end}}
 
 {{define "reset"}}DELETE FROM {{.table}} WHERE key = $1{{end}}
 
