@@ -57,7 +57,8 @@ const eventName = "ginlimit.decision"
 // Option changes a default of [New].
 type Option func(*Observer) error
 
-// WithMeterProvider sets where metrics go; the default is the global provider, which may be set later.
+// WithMeterProvider sets where metrics go; the default is the global provider, which may be set
+// later.
 func WithMeterProvider(p metric.MeterProvider) Option {
 	return func(o *Observer) error {
 		if o.provider = p; p == nil {
@@ -67,9 +68,9 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 	}
 }
 
-// WithAllowedEvents adds an event to the span for requests that pass as well: what they have left, and who decided. The
-// default is none for those, because they are the most, and a span that has nothing to say about a limit was not
-// limited.
+// WithAllowedEvents adds an event to the span for requests that pass as well: what they have left,
+// and who decided. The default is none for those, because they are the most, and a span that has
+// nothing to say about a limit was not limited.
 func WithAllowedEvents() Option {
 	return func(o *Observer) error {
 		o.allowed = true
@@ -80,10 +81,11 @@ func WithAllowedEvents() Option {
 // minSecret is the shortest secret, in bytes: of 128 bits.
 const minSecret = 16
 
-// WithHashedKey adds to spans, not to metrics, the attribute ginlimit.key.hash: the first 16 bytes of the HMAC-SHA-256
-// of the key, in hexadecimal, so that the requests of one caller can be found without a trace saying who it is. Who has
-// the secret can find out, by trying all addresses or users; so does who guesses it: it is 16 random bytes or more.
-// With a new secret the hashes of a caller before and after have nothing in common.
+// WithHashedKey adds to spans, not to metrics, the attribute ginlimit.key.hash: the first 16 bytes
+// of the HMAC-SHA-256 of the key, in hexadecimal, so that the requests of one caller can be found
+// without a trace saying who it is. Who has the secret can find out, by trying all addresses or
+// users; so does who guesses it: it is 16 random bytes or more. With a new secret the hashes of a
+// caller before and after have nothing in common.
 func WithHashedKey(secret []byte) Option {
 	return func(o *Observer) error {
 		if len(secret) < minSecret {
@@ -100,11 +102,13 @@ const (
 	maxCardinality     = 2000
 )
 
-// WithCardinalityLimit sets how many combinations of a limiter's, a tier's and a limit's name and an error's type the
-// metrics tell apart, 1 to 2,000; the default is 200. Names of tiers often come from a database, and each would be more
-// series for as long as the process lives. Of those that come later the tier and the limit are "_OTHER", and if even
-// limiters come without end, they are too; so are types of errors after the first 50. The SDK has a limit of its own, for all attributes together and by
-// default 2,000 of each instrument, above which it drops them all, the limiter too.
+// WithCardinalityLimit sets how many combinations of a limiter's, a tier's and a limit's name and
+// an error's type the metrics tell apart, 1 to 2,000; the default is 200. Names of tiers often come
+// from a database, and each would be more series for as long as the process lives. Of those that
+// come later the tier and the limit are "_OTHER", and if even limiters come without end, they are
+// too; so are types of errors after the first 50. The SDK has a limit of its own, for all
+// attributes together and by default 2,000 of each instrument, above which it drops them all, the
+// limiter too.
 func WithCardinalityLimit(n int) Option {
 	return func(o *Observer) error {
 		if o.series.most = n; n < 1 || n > maxCardinality {
@@ -114,8 +118,8 @@ func WithCardinalityLimit(n int) Option {
 	}
 }
 
-// Observer tells OpenTelemetry what limiters decide. One serves any number of them; it is safe for concurrent use and
-// has nothing to close.
+// Observer tells OpenTelemetry what limiters decide. One serves any number of them; it is safe for
+// concurrent use and has nothing to close.
 type Observer struct {
 	provider metric.MeterProvider
 	allowed  bool
@@ -128,8 +132,8 @@ type Observer struct {
 	tierLookups metric.Int64Counter
 }
 
-// New returns an Observer. It returns an error, which begins with "ginlimit: ", if an option is not valid or the
-// provider refuses an instrument.
+// New returns an Observer. It returns an error, which begins with "ginlimit: ", if an option is not
+// valid or the provider refuses an instrument.
 func New(opts ...Option) (*Observer, error) {
 	o := &Observer{provider: otel.GetMeterProvider()}
 	o.series.most = defaultCardinality
@@ -152,7 +156,8 @@ func (o *Observer) instruments() error {
 	var errs [4]error
 	o.decisions, errs[0] = meter.Int64Counter("ginlimit.decisions", metric.WithUnit("{decision}"),
 		metric.WithDescription("Decisions of rate limiters."))
-	// From a decision in memory, of less than a µs, to a time budget that is used up: 100 ms by default on Redis.
+	// From a decision in memory, of less than a µs, to a time budget that is used up: 100 ms by
+	// default on Redis.
 	o.duration, errs[1] = meter.Float64Histogram("ginlimit.decision.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time that the backend took to decide, or to fail."),
 		metric.WithExplicitBucketBoundaries(1e-6, 1e-5, 1e-4, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1))
@@ -160,19 +165,20 @@ func (o *Observer) instruments() error {
 		metric.WithDescription("Time that requests were held until they fit, or were refused."),
 		metric.WithExplicitBucketBoundaries(.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30))
 	o.tierLookups, errs[3] = meter.Int64Counter("ginlimit.tier_lookup.errors", metric.WithUnit("{error}"),
-		metric.WithDescription("Tiers that could not be found out, so that the limiter's own limits decided."))
+		metric.WithDescription("Tiers that could not be found out: the one that the caller had last decided, or the limiter's own limits."))
 	return errors.Join(errs[:]...)
 }
 
-// Observe is for [ginlimit.WithObserver], which calls it with the request's context: there the middleware that starts
-// spans, such as otelgin or otelhttp, has put the span, if it comes before the limiter. ginlimit.Limiter.Allow hands
-// its own on.
+// Observe is for [ginlimit.WithObserver], which calls it with the request's context: there the
+// middleware that starts spans, such as otelgin or otelhttp, has put the span, if it comes before
+// the limiter. ginlimit.Limiter.Allow hands its own on.
 //
-// Metrics: each decision is counted and timed. Span: nothing if it passed at once, unless [WithAllowedEvents] says so.
-// Otherwise an event, ginlimit.decision, of which a span may have any number, so that several limiters of one request
-// do not overwrite each other; and, if the request was refused, the same as attributes of the span, which is what can
-// be searched for. Only one of the limiters in front of a handler refuses; of several refusals by Check the last stays.
-// The span's status is left to who answers the request.
+// Metrics: each decision is counted and timed. Span: nothing if it passed at once, unless
+// [WithAllowedEvents] says so. Otherwise an event, ginlimit.decision, of which a span may have any
+// number, so that several limiters of one request do not overwrite each other; and, if the request
+// was refused, the same as attributes of the span, which is what can be searched for. Only one of
+// the limiters in front of a handler refuses; of several refusals by Check the last stays. The
+// span's status is left to who answers the request.
 func (o *Observer) Observe(ctx context.Context, d ginlimit.Decision) {
 	s := o.series.of(labelsOf(&d))
 	o.decisions.Add(ctx, 1, s.decision...)
@@ -196,8 +202,9 @@ func (o *Observer) trace(span trace.Span, d *ginlimit.Decision) {
 		return
 	}
 	attrs := o.spanAttributes(d)
-	// OpenTelemetry means to replace AddEvent by events in its logs (OTEP 4430), and to go on showing both on spans. It
-	// is used as long as the logs of Go's API are not stable for the Go release that this module supports.
+	// OpenTelemetry means to replace AddEvent by events in its logs (OTEP 4430), and to go on
+	// showing both on spans. It is used as long as the logs of Go's API are not stable for the Go
+	// release that this module supports.
 	span.AddEvent(eventName, trace.WithAttributes(attrs...))
 	if !d.Passes() {
 		span.SetAttributes(attrs...)
@@ -232,6 +239,6 @@ func (o *Observer) hash(key string) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// valid makes a name fit for protobuf, which refuses all that is exported together if one string is not UTF-8. Names of
-// limiters and limits are ASCII; those of tiers may be anything.
+// valid makes a name fit for protobuf, which refuses all that is exported together if one string is
+// not UTF-8. Names of limiters and limits are ASCII; those of tiers may be anything.
 func valid(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }

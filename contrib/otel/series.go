@@ -84,8 +84,8 @@ func set(attrs []attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributeSet(attribute.NewSet(slices.Clone(attrs)...)) // which sorts in place
 }
 
-// seriesCache holds the series that came up. Every decision reads it, without a lock; it is written seldom, as a whole.
-// A sync.Map would allocate for each look at a key of this size.
+// seriesCache holds the series that came up. Every decision reads it, without a lock; it is written
+// seldom, as a whole. A sync.Map would allocate for each look at a key of this size.
 type seriesCache struct {
 	most int
 	now  atomic.Pointer[snapshot]
@@ -98,8 +98,8 @@ type snapshot struct {
 	series map[labels]*series
 }
 
-// maxKinds is how many kinds of errors are told apart. They have a bound of their own, so that many tiers do not hide
-// why a store fails.
+// maxKinds is how many kinds of errors are told apart. They have a bound of their own, so that many
+// tiers do not hide why a store fails.
 const maxKinds = 50
 
 func (c *seriesCache) of(l labels) *series {
@@ -135,8 +135,8 @@ func (c *seriesCache) add(l labels) *series {
 	return s
 }
 
-// bound returns n if it is among the first names to come up. Of those that come later only the limiter is told, and not
-// even that once there are twice as many.
+// bound returns n if it is among the first names to come up. Of those that come later only the
+// limiter is told, and not even that once there are twice as many.
 func (s *snapshot) bound(n names, most int) names {
 	if s.known[n] {
 		return n

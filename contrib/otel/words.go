@@ -2,13 +2,15 @@ package ginlimitotel
 
 import "github.com/ginlimit/ginlimit/backend"
 
-// The words of ginlimit.Decision.Outcome for a decision that was not reached because something failed.
+// The words of ginlimit.Decision.Outcome for a decision that was not reached because something
+// failed.
 const (
 	outcomePassed  = "error_passed"
 	outcomeRefused = "error_refused"
 )
 
-// other stands for values that are not told apart, as in the semantic conventions; keyError is the error of a KeyFunc.
+// other stands for values that are not told apart, as in the semantic conventions; keyError is the
+// error of a KeyFunc.
 const (
 	other    = "_OTHER"
 	keyError = "key"

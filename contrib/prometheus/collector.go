@@ -26,18 +26,20 @@ import (
 )
 
 const (
-	// DefaultNearLimit is the share of a limit's capacity below which little is left, unless [WithNearLimit] says
-	// otherwise.
+	// DefaultNearLimit is the share of a limit's capacity below which little is left, unless
+	// [WithNearLimit] says otherwise.
 	DefaultNearLimit = 0.20
-	// DefaultCardinalityLimit is how many label sets a Collector tells apart unless [WithCardinalityLimit] says otherwise.
+	// DefaultCardinalityLimit is how many label sets a Collector tells apart unless
+	// [WithCardinalityLimit] says otherwise.
 	DefaultCardinalityLimit = 300
 )
 
 // Option changes a default of [New].
 type Option func(*Collector) error
 
-// WithNearLimit sets the share of a limit's capacity, above 0 and at most 1, below which an admitted request counts as
-// near the limit, by what remains after it; the default is [DefaultNearLimit], one fifth.
+// WithNearLimit sets the share of a limit's capacity, above 0 and at most 1, below which an
+// admitted request counts as near the limit, by what remains after it; the default is
+// [DefaultNearLimit], one fifth.
 func WithNearLimit(share float64) Option {
 	return func(c *Collector) error {
 		if c.nearShare = share; !(share > 0 && share <= 1) {
@@ -47,10 +49,11 @@ func WithNearLimit(share float64) Option {
 	}
 }
 
-// WithCardinalityLimit sets how many combinations of limiter, tier and limit are told apart; the default is
-// [DefaultCardinalityLimit]. What comes later has "other" as its tier and limit, and after n limiters as its limiter too.
-// That matters where tiers' names come from a database: each combination is 3 to 10 time series in Prometheus, and lasts
-// until the process ends. It is 1 to 10,000.
+// WithCardinalityLimit sets how many combinations of limiter, tier and limit are told apart; the
+// default is [DefaultCardinalityLimit]. What comes later has "other" as its tier and limit, and
+// after n limiters as its limiter too. That matters where tiers' names come from a database: each
+// combination is 3 to 10 time series in Prometheus, and lasts until the process ends. It is 1 to
+// 10,000.
 func WithCardinalityLimit(n int) Option {
 	return func(c *Collector) error {
 		if c.maxSets = n; n < 1 || n > 10_000 {
@@ -60,10 +63,10 @@ func WithCardinalityLimit(n int) Option {
 	}
 }
 
-// WithBreakers adds the circuit breakers of a backend, which is named so in the metric: open says of each server, by its
-// address, whether calls to it fail at once. It is the method Breakers of backend/redis and backend/postgres. It is
-// called on every scrape, and so has to be quick and safe for concurrent use. Give every backend that has breakers, each
-// under a name of its own.
+// WithBreakers adds the circuit breakers of a backend, which is named so in the metric: open says
+// of each server, by its address, whether calls to it fail at once. It is the method Breakers of
+// backend/redis and backend/postgres. It is called on every scrape, and so has to be quick and safe
+// for concurrent use. Give every backend that has breakers, each under a name of its own.
 func WithBreakers(backend string, open func() map[string]bool) Option {
 	name := clean(cut(backend))
 	return func(c *Collector) error {
@@ -78,11 +81,12 @@ func WithBreakers(backend string, open func() map[string]bool) Option {
 	}
 }
 
-// Collector counts decisions. It is a [prometheus.Collector], safe for concurrent use, starts no goroutine and has
-// nothing to close. Make one with [New].
+// Collector counts decisions. It is a [prometheus.Collector], safe for concurrent use, starts no
+// goroutine and has nothing to close. Make one with [New].
 //
-// A registry takes it once; a second one that is to be told from the first needs a label of its own, which
-// [prometheus.WrapRegistererWith] adds. [prometheus.WrapRegistererWithPrefix] puts something before the names.
+// A registry takes it once; a second one that is to be told from the first needs a label of its
+// own, which [prometheus.WrapRegistererWith] adds. [prometheus.WrapRegistererWithPrefix] puts
+// something before the names.
 type Collector struct {
 	nearShare float64
 	maxSets   int
@@ -120,7 +124,7 @@ func New(opts ...Option) *Collector {
 		"limiter", "source")
 	c.errors = counter("errors_total", "Decisions that were not reached, by why: the store's errors by their kind, key if the store was not asked because the key function failed.",
 		"limiter", "kind")
-	c.tierErrors = counter("tier_lookup_failures_total", "Tier look-ups that failed, so that the limiter's own limits decided.",
+	c.tierErrors = counter("tier_lookup_failures_total", "Tier look-ups that failed: the tier that the caller had last decided, or the limiter's own limits.",
 		"limiter")
 	c.duration = histogram("decision_duration_seconds", "Time spent deciding, by who decided; error is the time until none could.",
 		[]float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, .01, .025, .05, .1, .25, .5, 1}, "source")
@@ -140,8 +144,8 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }
 
-// histogram returns a native histogram, whose buckets grow by a tenth, with classic buckets for a Prometheus that does
-// not scrape native ones.
+// histogram returns a native histogram, whose buckets grow by a tenth, with classic buckets for a
+// Prometheus that does not scrape native ones.
 func histogram(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: name, Help: help, Buckets: buckets,
@@ -178,8 +182,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// collectBreakers shows so many servers as there may be label sets. Two addresses that look the same when they are
-// clean are open if one is.
+// collectBreakers shows so many servers as there may be label sets. Two addresses that look the
+// same when they are clean are open if one is.
 func (c *Collector) collectBreakers(ch chan<- prometheus.Metric, name string, breakers map[string]bool) {
 	shown := map[string]float64{}
 	for _, server := range slices.Sorted(maps.Keys(breakers)) {
@@ -198,8 +202,8 @@ func (c *Collector) collectBreakers(ch chan<- prometheus.Metric, name string, br
 	}
 }
 
-// Observe counts a decision: it is for [ginlimit.WithObserver]. A skipped request (ErrSkip), which observers are not
-// told of, does not count either.
+// Observe counts a decision: it is for [ginlimit.WithObserver]. A skipped request (ErrSkip), which
+// observers are not told of, does not count either.
 func (c *Collector) Observe(_ context.Context, d ginlimit.Decision) {
 	o := d.Outcome()
 	if o == outcomeSkipped {
@@ -228,13 +232,15 @@ func (c *Collector) Observe(_ context.Context, d ginlimit.Decision) {
 	}
 }
 
-// isNear reports whether little is left. Where a limit holds one unit, nothing is left after each, which says nothing.
+// isNear reports whether little is left. Where a limit holds one unit, nothing is left after each,
+// which says nothing.
 func (c *Collector) isNear(d *ginlimit.Decision) bool {
 	capacity := d.Limit.Capacity()
 	return capacity > 1 && !d.Limit.IsUnlimited() && float64(d.Remaining) < c.nearShare*float64(capacity)
 }
 
-// errored counts a decision that was not reached because something failed; a request without a key did not fail.
+// errored counts a decision that was not reached because something failed; a request without a key
+// did not fail.
 func (c *Collector) errored(s *set, outcome string, d *ginlimit.Decision) {
 	if outcome != outcomePassed && outcome != outcomeRefused {
 		return

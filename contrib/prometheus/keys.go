@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// keys estimates how many different keys there were in the last minute, by HyperLogLog (Flajolet and others, 2007): one
-// caller or thousands, in 7 kB and without keeping a key. The standard error is 1.04/√256, 6.5 %; below some hundred it
-// counts free registers instead, which is nearly exact.
+// keys estimates how many different keys there were in the last minute, by HyperLogLog (Flajolet
+// and others, 2007): one caller or thousands, in 7 kB and without keeping a key. The standard error
+// is 1.04/√256, 6.5 %; below some hundred it counts free registers instead, which is nearly exact.
 type keys struct {
 	seed  maphash.Seed // random: nobody outside can choose keys that look like many, or like one
 	parts [numParts]part
@@ -33,7 +33,8 @@ func newKeys() *keys { return &keys{seed: maphash.MakeSeed()} }
 func (k *keys) add(key string, now time.Time) {
 	n := now.UnixNano() / int64(partTime)
 	p := &k.parts[n%numParts]
-	// A key that comes in between the two steps of another's renewal may be lost, and is counted when it comes again.
+	// A key that comes in between the two steps of another's renewal may be lost, and is counted
+	// when it comes again.
 	if old := p.number.Load(); old < n && p.number.CompareAndSwap(old, n) {
 		for i := range p.registers {
 			p.registers[i].Store(0)

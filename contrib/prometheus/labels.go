@@ -20,7 +20,8 @@ const (
 	maxKinds = 50      // of errors
 )
 
-// table is a map that is read without a lock, because it is copied when it grows: seldom, and only to a bound.
+// table is a map that is read without a lock, because it is copied when it grows: seldom, and only
+// to a bound.
 type table[K comparable, V any] struct {
 	mu sync.Mutex
 	m  atomic.Pointer[map[K]V]
@@ -159,7 +160,8 @@ func (l *limiter) deny(key string) {
 	k.add(key, time.Now())
 }
 
-// kind returns why no decision was reached. A backend of somebody else's can say what it likes; so there is a bound.
+// kind returns why no decision was reached. A backend of somebody else's can say what it likes; so
+// there is a bound.
 func (c *Collector) kind(d *ginlimit.Decision) string {
 	if d.Key == "" {
 		return "key" // the backend was not asked
