@@ -25,7 +25,7 @@ end
 
 -- fixed_window_carry keeps the units, and the age in proportion to the period.
 local function fixed_window_carry(r, st, now, old)
-  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
+  st.time = now - scaled(r, now - st.time, old)
 end
 
 local function fixed_window_refund(r, st, now, charged, cost)

@@ -1,9 +1,9 @@
 -- Numbers and rules: the twin of backend/algorithm/rule.go.
 --
--- Times are whole microseconds since 1970: 1.8e15 now, below 2^53 = 9.0e15 until the year 2255. Every
--- number is an integer below 2^53 in size, which a double holds exactly: counts are below 1e15, periods
--- below 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill).
--- Only products can pass 2^53, and every product goes through mul_add_div.
+-- Every number is an integer below 2^53 = 9.0e15 in size, which a double holds exactly. Counts are below 1e15,
+-- periods below 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill).
+-- Times are whole microseconds since 1970, 1.8e15 now, and with the longest refill below 2^53 until the year
+-- 2155. Only products can be larger, and every product goes through mul_add_div.
 --
 -- All numbers are doubles, also in Lua 5.4, whose integers would wrap around: what is read gets "+ 0.0",
 -- and digits writes it, since ".." would write 1.0 there and round 15 digits elsewhere.
@@ -52,10 +52,33 @@ local function digits(n)
   return string.format('%.0f', n)
 end
 
--- span_of returns the time in which units are refilled: microseconds, and 1/count of one. Units must not be
--- above the capacity: then it is below MaxRefill.
+-- A span is a length of time as a token bucket measures it, in two numbers: whole microseconds, and 1/count of
+-- one, below count. span_of returns that in which units are refilled, which must not be above the capacity: then
+-- it is below MaxRefill.
 local function span_of(r, units)
   return mul_add_div(units, r.period, 0, r.count)
+end
+
+local function add(r, us, num, more_us, more_num)
+  us, num = us + more_us, num + more_num
+  if num >= r.count then
+    return us + 1, num - r.count
+  end
+  return us, num
+end
+
+local function sub(r, us, num, less_us, less_num)
+  us, num = us - less_us, num - less_num
+  if num < 0 then
+    return us - 1, num + r.count
+  end
+  return us, num
+end
+
+-- scaled returns an age below the period of another rule as the age that it is of r's, rounded down: below r's.
+local function scaled(r, age, from)
+  local us = mul_add_div(age, r.period, 0, from.period)
+  return us
 end
 
 -- new_rule returns the rule that a text names, nil if it names none: count/period, or count/period+burst if

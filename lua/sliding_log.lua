@@ -112,7 +112,7 @@ local function sliding_log_carry(r, st, now, old)
   for i = 0, #st.log / 8 - 1 do
     local at, units = sliding_log_entry(st.log, i)
     local age = math.max(0.0, math.min(now - at, old.period - 1)) -- in a log of ours it is
-    st.time = now - mul_add_div(age, r.period, 0, old.period) -- below r.period
+    st.time = now - scaled(r, age, old)
     entries[#entries + 1] = sliding_log_encode(st.time, units)
   end
   st.log = table.concat(entries)

@@ -36,7 +36,7 @@ end
 
 -- sliding_window_carry keeps the units, and the age in proportion to the period.
 local function sliding_window_carry(r, st, now, old)
-  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
+  st.time = now - scaled(r, now - st.time, old)
 end
 
 -- window_charge is of both windows.

@@ -1,5 +1,9 @@
 -- What is done with the slots of a key, whatever their algorithms: the twin of backend/algorithm/take.go. A slot
 -- is a state and the rule that it was charged under, or empty, without a rule.
+--
+-- The row of an algorithm has the functions of its Go twin in the same order, but fits in place of until: whether
+-- that is 0. How long it is, what remains and when nothing will be in use the caller works out with the Go
+-- functions, and checks the verdict by them.
 
 -- expiry returns the instant from which a slot says nothing any more: the twin of Rule.Expiry.
 local function expiry(slot)
@@ -80,18 +84,15 @@ local function charge(slots, rules, found, now, cost)
     local r, slot = rules[i], found[i] and slots[found[i]] or {}
     charged[i] = {}
     if not r.stateless then
-      local algorithm, old = algorithms[r.algorithm], slot.rule
+      local algorithm, old, units = algorithms[r.algorithm], slot.rule, cost
       if not old or old.algorithm ~= r.algorithm then
-        local units = old and algorithms[old.algorithm].used(old, slot, now) or 0
+        units = cost + (old and algorithms[old.algorithm].used(old, slot, now) or 0)
         slot = {time = now, used = 0.0, rest = 0.0, log = ''}
-        if units > 0 then
-          algorithm.charge(r, slot, now, units)
-        end
       elseif old.text ~= r.text then
         algorithm.carry(r, slot, now, old)
       end
       slot.rule = r
-      algorithm.charge(r, slot, now, cost)
+      algorithm.charge(r, slot, now, units)
       charged[i] = slot
     end
   end

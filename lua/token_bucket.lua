@@ -1,22 +1,5 @@
 -- TokenBucket: the twin of backend/algorithm/token_bucket.go, which says how it works. The state is time, the
--- instant at which the bucket will be full, and rest, what that lacks in 1/count of a microsecond. A span is
--- two numbers: microseconds, and 1/count of one.
-
-local function token_bucket_add(r, us, num, more_us, more_num)
-  us, num = us + more_us, num + more_num
-  if num >= r.count then
-    return us + 1, num - r.count
-  end
-  return us, num
-end
-
-local function token_bucket_sub(r, us, num, less_us, less_num)
-  us, num = us - less_us, num - less_num
-  if num < 0 then
-    return us - 1, num + r.count
-  end
-  return us, num
-end
+-- instant at which the bucket will be full, and rest, what that lacks in 1/count of a microsecond.
 
 -- token_bucket_age takes nothing off: the debt is what lies between now and time. After the clock went back it
 -- may be more than a bucket can lack: then the bucket is empty.
@@ -65,7 +48,7 @@ end
 
 local function token_bucket_charge(r, st, now, cost)
   local us, num = span_of(r, cost)
-  st.time, st.rest = token_bucket_add(r, st.time, st.rest, us, num)
+  st.time, st.rest = add(r, st.time, st.rest, us, num)
 end
 
 -- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the
@@ -80,7 +63,7 @@ local function token_bucket_refund(r, st, now, charged, cost)
   end
   local time, rest = now, 0.0
   if cost < r.capacity then
-    time, rest = token_bucket_sub(r, st.time, st.rest, span_of(r, cost))
+    time, rest = sub(r, st.time, st.rest, span_of(r, cost))
   end
   if time < now then
     time, rest = now, 0.0
