@@ -300,7 +300,9 @@ func ginLimit(name string, a backend.Algorithm, opts ...memory.Option) Limiter {
 func ginLimitRedis(name string, a backend.Algorithm, n int) Limiter {
 	return Limiter{name, func(addr string, q Quota) (Take, func()) {
 		b := dial(addr, redis.WithPrefix(fmt.Sprintf("%d%d", a, n)))
-		return takeBackend(b, limitsOf(q, a, n)), func() { b.Close() }
+		limits := limitsOf(q, a, n)
+		b.Prepare(limits...) // as ginlimit.NewLimiter does
+		return takeBackend(b, limits), func() { b.Close() }
 	}}
 }
 
