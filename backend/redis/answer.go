@@ -147,6 +147,9 @@ type shortLog struct {
 func readLog(log string, used, latest int64) *algorithm.Log {
 	short := new(shortLog)
 	charges := algorithm.Log(short.few[:0])
+	if n := len(log) / 8; n > len(short.few) {
+		charges = make(algorithm.Log, 0, n)
+	}
 	for ; len(log) >= 8; log = log[8:] {
 		var at int64
 		for _, b := range []byte(log[:7]) {

@@ -82,7 +82,7 @@ func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key 
 	sh.Lock()
 	den := sh.keys[key]
 	sh.Unlock()
-	if den == nil || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost || cost > den.cost && p.logs {
+	if den == nil || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost || cost > den.cost && den.charges() > 0 {
 		return res, ctx, nil
 	}
 	// The decision was made between sent and received. Measured from the earlier, the wait is over too early rather than

@@ -87,7 +87,6 @@ type plan struct {
 	quick   *script  // with quick.lua.tmpl; nil if no cost can be quick
 	one     call
 	keeps   bool // a limit keeps a state
-	logs    bool // a reply holds as much of a log as the cost asks for
 
 	past [inline]atomic.Pointer[pastRule] // of slots that were charged under other limits
 }
@@ -130,9 +129,6 @@ func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 			continue
 		}
 		p.keeps = true
-		if l.Algorithm == backend.SlidingLog {
-			p.logs = true
-		}
 		if l.Algorithm == backend.SlidingLog || l.Count > exact {
 			continue
 		}

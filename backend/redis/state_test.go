@@ -425,6 +425,13 @@ func TestOlderLimitIsRemembered(t *testing.T) {
 			assert.Equal(t, want.At.Add(want.ResetAfter), local.At.Add(local.ResetAfter), "%v under %v", a, now)
 		}
 	}
+	for range 20 { // a larger cost waits for charges that the answer to a smaller one did not name
+		require.True(t, decide(t, truth, "larger", 1, hourly(20, backend.SlidingLog)).Allowed)
+	}
+	refuse(t, b, "larger", 1, hourly(5, backend.TokenBucket))
+	local, want := decide(t, b, "larger", 3, hourly(5, backend.TokenBucket)), decide(t, truth, "larger", 3, hourly(5, backend.TokenBucket))
+	assert.Equal(t, want.At.Add(want.RetryAfter), local.At.Add(local.RetryAfter))
+
 	charged := []backend.Limit{hourly(20, backend.SlidingLog), hourly(30, backend.TokenBucket)}
 	require.True(t, decide(t, truth, "moved", 20, charged...).Allowed)
 	for range 20 {
