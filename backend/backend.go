@@ -31,9 +31,14 @@ type Backend interface {
 	// Take charges cost to every limit of key, or to none: if one refuses, the others stay as they
 	// were.
 	//
-	// The Result is that of the limit that decided: the refusing one with the longest wait, else
-	// the one with the least left (the first of equals). Cost 0 charges and writes nothing: Allowed
-	// and RetryAfter then say whether, or when, one unit could be taken.
+	// The Result is that of the limit that decided: the refusing one with the longest wait, and
+	// if none refuses the one with the least left (the first of equals). Cost 0 charges and writes
+	// nothing: Allowed and RetryAfter then say whether, or when, one unit could be taken.
+	//
+	// A limit that changed finds what was used under the one before: by the same numbers, then by
+	// the same algorithm and Period, then by its place in the list. What was used ages under the
+	// limit that was charged, until a charge is made under another. A refusal writes nothing, so
+	// that a smaller limit that is met once forgives nothing.
 	//
 	// A refusal is not an error. An error means that no decision was reached: the cost is negative,
 	// there is no limit, a limit is not valid, or the store failed (then [ErrUnavailable] is in its
@@ -155,8 +160,8 @@ func (l Limit) Named(name string) Limit {
 	return l
 }
 
-// Capacity returns the units that can be taken at once from an untouched key: Burst for a
-// TokenBucket that has one, else Count.
+// Capacity returns the units that can be taken at once from an untouched key: the Burst of a
+// TokenBucket that has one, and otherwise Count.
 func (l Limit) Capacity() int64 {
 	if l.Algorithm == TokenBucket && l.Burst > 0 {
 		return l.Burst
@@ -178,8 +183,8 @@ func (l Limit) String() string {
 	return b.String()
 }
 
-// Validate returns nil if l can be enforced exactly, else an error that says what to change. See
-// [MaxCount], [MinPeriod], [MaxPeriod] and [MaxRefill] for the ranges.
+// Validate returns nil if l can be enforced exactly, and otherwise an error that says what to
+// change. See [MaxCount], [MinPeriod], [MaxPeriod] and [MaxRefill] for the ranges.
 func (l Limit) Validate() error {
 	switch {
 	case l.Algorithm > FixedWindow:
@@ -223,10 +228,10 @@ type Result struct {
 	RetryAfter time.Duration // until this cost fits: 0 if Allowed, Never (negative) if it never does
 	ResetAfter time.Duration // until Remaining is the capacity again
 	At         time.Time     // the backend's clock at the decision, in whole microseconds
-	Source     Source        // who decided
+	Source     Source        // what decided
 }
 
-// Source says who reached a decision. The zero value is [SourceStore].
+// Source says what reached a decision. The zero value is [SourceStore].
 type Source uint8
 
 const (

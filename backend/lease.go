@@ -210,7 +210,7 @@ func (l *lease) miss(ctx context.Context, r *leaseRequest) (res Result, err erro
 	}
 }
 
-// leaseFlight is the fetching of a lease. The others who wait for it read it once done is closed.
+// leaseFlight is the fetching of a lease. The requests that wait for it read it once done is closed.
 type leaseFlight struct {
 	done      chan struct{}
 	cost      int64 // of the request that fetches
@@ -262,7 +262,7 @@ func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back le
 	return res, back, nil
 }
 
-// land lets those go on who wait for f.
+// land lets the requests go on that wait for f.
 func (f *leaseFlight) land(sh *leaseShard, e *leased) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -407,7 +407,7 @@ func (l *lease) Reset(ctx context.Context, key string) error {
 	defer sh.mu.Unlock()
 	if e := sh.keys[key]; e != nil {
 		delete(sh.keys, key)
-		e.drain(0) // for those who are about to look at it
+		e.drain(0) // for requests that are about to look at it
 	}
 	return err
 }

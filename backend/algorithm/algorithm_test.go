@@ -258,8 +258,17 @@ func TestTakeSaysWhatToWrite(t *testing.T) {
 			algorithm.Refund(slots[1:], rules, -1_000_000, -1_000_000, 1) != nil || algorithm.Refund(nil, rules, -1_000_000, -1_000_000, 1) != nil {
 			t.Errorf("%v: Refund has something to write, and had nothing to give back", a)
 		}
-		if next := algorithm.Refund(slots, []*algorithm.Rule{free, two}, -1_000_000, -1_000_000, 1); next == nil {
+		rules := []*algorithm.Rule{free, two}
+		if slots = algorithm.Refund(slots, rules, -1_000_000, -1_000_000, 1); slots == nil {
 			t.Errorf("%v: Refund of a limit that moved has nothing to write", a)
+		}
+		for range 3 { // 1 of 2 was charged before the clock went back
+			if next := algorithm.Refund(slots, rules, -1_000_000, -1_000_000, 2); next != nil {
+				slots = next
+			}
+		}
+		if algorithm.Refund(slots, rules, -1_000_000, -1_000_000, 1) != nil {
+			t.Errorf("%v: Refund has something to write after everything was given back", a)
 		}
 	}
 }

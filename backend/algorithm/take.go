@@ -19,13 +19,13 @@ type Slot struct {
 // inline is for how many slots the functions below need no memory of their own.
 const inline = 4
 
-// Take decides cost for the rules against a key's slots, and charges all of them or none. It
-// returns the Result of the rule that decided, all but Limit and Source, and its index. The key's
-// slots are next from now on, unless that is nil: then nothing changed. Next is in slots' array if
-// there is room.
+// Take decides cost for the rules against a key's slots, and charges all of them or none. It fills
+// res in with the view of the rule that decided, all but Limit and Source, and returns that rule's
+// index. If next is not nil it is what the key's slots are from now on, in slots' array if that has
+// room. Otherwise nothing changed, slots included.
 //
-// Until another limit is charged, what is in use ages under the rule that it was charged under. So
-// what is said of a limit that changed counts down, and a smaller limit that is met now and then
+// What is in use ages under the rule that it was charged under, until a charge is made under another.
+// So a refusal under a limit that changed counts down, and a smaller limit that is met now and then
 // cuts nothing of what a larger one was charged.
 func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, next []Slot) {
 	if decided, charged, ok := takeQuick(slots, rules, now, cost, res); ok {
@@ -118,10 +118,10 @@ func (a Answer) Fill(res *backend.Result, now int64) {
 	res.At = time.UnixMicro(now)
 }
 
-// Quick is [Take] for a key whose one slot is under r and holds st, in one step: nearly all
-// decisions are that. If it answers that there is no wait, and cost is not 0, the state is next
-// from now on. It leaves to Take what it reports false for: a log, a limit that keeps no state, and
-// a clock that went back.
+// Quick is [Take], in one step, for a key whose one slot is under r and holds st. Nearly all
+// decisions are of this kind. If there is no wait, and cost is not 0, the state is next from now on.
+// Quick reports false for a log, a limit that keeps no state, and a clock that went back: Take has to
+// decide then.
 func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) {
 	return r.quick(r, st, now, cost)
 }
@@ -129,8 +129,8 @@ func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) 
 // notQuick is the quick form of what has none.
 func notQuick(_ *Rule, st State, _, _ int64) (_ State, _ Answer, ok bool) { return st, Answer{}, false }
 
-// Admitted returns what [Take] returns for a cost that a store has charged by the same steps
-// elsewhere: slots are as that left them at now, each under the rule of its place, or empty if that
+// Admitted is [Take] after the fact, for a cost that a store has charged by the same steps elsewhere.
+// slots are what the charge at now left: each is under the rule of its place, or empty if that rule
 // keeps no state.
 func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (decided int) {
 	decided, left := tightest(slots, rules, now)
@@ -138,9 +138,9 @@ func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (deci
 	return decided
 }
 
-// Refund gives back cost, which was charged at an instant under rules. The key's slots are next
-// from now on, in slots' array, unless that is nil: then there was nothing to give back. Each slot
-// gives back under its own rule, so that it is right also if a limit changed in between.
+// Refund gives back cost, which was charged at an instant under rules. If next is not nil it is what
+// the key's slots are from now on, in slots' array. Otherwise there was nothing to give back. Each
+// slot gives back under its own rule, so that a limit may have changed in between.
 func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot) {
 	if cost <= 0 {
 		return nil
@@ -183,8 +183,8 @@ func (s *Slot) load(now int64) (repaired bool) {
 	return repaired
 }
 
-// arrange returns the slots of rules, in their order: what each finds of its past, as match says.
-// It uses slots' array.
+// arrange returns the slots of rules, in their order: the past of each, as match finds it. It uses
+// slots' array.
 func arrange(slots []Slot, rules []*Rule) []Slot {
 	for len(slots) < len(rules) {
 		slots = append(slots, Slot{})
@@ -230,9 +230,10 @@ func inPlace(slots []Slot, rules []*Rule) bool {
 	return !lacks || !spare
 }
 
-// match appends to from, for each rule, the index of the slot that is its past, or -1. A limit's
-// past is what has the same numbers, wherever it stands now; then what counts in the same way over
-// the same Period; and then what stands at its place.
+// match appends to from, for each rule, the index of the slot that is its past, or -1 if it has none.
+// A limit's past is the slot with the same numbers, wherever that stands now. Failing that it is one
+// that counts in the same way over the same Period, and failing that the one at its own place. Each
+// slot is the past of one limit at most.
 func match(from []int, slots []Slot, rules []*Rule) []int {
 	for range rules {
 		from = append(from, -1)

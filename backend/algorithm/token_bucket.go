@@ -42,16 +42,13 @@ func tokenBucketUntil(r *Rule, st State, now, units int64) int64 {
 
 func tokenBucketReset(_ *Rule, st State) int64 { return span{st.Time, st.Rest}.ceil() }
 
-// tokenBucketCarry keeps the debt if only the burst differs, and otherwise the units used, rounded
-// up to 1/Period of a unit, with Period in µs.
+// tokenBucketCarry keeps the units used, rounded up to 1/Period of a unit, with Period in µs. Where
+// only the burst differs the debt stays what it is.
 func tokenBucketCarry(r *Rule, st State, now int64, old *Rule) State {
-	if old.limit.Count == r.limit.Count && old.period == r.period {
-		return st
-	}
 	// units is at most old's capacity.
 	units, part := mulAddDiv(st.Time-now, old.limit.Count, st.Rest, old.period)
-	// part < old.period, so that rest is at most r.period. There is room for the units and, if
-	// there is a part, for one more: the debt is below the capacity's time.
+	// part < old.period, so that rest is at most r.period. There is room for the units and, if there is
+	// a part, for one more: the debt is below the capacity's time.
 	rest, over := mulAddDiv(part, r.period, 0, old.period)
 	if over > 0 {
 		rest++

@@ -114,10 +114,7 @@ algorithm/token_bucket.go | until: a larger limit waits | } else if units < r.ca
 algorithm/token_bucket.go | until: rounded down | r.sub(span{st.Time - now, st.Rest}, left).ceil()) => r.sub(span{st.Time - now, st.Rest}, left).us)
 algorithm/token_bucket.go | until: an exact fit is refused | return max(0, r.sub(span{st.Time - now, st.Rest}, left).ceil()) => return max(0, r.sub(span{st.Time - now, st.Rest}, left).us+1)
 algorithm/token_bucket.go | reset and expiry: rounded down | return span{st.Time, st.Rest}.ceil() => return st.Time
-algorithm/token_bucket.go | carry: ignored when only the count changes | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.period == r.period {
-algorithm/token_bucket.go | carry: ignored when only the Period changes | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.limit.Count == r.limit.Count {
-algorithm/token_bucket.go | carry: another burst rounds the debt | if old.limit.Count == r.limit.Count && old.period == r.period { => if old.limit == r.limit {
-algorithm/token_bucket.go | carry: what was used is forgotten | return State{Time: now + us, Rest: num}\n}\n\nfunc tokenBucketCharge => return State{Time: now}\n}\n\nfunc tokenBucketCharge
+algorithm/token_bucket.go | carry: what was used is forgotten | return State{Time: now + us, Rest: num} => return State{Time: now + 0*us, Rest: 0 * num}
 algorithm/token_bucket.go | carry: parts of a µs dropped | mulAddDiv(st.Time-now, old.limit.Count, st.Rest, old.period) => mulAddDiv(st.Time-now, old.limit.Count, 0, old.period)
 algorithm/token_bucket.go | carry: rounded down | if over > 0 { => if over < 0 {
 algorithm/token_bucket.go | carry: parts of a unit dropped | mulAddDiv(units, r.period, rest, r.limit.Count) => mulAddDiv(units, r.period, 0, r.limit.Count)
@@ -128,7 +125,6 @@ algorithm/token_bucket.go | refund: age measured against the Period | now-charge
 algorithm/token_bucket.go | refund: age ignored | if now-charged >= r.full.ceil() { => if now < 0 {
 algorithm/token_bucket.go | refund: everything, whatever the cost | if units < r.capacity {\n\t\tif less => if units < 0 {\n\t\tif less
 algorithm/token_bucket.go | refund: one unit, whatever the cost | st.Rest}, r.spanOf(units)); less.us => st.Rest}, r.unit); less.us
-algorithm/token_bucket.go | refund: below nothing | less.us >= now { => less.us < 1<<62 {
 algorithm/token_bucket.go | refund: parts of a µs dropped | return State{Time: at.us, Rest: at.num}, true => return State{Time: at.us}, true
 algorithm/token_bucket.go | quick: a debt that is gone is kept | if debt.us < 0 { // also => if debt.us < -1 { // also
 algorithm/token_bucket.go | quick: a debt above the capacity is judged as it is | if debt.us >= r.full.us { => if debt.us >= 1<<60 {

@@ -98,6 +98,20 @@ var refundTraces = []trace{{
 		take{29_999_999 * µs, 0, yes, 7, 0, 10*sec + 1*µs},
 	},
 }, {
+	name:   "sliding window: never more than the window before held",
+	demand: "A refund takes no more off the window before than is left of it.",
+	limits: one(sliding(10, 10*sec)),
+	steps: []step{
+		take{0, 4, yes, 6, 0, 20 * sec},
+		take{5 * sec, 3, yes, 3, 0, 15 * sec},
+		take{12 * sec, 1, yes, 3, 0, 18 * sec}, // 5.6 and 1
+		refund{12 * sec, 1},
+		take{12 * sec, 0, yes, 6, 0, 18 * sec}, // 2.4 and 1
+		refund{12 * sec, 1},
+		take{12 * sec, 0, yes, 9, 0, 18 * sec},
+		take{12 * sec, 9, yes, 0, 0, 18 * sec},
+	},
+}, {
 	name:   "sliding window: never moves a window",
 	demand: "A window all of whose charges were refunded still ends when it would have; only then does the next hit start one.",
 	limits: one(sliding(10, 10*sec)),

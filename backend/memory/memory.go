@@ -31,12 +31,12 @@ type config struct{ maxKeys int64 }
 // each charge in a log.
 //
 // Keys that have fully recovered go first. When all are live, new keys do not push one out: they
-// share overflow buckets, so that a flood of made-up keys frees nobody who is over the limit. A key
-// that shares a bucket can be refused for what others in it took, and its refunds are lost. A
-// window in a bucket is counted as a SlidingLog: the bucket's window is not the key's, and its end
-// would free a caller who has just spent everything. Once there is room again the key starts with
-// what its bucket had used. Keys under different limits share no bucket, unless there are more than
-// 32 lists of limits at the cap.
+// share overflow buckets, so that a flood of made-up keys frees no caller that is over its limit.
+// A key that shares a bucket can be refused for what others in it took, and its refunds are lost. A
+// window in a bucket is counted as a SlidingLog. The bucket's window would not be the key's, and its
+// end would free a caller that has just spent everything. Once there is room again the key starts
+// with what its bucket had used. Keys under different limits share no bucket, unless there are more
+// than 32 lists of limits at the cap.
 func WithMaxKeys(n int) Option {
 	return func(c *config) { c.maxKeys = int64(n) }
 }
@@ -144,9 +144,9 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if cost < 0 || len(limits) == 0 {
 		return res, algorithm.CheckTake(cost, limits)
 	}
-	// To read the clock takes as long as all else that is done under the lock. For that of a hot
-	// key many may wait, and its entry is in the cache; the entry of another key is fetched
-	// meanwhile, and while the second half of its hash is made.
+	// To read the clock takes as long as everything else that is done under the lock. Many may wait
+	// for the lock of a hot key, so that its clock is read before. The entry of any other key is
+	// fetched from memory while the clock is read and the second half of the hash is made.
 	var h hash
 	var sh *shard
 	var now int64

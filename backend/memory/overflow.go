@@ -13,7 +13,7 @@ import (
 
 const (
 	overflowBuckets = 16  // in a shard, for each set of limits
-	maxOverflow     = 512 // in a shard, after which all sets of limits share
+	maxOverflow     = 512 // in a shard, after which all sets of equally many limits share
 	overflowCharges = 8   // in a bucket's log
 )
 
@@ -86,7 +86,7 @@ func (sh *shard) overflowKey(h hash, rules []*algorithm.Rule, now int64) overflo
 	if _, ok := sh.overflow[k]; !ok && len(sh.overflow) >= maxOverflow {
 		sh.dropRecovered(now)
 		if len(sh.overflow) >= maxOverflow {
-			k.limits = 0
+			k.limits = uint64(len(rules)) // one limit takes over what any other has used
 		}
 	}
 	return k

@@ -20,7 +20,7 @@ type Cache[P any] struct {
 
 const places = 4
 
-// Of returns the plan of limits: the one that is says to be theirs, or else a new one.
+// Of returns the plan of limits: the one that is says to be theirs, or a new one.
 func (c *Cache[P]) Of(limits []backend.Limit, is func(*P, []backend.Limit) bool, create func([]backend.Limit) (*P, error)) (*P, error) {
 	var hash uint64
 	for i := range limits {
