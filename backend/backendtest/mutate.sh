@@ -252,7 +252,7 @@ algorithm/take.go | a look charges | if cost > 0 && slices.ContainsFunc( => if c
 algorithm/take.go | a charge of nothing is written | if cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) { => if cost > 0 {
 algorithm/take.go | all or none broken: a refused cost is charged | \t\tif longest == 0 {\n\t\t\tnext => \t\tif longest >= 0 {\n\t\t\tnext
 algorithm/take.go | a repair is not written with a refusal | } else if repaired { // otherwise => } else if repaired && now < -1<<62 { // otherwise
-algorithm/take.go | a refusal writes what has aged | } else if repaired { // otherwise => } else { // otherwise
+algorithm/take.go | a refusal writes what has aged | } else if repaired { // otherwise => } else if repaired || now > -1<<62 { // otherwise
 algorithm/take.go | a repair is written as it was | next = slots\n\t\t\tload(next, now) => next = slots
 algorithm/take.go | quick: more slots than limits | if len(slots) != len(rules) || len(slots) > 2*inline { => if len(slots) < len(rules) || len(slots) > 2*inline {\n\t\treturn 0, false, false\n\t}\n\tif len(rules) < len(slots) && slots[len(rules)].Rule == nil {
 algorithm/take.go | quick: whatever the numbers | if s.Rule != r && (s.Rule == nil || !s.Rule.alike(r)) { => if s.Rule != r && (s.Rule == nil || s.Rule.row != r.row) {

@@ -252,6 +252,22 @@ var refundTraces = []trace{{
 		take{1 * sec, 0, yes, 1, 0, 10 * sec},
 	},
 }, {
+	name:   "a charge of one window under another",
+	demand: "What a fixed window was charged is not given back to a sliding window that took it over, nor the other way round.",
+	limits: one(window(10, 10*sec)),
+	steps: []step{
+		take{0, 5, yes, 5, 0, 10 * sec},
+		change{sliding(10, 10*sec)},
+		take{0, 1, yes, 4, 0, 20 * sec},
+		refund{1 * sec, 1},
+		take{1 * sec, 0, yes, 4, 0, 19 * sec},
+		change{window(10, 10*sec)},
+		take{1 * sec, 2, yes, 2, 0, 10 * sec},
+		refund{1 * sec, 2},
+		refund{1 * sec, 4},
+		take{1 * sec, 0, yes, 4, 0, 10 * sec},
+	},
+}, {
 	name:   "a charge of a limit that moved",
 	demand: "A refund finds what its limit was charged where that stands now, as a charge does.",
 	limits: one(window(5, 10*sec)),
