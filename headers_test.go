@@ -482,6 +482,37 @@ func TestWhatCanNeverPass(t *testing.T) {
 	}
 }
 
+// TestViolatedPolicies: a refusal names all limits that refuse, in their order.
+func TestViolatedPolicies(t *testing.T) {
+	second, minute := ginlimit.PerSecond(2).Named("second"), ginlimit.PerMinute(3).Named("minute")
+	hour, none := ginlimit.PerHour(9).Named("hour"), ginlimit.PerMinute(0).Named("none")
+	for _, tt := range []struct {
+		name     string
+		limits   []ginlimit.Limit
+		used     int64
+		cost     int64
+		violated []any
+	}{
+		{"one of three", []ginlimit.Limit{hour, second, minute}, 2, 1, []any{"second"}},
+		{"two of three", []ginlimit.Limit{second, hour, minute}, 2, 2, []any{"second", "minute"}},
+		{"all", []ginlimit.Limit{hour, minute, second}, 2, 8, []any{"hour", "minute", "second"}},
+		{"one that blocks everything, and one", []ginlimit.Limit{none, hour, second}, 0, 3, []any{"none", "second"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := must(ginlimit.NewLimiter(tt.limits[0], ginlimit.Global(), ginlimit.WithLimits(tt.limits[1:]...),
+					ginlimit.WithCost(func(*gin.Context) int64 { return tt.cost })))
+				d, err := l.Allow(t.Context(), "global:", tt.used)
+				require.NoError(t, err)
+				require.Equal(t, tt.used > 0, d.Allowed)
+				w := send(engine(l.Handle))
+				assert.Equal(t, 429, w.Code)
+				assert.Equal(t, tt.violated, problemOf(t, w.Header().Get("Content-Type"), w.Body.Bytes())["violated-policies"])
+			})
+		})
+	}
+}
+
 // TestRetryAfterOfAFailure: where no decision was reached, Retry-After is not before another
 // limiter's wait that is known.
 func TestRetryAfterOfAFailure(t *testing.T) {

@@ -30,12 +30,11 @@ func (r *record) byHandle() bool { return r.handled }
 func (r *record) byCheck() bool  { return !r.handled }
 func (r *record) decided() bool  { return r.Err == nil && !r.DryRun }
 
-// appendViolated appends the names of the limits that refuse, as far as is known: those that the
-// cost can never fit, and the one that decided.
+// appendViolated appends the names of the limits that refuse.
 func (r *record) appendViolated(b []byte) []byte {
 	decided := r.policy.index(r.Limit.Name)
 	for i := range r.policy.limits {
-		if i == decided || r.Cost > r.policy.limits[i].Capacity() {
+		if i == decided || r.Refuses(i) {
 			b = append(append(b, r.policy.shown[i].name()...), ',')
 		}
 	}

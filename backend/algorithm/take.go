@@ -40,8 +40,13 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 	mine = arrange(mine, rules)
 
 	var longest, left int64
+	var refusing uint32
 	for i, r := range rules {
-		if wait := r.wait(&mine[i], now, max(cost, 1)); longer(wait, longest) {
+		wait := r.wait(&mine[i], now, max(cost, 1))
+		if wait != 0 {
+			refusing |= 1 << i
+		}
+		if longer(wait, longest) {
 			longest, decided = wait, i
 		}
 	}
@@ -63,7 +68,15 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 		left = rules[decided].remaining(&mine[decided], now)
 	}
 	Answer{longest, left, mine[decided].reset(now) - now}.Fill(res, now)
+	refuse(res, refusing)
 	return decided, next
+}
+
+// refuse puts the places of the limits that refuse into res, if they are several: one is known as its Limit.
+func refuse(res *backend.Result, places uint32) {
+	if places&(places-1) != 0 {
+		*res = res.WithRefusing(places)
+	}
 }
 
 // takeQuick is Take where each slot is under the rule of its place and all have a quick form. It
@@ -74,6 +87,7 @@ func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result
 	}
 	var few [2 * inline]State
 	var tightest Answer
+	var refusing uint32
 	for i, r := range rules {
 		s := &slots[i]
 		if s.Rule != r && (s.Rule == nil || !s.Rule.alike(r)) {
@@ -84,6 +98,9 @@ func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result
 			return 0, false, false
 		}
 		few[i] = st
+		if a.Wait != 0 {
+			refusing |= 1 << i
+		}
 		if i == 0 || longer(a.Wait, tightest.Wait) || tightest.Wait == 0 && a.Wait == 0 && a.Left < tightest.Left {
 			decided, tightest = i, a
 		}
@@ -99,6 +116,7 @@ func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result
 		}
 	}
 	tightest.Fill(res, now)
+	refuse(res, refusing)
 	return decided, charged, true
 }
 

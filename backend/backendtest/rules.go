@@ -19,6 +19,10 @@ var contractRules = []rule{{
 	demand: "A cost above a limit's capacity is a refusal with a negative RetryAfter, and is never charged.",
 	run:    aboveCapacity,
 }, {
+	name:   "several limits that refuse",
+	demand: "The Result of a refusal says of each limit whether it refuses.",
+	run:    refusing,
+}, {
 	name:   "a negative cost",
 	demand: "A negative cost is an error that begins with ginlimit: , and charges nothing.",
 	run: func(e *env) {
@@ -217,6 +221,32 @@ func alone(limits []backend.Limit, i int) []backend.Limit {
 
 func show(r backend.Result) string {
 	return fmt.Sprintf("{allowed %v, %d left, retry after %v, reset after %v}", r.Allowed, r.Remaining, r.RetryAfter, r.ResetAfter)
+}
+
+func refusing(e *env) {
+	for _, algorithm := range everyAlgorithm(1, sec) {
+		second := algorithm
+		minute, hour := second, second
+		minute.Count, minute.Period = 3, time.Minute
+		hour.Count, hour.Period = 9, time.Hour
+		limits := []backend.Limit{hour, second, minute}
+		key := second.Algorithm.String()
+		check := func(cost int64, want ...bool) {
+			e.Helper()
+			for range 3 { // the first refusal, and those that a backend may remember
+				res := e.take(key, cost, limits...)
+				for i, refuses := range want {
+					if res.Allowed || res.Limit != limits[i] && res.Refuses(i) != refuses {
+						e.Errorf("at %v: Take of %d under %v: limit %d refuses: %v, want %v", e.now, cost, limits, i, res.Refuses(i), refuses)
+					}
+				}
+			}
+		}
+		e.must(key, 1, limits...)
+		check(1, false, true, false)
+		check(3, false, true, true)
+		check(9, true, true, true)
+	}
 }
 
 func lookWritesNothing(e *env) {
