@@ -1,13 +1,15 @@
-# make run    starts the quick start on 127.0.0.1:8080, or on ADDR
-# make test   installs redis-server, PostgreSQL, pgbouncer, prometheus and wrk if they are missing, then tests every
-#             module with the race detector
+# make run       starts the quick start on 127.0.0.1:8080, or on ADDR
+# make servers   installs what tests start, from the system's packages, if it is missing
+# make test      make servers, then every module's tests with the race detector, on short schedules; budgets of allocations
+# make test-long every module's tests at full length, without the race detector: all schedules, faults and a soak
 # make test-faults breaks Redis in every way, at length, and prints what came of it
-# make soak   ten minutes of mixed load with random faults
-# make lint   vet, golangci-lint, gofmt, tidy, govulncheck
-# make bench  measures ginlimit, other limiters and floors side by side, about 27 minutes, and draws the charts
-# make pictures draws how the algorithms treat the same traffic
-# make fuzz   runs every fuzz test for FUZZTIME
-# make mutate breaks the algorithms on purpose; every break must fail the suite
+# make soak      ten minutes of mixed load with random faults
+# make cross     vets for Windows, macOS, arm64 and 32 bits, and tests the root, backend and memory with 32 bits
+# make lint      gofmt, tidy, vet, golangci-lint, govulncheck
+# make fuzz      runs every fuzz test for FUZZTIME
+# make mutate    breaks the algorithms on purpose; every break must fail the suite
+# make bench     measures ginlimit, other limiters and floors side by side, about 27 minutes, and draws the charts
+# make pictures  draws how the algorithms treat the same traffic
 
 SHELL    := /bin/bash
 MODULES  := $(dir $(shell git ls-files 'go.mod' '*/go.mod'))
@@ -16,19 +18,22 @@ FUZZTIME ?= 2m
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run servers test test-faults soak lint bench pictures fuzz mutate
+.PHONY: run servers test test-long test-faults soak cross lint fuzz mutate bench pictures
 
 run:
 	cd _example && go run ./quickstart
 
-# What tests start, from the system's packages.
 servers:
 	@.ci/servers
 
 test: servers
-	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -race -timeout 15m ./...); done
-	@echo "== budgets of allocations and bytes, which the race detector would change"
-	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go test -run 'Alloc|Bytes' ./...); done
+	@.ci/test
+
+test-long: servers
+	@.ci/test long
+
+cross:
+	@.ci/cross
 
 test-faults: servers
 	FAULTS=long go test -count=1 -v -run 'Faults|ClockIsOff|Hang' ./backend/redis
