@@ -71,9 +71,9 @@ func middlewares(t *testing.T) []middleware {
 }
 
 func throttledLimiter(store throttled.GCRAStoreCtx) *throttled.HTTPRateLimiterCtx {
-	limiter, err := throttled.NewGCRARateLimiterCtx(store, throttled.RateQuota{MaxRate: throttled.PerMin(3), MaxBurst: 2})
+	gcra, err := throttled.NewGCRARateLimiterCtx(store, throttled.RateQuota{MaxRate: throttled.PerMin(3), MaxBurst: 2})
 	must(err)
-	return &throttled.HTTPRateLimiterCtx{RateLimiter: limiter, VaryBy: &throttled.VaryBy{RemoteAddr: true}}
+	return &throttled.HTTPRateLimiterCtx{RateLimiter: gcra, VaryBy: &throttled.VaryBy{RemoteAddr: true}}
 }
 
 // impatient returns a client that tries once, so that a test without Redis takes no time.

@@ -540,18 +540,20 @@ func TestDeniedKeys(t *testing.T) {
 		for _, callers := range []int{1, 10, 100, 1000, 30_000} {
 			limiter := fmt.Sprint(callers)
 			deny(limiter, callers)
-			// Four standard errors: the seed is random.
-			if got := series(t, c, "ginlimit_denied_keys")["limiter="+limiter]; got < float64(callers)*0.74 || got > float64(callers)*1.26 {
+			// The seed is random: four standard errors, and of a few callers some may share a register.
+			least, most := max(1, float64(callers)*0.74-2), float64(callers)*1.26
+			if got := series(t, c, "ginlimit_denied_keys")["limiter="+limiter]; got < least || got > most {
 				t.Errorf("of %d callers %v are counted", callers, got)
 			}
 		}
+		ten := series(t, c, "ginlimit_denied_keys")["limiter=10"]
 		time.Sleep(50 * time.Second)
 		deny("10", 5) // of the same
-		if got := series(t, c, "ginlimit_denied_keys")["limiter=10"]; got < 9 || got > 11 {
-			t.Errorf("after 50 s %v of 10 callers are counted", got)
+		if got := series(t, c, "ginlimit_denied_keys")["limiter=10"]; got != ten {
+			t.Errorf("after 50 s %v of 10 callers are counted, and %v at first", got, ten)
 		}
 		time.Sleep(21 * time.Second)
-		if got := series(t, c, "ginlimit_denied_keys")["limiter=10"]; got < 4 || got > 6 {
+		if got := series(t, c, "ginlimit_denied_keys")["limiter=10"]; got < 2 || got > 6 {
 			t.Errorf("after 71 s %v of 5 callers are counted", got)
 		}
 		time.Sleep(time.Minute)
