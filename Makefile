@@ -45,7 +45,7 @@ lint:
 	@set -e; out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 	@set -e; for m in $(MODULES); do echo "== $$m"; (cd $$m && go mod tidy -diff && go vet ./...); done
 	@set -e; mkdir -p bin; [ -x bin/golangci-lint ] || GOBIN=$(CURDIR)/bin go install $(GOLANGCI_LINT); \
-	for m in $(MODULES); do echo "== $$m: golangci-lint"; (cd $$m && $(CURDIR)/bin/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+	for m in $(MODULES); do echo "== $$m: golangci-lint"; (cd $$m && $(CURDIR)/bin/golangci-lint run --allow-parallel-runners --config $(CURDIR)/.golangci.yml ./...); done
 	@set -e; if curl -fsS -m 10 -o /dev/null https://vuln.go.dev/index/db.json; then \
 	for m in $(MODULES); do echo "== $$m: govulncheck"; (cd $$m && go run $(GOVULNCHECK) ./...); done; \
 	else echo "govulncheck is left out: its database cannot be reached"; fi
