@@ -72,7 +72,8 @@ func New(pool *pgxpool.Pool, opts ...Option) *Backend {
 	conf := pool.Config()
 	b := &Backend{config: c, pool: pool, sql: newStatements(c.names), addr: address(conf.ConnConfig)}
 	server := b.addr + "/" + conf.ConnConfig.Database
-	b.gate = gate.New(int(conf.MaxConns), c.timeout, gate.Log(b.log, "PostgreSQL", server))
+	log := &gate.Log{Logger: b.log, Store: "PostgreSQL", Server: func() string { return server }, Timeout: c.timeout, Option: "postgres.WithTimeout"}
+	b.gate = gate.New(int(conf.MaxConns), c.timeout, log.Changed)
 	b.failing = storelog.New(b.log, "PostgreSQL", server)
 	b.refused.seed = maphash.MakeSeed()
 	b.sweeper.init(b.log, server)
@@ -97,13 +98,6 @@ func stateKey(key string) string {
 	return string(storekey.Append(buf[:0], key, maxKey))
 }
 
-// limit returns the context of a call. It ends with the time budget, and with nothing else: a caller that gives up, or
-// that gives its requests less time, must not make the decision fail, because a failure may let the request pass.
-func (b *Backend) limit() context.Context {
-	ctx, _ := b.gate.Limit(context.Background())
-	return ctx
-}
-
 // Take implements [backend.Backend]. It is one statement, or none if no limit keeps a state. A key that was refused a
 // moment ago is only read, which locks and writes nothing; should it have room by now, a second statement charges it.
 //
@@ -121,7 +115,7 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	if p.stateless {
 		decided, _ = algorithm.Take(nil, p.rules, b.here(), cost, &res)
 	} else {
-		c := call{Backend: b, ctx: b.limit(), plan: p, key: stateKey(key), cost: min(cost, backend.MaxCount+1)} // sums fit
+		c := call{Backend: b, ctx: b.gate.Context(), plan: p, key: stateKey(key), cost: min(cost, backend.MaxCount+1)} // sums fit
 		if decided, err = c.take(&res); err != nil {
 			return backend.Result{}, b.fail("take", err)
 		}
@@ -162,7 +156,7 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	name := stateKey(key)
 	var given int64
 	args := []any{name, p.text, charge.At.UnixMicro(), min(cost, backend.MaxCount), b.now()}
-	err = b.query(b.limit(), b.sql.refund, args, func(rows pgx.Rows) error {
+	err = b.query(b.gate.Context(), b.sql.refund, args, func(rows pgx.Rows) error {
 		return rows.Scan(&given)
 	})
 	if err == nil && given < 0 {
@@ -178,7 +172,7 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 // Reset implements [backend.Backend]. It deletes one row. As for Take, the context's end does not matter.
 func (b *Backend) Reset(_ context.Context, key string) error {
 	name := stateKey(key)
-	if err := b.query(b.limit(), b.sql.reset, []any{name}, nil); err != nil {
+	if err := b.query(b.gate.Context(), b.sql.reset, []any{name}, nil); err != nil {
 		return b.fail("reset", err)
 	}
 	b.refused.forget(b.refused.mark(name))

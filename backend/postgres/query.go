@@ -13,7 +13,7 @@ import (
 )
 
 // query sends one statement, and reads the row that it answers with, if read is not nil.
-func (b *Backend) query(ctx context.Context, text string, args []any, read func(pgx.Rows) error) error {
+func (b *Backend) query(ctx context.Context, text string, args []any, read func(pgx.Rows) error) (err error) {
 	if err := b.gate.Enter(ctx); err != nil {
 		if gaveUp(err) && allAcquired(b.pool.Stat()) {
 			return fmt.Errorf("%w: %w", ErrPoolExhausted, err)
@@ -21,10 +21,12 @@ func (b *Backend) query(ctx context.Context, text string, args []any, read func(
 		return err
 	}
 	as := gate.Unknown // if the driver panics
-	defer func() { b.gate.Leave(as) }()
-	err := b.sendAgain(ctx, text, args, read)
-	as = ended(ctx, err)
-	return b.gate.Cause(ctx, err)
+	defer func() { b.gate.Leave(ctx, as, err) }()
+	err = b.sendAgain(ctx, text, args, read)
+	if as = ended(ctx, err); as == gate.Unknown && errors.Is(ctx.Err(), gate.ErrOpen) {
+		err = gate.ErrOpen // the driver does not say so
+	}
+	return err
 }
 
 // sendAgain sends a statement, and once more only if the database has said that it was undone because of another one.
@@ -110,7 +112,7 @@ func ended(ctx context.Context, err error) gate.End {
 	switch {
 	case err == nil, answered(err):
 		return gate.Answered
-	case errors.Is(err, ErrPoolExhausted), errors.Is(err, ErrPoolClosed):
+	case errors.Is(err, ErrPoolExhausted), errors.Is(err, ErrPoolClosed), errors.Is(ctx.Err(), gate.ErrOpen):
 		return gate.Unknown
 	case gaveUp(err) && ctx.Err() != nil:
 		return gate.Late

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ const (
 // looked at again by checkLater.
 func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 	if b.checks.begin() {
-		b.checks.end(b.look(ctx, client, ""))
+		b.checks.end(b.inspect(ctx, client, ""))
 	}
 }
 
@@ -31,12 +32,12 @@ func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 // answers.
 func (b *Backend) checkLater(client rueidis.Client, name string) {
 	if b.checks.begin() {
-		go func() { b.checks.end(b.look(context.Background(), client, name)) }()
+		go func() { b.checks.end(b.inspect(context.Background(), client, name)) }()
 	}
 }
 
-// look reports whether nothing has to be looked at again. A server that hangs is waited for last.
-func (b *Backend) look(ctx context.Context, client rueidis.Client, name string) bool {
+// inspect reports whether nothing has to be looked at again. A server that hangs is waited for last.
+func (b *Backend) inspect(ctx context.Context, client rueidis.Client, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
 	b.link.findShards(ctx, client)
@@ -135,16 +136,15 @@ func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool
 }
 
 // noAnswer reports whether the server has to be asked again, after err.
-func noAnswer(err error) bool { return unreachable(err) || notNow(unavailable("check", err)) }
+func noAnswer(err error) bool { return unreachable(err) || notNow(err) }
 
 // notNow reports whether err is an answer of a server that will give another one soon.
 func notNow(err error) bool {
-	for _, later := range []error{ErrLoading, ErrBusy, ErrClusterDown, ErrMasterDown} {
-		if errors.Is(err, later) {
-			return true
-		}
+	var answer *rueidis.RedisError
+	if !errors.As(err, &answer) {
+		return false
 	}
-	return false
+	return slices.Contains([]error{ErrStarting, ErrBusy, ErrClusterDown, ErrMasterDown}, kindOf(answer.Error()))
 }
 
 // unreachable reports whether err is anything but an answer of the server.

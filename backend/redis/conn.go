@@ -1,56 +1,95 @@
 package redis
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // gatherFrom is the number of calls under way at a server from which a connection gathers commands. With 8 and 16 callers
 // gathering is slower, with 32 it makes no difference, and with more it is faster: BenchmarkDial.
 const gatherFrom = 20
 
-// conn is a connection of Dial's that writes many commands at a time if there are many. The first command that is due
-// wakes rueidis' writer, which Go runs next: before those run who got their replies at the same time, and have commands too.
-// So each would be written by itself, and a write to a network costs more than all else that a caller does for a decision.
-// Here the writer first lets those run who are ready to, and waits for nobody; their commands go out together.
+// conn is a connection of Dial's. It does three things that rueidis does not.
+//
+// It writes many commands at a time if there are many. The first command that is due wakes rueidis' writer, which Go runs
+// next: before those run that got their replies at the same time, and have commands too. So each would be written by itself,
+// and a write to a network costs more than all else that a caller does for a decision. Here the writer first lets those run
+// that are ready to, and waits for nobody; their commands go out together.
+//
+// It tells the gate that the server is heard as soon as bytes come: the goroutines that they are for may have to wait.
+// Connections to Sentinels, and to replicas, do not count: only one that carries our keys does.
+//
+// And it keeps what a server says before it closes a connection that it does not want.
 type conn struct {
 	net.Conn
-	link   *link
-	server string
+	link    *link
+	addr    string
+	gathers bool
+	carries atomic.Bool // one of our keys was written
+	first   atomic.Bool // something was read
+	refusal string      // an error that was read first; of the reader
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	if c.link.calls(c.server) >= gatherFrom {
+	s := c.link.servers.Load().at(c.addr)
+	if c.gathers && s != nil && s.gate.Calls() >= gatherFrom {
 		runtime.Gosched()
+	}
+	if !c.carries.Load() && bytes.Contains(b, []byte(c.link.prefix+version)) {
+		c.carries.Store(true)
 	}
 	return c.Conn.Write(b)
 }
 
-// calls returns the number of calls under way at a server.
-func (l *link) calls(server string) int {
-	gs := l.gates.Load()
-	if gs.names == nil {
-		return gs.all[0].Calls()
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.heard(b[:n])
+	} else if c.refusal != "" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		err = &refusedConn{c.refusal, err}
 	}
-	for i, name := range gs.names {
-		if name == server {
-			return gs.all[i].Calls()
-		}
-	}
-	return 0 // a name of a Cluster's server that is not the one that it has for itself
+	return n, err
 }
 
-// gather makes connections of option's client gather, unless TCP does: rueidis would not find it in a conn.
-func (l *link) gather(option *rueidis.ClientOption) {
-	if option.DisableTCPNoDelay {
-		return
+func (c *conn) heard(b []byte) {
+	if c.carries.Load() {
+		if s := c.link.servers.Load().at(c.addr); s != nil {
+			s.gate.Heard()
+		}
 	}
+	if !c.first.Load() {
+		c.first.Store(true)
+		if text, ok := bytes.CutPrefix(b, []byte("-")); ok {
+			line, _, _ := bytes.Cut(text, []byte("\r"))
+			c.refusal = string(line)
+		}
+	}
+}
+
+// refusedConn is the end of a connection that the server did not want, as it said first.
+type refusedConn struct {
+	text string
+	err  error
+}
+
+func (e *refusedConn) Error() string { return e.text + ": " + e.err.Error() }
+func (e *refusedConn) Unwrap() error { return e.err }
+
+// wrap makes option's client use a conn for each connection.
+func (l *link) wrap(option *rueidis.ClientOption) {
 	dial := option.DialCtxFn
 	if old := option.DialFn; dial == nil && old != nil {
 		dial = func(_ context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
@@ -60,15 +99,29 @@ func (l *link) gather(option *rueidis.ClientOption) {
 	if dial == nil {
 		dial = dialTCP
 	}
+	atOnce := option.DisableTCPNoDelay // TCP gathers
 	option.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
 		c, err := dial(ctx, addr, d, t)
-		if gaveUp(err) && over(ctx) { // of who connects for all: for the others it is no time-out of the dialer
+		if err != nil && gate.GaveUp(err) && gate.Over(ctx) { // of the call that connects for all: for the others it is no time-out of the dialer
 			err = fmt.Errorf("dial %s: %w", addr, cmp.Or(ctx.Err(), context.DeadlineExceeded))
 		}
 		if err != nil {
 			return nil, err
 		}
-		return &conn{c, l, addr}, nil
+		if atOnce {
+			setDelay(c) // rueidis does not find TCP in a conn
+		}
+		return &conn{Conn: c, link: l, addr: addr, gathers: !atOnce}, nil
+	}
+}
+
+// setDelay makes TCP gather, as rueidis does.
+func setDelay(c net.Conn) {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetNoDelay(false) // fails if the connection has ended
 	}
 }
 
@@ -78,4 +131,10 @@ func dialTCP(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (ne
 		return d.DialContext(ctx, "tcp", addr)
 	}
 	return (&tls.Dialer{NetDialer: d, Config: t}).DialContext(ctx, "tcp", addr)
+}
+
+// dialing reports whether err is of a connection that could not be made.
+func dialing(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial)
 }

@@ -1,21 +1,18 @@
 package redis
 
 import (
-	"context"
 	"hash/maphash"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// denials remembers refusals until their wait is over, so that a caller who is over the limit costs Redis nothing.
+// denials remembers refusals until their wait is over, so that a caller who is over the limit costs Redis next to nothing.
 //
 // A refusal changes nothing in Redis, so the key's value stays as it is until somebody changes it or it expires, and
 // each of these is pushed to every client that read it under CLIENT TRACKING. The value that the refusal saw is named
@@ -23,8 +20,10 @@ import (
 // that is a GET, from then on no command at all until the server says that the key changed, or the connection is lost.
 // Only if the value is still the one that the refusal saw is the request refused here. What a GET finds is never older
 // than the refusal, because the script's reply came before it was sent.
+//
+// Not everything is pushed: SWAPDB is not, nor a step of the server's clock, and a proxy may accept CLIENT TRACKING and push
+// nothing at all. So a refusal that is recheckAfter old is asked for again by one caller, while the others are still refused.
 type denials struct {
-	link   *link
 	on     atomic.Bool // set once client-side caching was seen to work
 	seed   maphash.Seed
 	len    atomic.Int64
@@ -34,19 +33,19 @@ type denials struct {
 	}
 }
 
-// denial is a refusal of the server. But for cached it is not changed once it is shared.
+// denial is a refusal of the server. But for its atomics it is not changed once it is shared.
 type denial struct {
-	cached   atomic.Bool // the value was in the client's cache when it was read last
+	cached   atomic.Int64 // until when the client's cache should have the value, in ns since sent; 0 if that is not known
+	recheck  atomic.Int64 // when the server is to be asked again, in ns since sent; 0 is recheckAfter
 	plan     *plan
 	cost     int64         // refused, as is every larger one; at least 1
 	wait     time.Duration // of the server, from the decision on
 	name     string        // of the key in Redis
 	written  string
 	slots    []algorithm.Slot
-	now      int64      // the server's clock at the decision, µs
-	sent     time.Time  // before the decision: the process's clock
-	received time.Time  // after it
-	gate     *gate.Gate // of the server
+	now      int64     // the server's clock at the decision, µs
+	sent     time.Time // before the decision: the process's clock
+	received time.Time // after it
 }
 
 const (
@@ -62,64 +61,81 @@ const (
 	maxDeniedCharges = 16
 	// minWait is the shortest wait that is worth remembering: within it a second request would have to come.
 	minWait = time.Millisecond
+	// recheckAfter is how long a refusal is relied on. A caller that is refused for no longer than that by mistake notices it
+	// as little as a lost packet or two, and a key that is asked for without end costs a script and a GET in that time: with
+	// all that is remembered, what Redis decides in a few hundredths of a second.
+	recheckAfter = 5 * time.Second
+	// recheckAgain is when the next caller asks, if the last had no answer.
+	recheckAgain = time.Second
 )
 
-func newDenials(l *link) *denials {
-	d := &denials{link: l, seed: maphash.MakeSeed()}
+func newDenials() *denials {
+	d := &denials{seed: maphash.MakeSeed()}
 	for i := range d.shards {
 		d.shards[i].keys = make(map[string]*denial)
 	}
 	return d
 }
 
-// take refuses a cost that is refused already: then the result's source is SourceDenyCache. Else the server has to be
-// asked, within rest, because a call has its time once, even if a part of it went by here; err says that all of it did.
-func (d *denials) take(ctx context.Context, client rueidis.Client, p *plan, key string, cost int64, limits []backend.Limit) (res backend.Result, rest context.Context, err error) {
-	if d.len.Load() == 0 {
-		return res, ctx, nil
+// of returns the refusal that a Take has to look at; nil if the server has to be asked. It may be called on nil.
+func (d *denials) of(key string, p *plan, cost int64) *denial {
+	if d == nil || d.len.Load() == 0 {
+		return nil
 	}
 	sh := &d.shards[maphash.String(d.seed, key)%denialShards]
 	sh.Lock()
 	den := sh.keys[key]
 	sh.Unlock()
 	if den == nil || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost || cost > den.cost && den.charges() > 0 {
-		return res, ctx, nil
+		return nil
 	}
+	age := time.Since(den.sent)
+	if age >= den.wait {
+		d.forgetThis(key, den)
+		return nil
+	}
+	recheck := den.recheck.Load()
+	if int64(age) >= max(recheck, int64(recheckAfter)) && den.recheck.CompareAndSwap(recheck, int64(age+recheckAgain)) {
+		return nil
+	}
+	return den
+}
+
+// confirm refuses a cost that den refused, if the key's value is still the one that den saw. If it is not known, the server
+// has to be asked, in what is left of the call's time; err says that nothing is.
+func (d *denials) confirm(t *trip, key string, den *denial, cost int64) (res backend.Result, decided int, refused bool, err error) {
 	// The decision was made between sent and received. Measured from the earlier, the wait is over too early rather than
 	// too late; measured from the later, a caller is told to wait too long rather than too short.
 	now := time.Now()
 	left := den.wait - now.Sub(den.sent)
-	if left <= 0 {
-		d.forgetThis(key, den)
-		return res, ctx, nil
+	if left <= 0 || t.server.gate.Open() { // then nobody could say that the key changed
+		return res, 0, false, nil
 	}
-	if den.gate.Open() {
-		return res, ctx, nil // nobody could say that the key changed
+	age := int64(now.Sub(den.sent))
+	known := age < den.cached.Load()
+	r, err := t.read(min(left, recheckAfter), known)
+	if !known || !r.hit {
+		den.cached.Store(age + int64(r.left))
 	}
-	known := den.cached.Load()
-	value, found, ctx, err := d.link.getCached(ctx, client, client.B().Get().Key(den.name).Cache().ToStaticTTL(), left, known)
 	if err != nil {
 		d.forgetThis(key, den)
-		if ctx.Err() == nil {
+		if !gate.Over(t.ctx) {
 			err = nil
 		}
-		return res, ctx, err
+		return res, 0, false, err
 	}
-	if found != known {
-		den.cached.Store(found)
-	}
-	if len(value) <= len(den.written) || value[:len(den.written)] != den.written || value[len(den.written)] != ' ' {
+	if rest, ok := strings.CutPrefix(r.value, den.written); !ok || !strings.HasPrefix(rest, " ") {
 		d.forgetThis(key, den)
-		return res, ctx, nil
+		return res, 0, false, nil
 	}
 	var few [inline]algorithm.Slot
 	slots := append(few[:0], den.slots...)
-	decided, _ := algorithm.Take(slots, p.rules, den.now+now.Sub(den.received).Microseconds(), cost, &res)
+	decided, _ = algorithm.Take(slots, den.plan.rules, den.now+now.Sub(den.received).Microseconds(), cost, &res)
 	if res.Allowed {
-		return res, ctx, nil // not possible: it is earlier than the end of the wait
+		return res, 0, false, nil // not possible: it is earlier than the end of the wait
 	}
-	res.Source, res.Limit = backend.SourceDenyCache, limits[decided]
-	return res, ctx, nil
+	res.Source = backend.SourceDenyCache
+	return res, decided, true, nil
 }
 
 func (d *denials) remember(key string, den *denial) {
@@ -154,10 +170,10 @@ func (den *denial) charges() (n int) {
 
 // makeRoom drops what is over of a few keys, or one of them: a map's order is random enough.
 func (d *denials) makeRoom(keys map[string]*denial, now time.Time) {
-	var any string
+	var last string
 	dropped, looked := 0, 0
 	for key, den := range keys {
-		if any = key; now.Sub(den.sent) >= den.wait {
+		if last = key; now.Sub(den.sent) >= den.wait {
 			delete(keys, key)
 			dropped++
 		}
@@ -166,7 +182,7 @@ func (d *denials) makeRoom(keys map[string]*denial, now time.Time) {
 		}
 	}
 	if dropped == 0 {
-		delete(keys, any)
+		delete(keys, last)
 		dropped = 1
 	}
 	d.len.Add(int64(-dropped))

@@ -656,44 +656,6 @@ func TestCacheHitsDoNotWaitForCalls(t *testing.T) {
 	}
 }
 
-// A caller whose time is short reads a refusal, or a tier, for others at the same time: they lose nothing by it, and
-// it says nothing about the server.
-func TestAnothersShortTime(t *testing.T) {
-	s := testserver.Redis(t)
-	px := newFaultProxy(t, s.Addr())
-	b := gateBackend(t, "redis://"+px.addr, redis.WithTimeout(10*time.Second))
-	tiers, limit := b.Tiers(), hourly(1, backend.FixedWindow)
-	require.NoError(t, tiers.Set(t.Context(), "c", tierExamples[1]))
-	decide(t, b, "key", 1, limit)
-	decide(t, b, "key", 1, limit)
-	require.Equal(t, 1, redis.DenialsLen(b))
-	px.delay.Store(int64(60 * time.Millisecond))
-	for name, call := range map[string]func(ctx context.Context) error{
-		"refusal": func(ctx context.Context) error {
-			res, err := b.Take(ctx, "key", 1, limit)
-			assert.False(t, res.Allowed)
-			return err
-		},
-		"tier": func(ctx context.Context) error {
-			_, err := tiers.Lookup(ctx, "c")
-			return err
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var wg sync.WaitGroup
-			short, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-			defer cancel()
-			wg.Go(func() { assert.ErrorIs(t, call(short), context.DeadlineExceeded) })
-			time.Sleep(10 * time.Millisecond)
-			for range 8 {
-				wg.Go(func() { assert.NoError(t, call(context.Background())) })
-			}
-			wg.Wait()
-			assert.False(t, b.Breakers()[px.addr])
-		})
-	}
-}
-
 // Without client-side caching, in the server or in the client, everything works, and one line of the log says so.
 func TestDenialsNeedCaching(t *testing.T) {
 	real, mini := testserver.Redis(t), miniredis.RunT(t)

@@ -3,22 +3,17 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
-
-	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // dialTimeout is how long connecting may take, unless the URL says otherwise.
-const dialTimeout = 250 * time.Millisecond
+const dialTimeout = time.Second
 
 // Dial returns a Backend that is connected to the server, the Cluster or, with master_set, the Sentinels at rawURL:
 //
@@ -51,7 +46,7 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 	if err != nil {
 		return nil, err
 	}
-	b.link.gather(&option)
+	b.link.wrap(&option)
 	b.link.option = &option
 	wait, ours := ctx, false // whether that is all the time that a call has
 	if !b.ping {
@@ -69,7 +64,7 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 		b.check(wait, client)
 	} else if b.ping {
 		b.link.close()
-		return nil, unavailable("dial", err)
+		return nil, b.unavailable("dial", err)
 	}
 	return b, nil
 }
@@ -96,9 +91,9 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 		option.Dialer.Timeout = dialTimeout
 	}
 	if option.ConnWriteTimeout == 0 {
-		option.ConnWriteTimeout = 500 * time.Millisecond
+		option.ConnWriteTimeout = 2 * time.Second
 	}
-	option.Dialer.KeepAlive = 250 * time.Millisecond
+	option.Dialer.KeepAlive = time.Second
 	// One connection for each server: its batches are the largest, and it carries more than a server can decide. On two
 	// cores it decided 13 % more with 64 goroutines than two connections, and 26 to 30 % more than four and eight; with 512, 6
 	// to 21 %: benchmarks/cmd/bench -only connections. Many cores may differ.
@@ -196,169 +191,4 @@ func validAddr(addr string, optional bool) bool {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	return err == nil && n > 0 && host != "" || optional && port == ""
-}
-
-// link is the way to the server: a client, or how to make one.
-type link struct {
-	config
-	current atomic.Pointer[rueidis.Client]
-	gates   atomic.Pointer[gates]
-	shards  task                  // to give each a gate
-	option  *rueidis.ClientOption // nil if the client is the caller's
-
-	mu     sync.Mutex
-	closed bool
-	trying chan struct{} // closed when the attempt under way is over; nil if there is none
-	err    error         // of the last attempt, or of a call that waited for the first; nil if none has failed
-	told   bool          // that there is no connection
-	again  time.Time     // when the next attempt may begin
-}
-
-// pause is the time between attempts to make a client.
-const pause = 200 * time.Millisecond
-
-func newLink(c config) *link {
-	l := &link{config: c}
-	l.gates.Store(&gates{all: []*gate.Gate{l.newGate("")}})
-	return l
-}
-
-// do sends a command, through the gate of the server that has its key.
-func (l *link) do(ctx context.Context, client rueidis.Client, cmd rueidis.Completed) error {
-	key := cmd.Commands()[1]
-	g := l.gates.Load().of(cmd.Slot())
-	ctx, ours := g.Limit(ctx)
-	if err := g.Enter(ctx); err != nil {
-		return err
-	}
-	entered, as := time.Now(), gate.Unknown // if the client panics
-	defer func() { l.leave(g, client, key, as) }()
-	err := g.Cause(ctx, client.Do(ctx, cmd).Error())
-	as = l.end(ctx, err, ours, entered)
-	return err
-}
-
-// eval runs a script on keys that one server has, and returns the gate that it went through. A server that does not know
-// the script, because it is new, restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply
-// was lost may have charged.
-func (l *link) eval(ctx context.Context, client rueidis.Client, c call, keys ...string) (res rueidis.RedisResult, g *gate.Gate, err error) {
-	cmd := client.B().Evalsha().Sha1(c.script.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(c.args...).Build()
-	g = l.gates.Load().of(cmd.Slot())
-	ctx, ours := g.Limit(ctx)
-	if err = g.Enter(ctx); err != nil {
-		return res, g, err
-	}
-	entered, as := time.Now(), gate.Unknown // if the client panics
-	defer func() { l.leave(g, client, keys[0], as) }()
-	res = client.Do(ctx, cmd)
-	if err, ok := rueidis.IsRedisErr(res.Error()); ok && err.IsNoScript() {
-		res = client.Do(ctx, client.B().Eval().Script(c.script.text).Numkeys(int64(len(keys))).Key(keys...).Arg(c.args...).Build())
-	}
-	err = g.Cause(ctx, res.Error())
-	as = l.end(ctx, err, ours, entered)
-	return res, g, err
-}
-
-func (l *link) set(client rueidis.Client) { l.current.Store(&client) }
-
-// get returns the client, made if there is none, unless the link was closed. It waits for that until ctx ends, or for
-// the time that a call has; what is left of that is for the context that it returns.
-func (l *link) get(ctx context.Context) (rueidis.Client, context.Context, error) {
-	if client := l.current.Load(); client != nil {
-		return *client, ctx, nil
-	}
-	ctx, ours := l.gates.Load().all[0].Limit(ctx)
-	client, err := l.wait(ctx, ours)
-	return client, ctx, err
-}
-
-// wait waits for the client until ctx ends; ours says that this is all the time that a call has. Once that was too short
-// or an attempt failed, only those wait who begin one, because all others would lose their time too.
-func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
-	l.mu.Lock()
-	if client := l.current.Load(); client != nil { // made meanwhile
-		l.mu.Unlock()
-		return *client, nil
-	}
-	switch {
-	case l.closed:
-		l.mu.Unlock()
-		return nil, rueidis.ErrClosing
-	case l.err != nil && (l.trying != nil || time.Now().Before(l.again)):
-		defer l.mu.Unlock()
-		return nil, fmt.Errorf("%w: %w", gate.ErrOpen, l.err)
-	case l.trying == nil:
-		l.trying = make(chan struct{})
-		go l.connect(l.trying)
-	}
-	trying := l.trying
-	l.mu.Unlock()
-	select {
-	case <-trying:
-	case <-ctx.Done():
-		l.mu.Lock()
-		if ours && l.err == nil && l.trying == trying && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			l.err = ctx.Err()
-		}
-		l.mu.Unlock()
-		return nil, ctx.Err()
-	}
-	if client := l.current.Load(); client != nil {
-		return *client, nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return nil, rueidis.ErrClosing
-	}
-	return nil, l.err
-}
-
-// connect makes a client, or not; either ends by itself, by the time-outs of the client's options. A server without
-// client-side caching gets one that does without.
-func (l *link) connect(done chan struct{}) {
-	client, err := rueidis.NewClient(*l.option)
-	if errors.Is(err, rueidis.ErrNoCache) {
-		option := *l.option
-		option.DisableCache = true
-		client, err = rueidis.NewClient(option)
-	}
-	l.mu.Lock()
-	switch {
-	case err != nil: // rueidis returns a client with ForceSingleClient
-		if !l.told && !l.ping { // which returns it
-			l.told = true
-			l.log().Warn("ginlimit: Redis cannot be reached; until it is the failure policies decide", "error", err)
-		}
-		l.err, l.again = err, time.Now().Add(pause)
-	case l.closed:
-		l.err = rueidis.ErrClosing
-	default:
-		if l.told {
-			l.log().Info("ginlimit: Redis answers")
-		}
-		l.err = nil
-		l.set(client)
-		client = nil
-	}
-	l.trying = nil
-	close(done)
-	l.mu.Unlock()
-	if client != nil {
-		client.Close() // not under the lock, because it takes a second if the server hangs
-	}
-}
-
-// close closes the client if it is not the caller's. A call that comes later gets rueidis.ErrClosing.
-func (l *link) close() {
-	if l.option == nil {
-		return
-	}
-	l.mu.Lock()
-	client := l.current.Swap(nil)
-	l.closed = true
-	l.mu.Unlock()
-	if client != nil {
-		(*client).Close() // as in connect
-	}
 }

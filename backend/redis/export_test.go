@@ -4,10 +4,10 @@ package redis
 func SetClock(b *Backend, now func() (micros int64)) { b.clock = now }
 
 // Calls returns the number of calls of b that are under way.
-func Calls(b *Backend) int { return b.link.gates.Load().all[0].Calls() }
+func Calls(b *Backend) int { return b.link.servers.Load().all[0].gate.Calls() }
 
 // Open reports whether the breaker of t is open.
-func Open(t *Tiers) bool { return t.link.gates.Load().all[0].Open() }
+func Open(t *Tiers) bool { return t.link.servers.Load().all[0].gate.Open() }
 
 // StateKey returns the name under which b keeps the state of key.
 func StateKey(b *Backend, key string) string { return b.stateKey(key) }

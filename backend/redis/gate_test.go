@@ -75,123 +75,94 @@ func TestAServerThatHangs(t *testing.T) {
 	}, 10*time.Second, 10*time.Millisecond)
 }
 
-// A caller that gives up early, or has gone, says nothing about the server.
-func TestCallersThatGiveUpDoNotOpenTheBreaker(t *testing.T) {
-	server := testserver.Redis(t)
-	b := gateBackend(t, server.URL(), redis.WithTimeout(5*time.Second))
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	for range 20 {
-		_, err := b.Take(gone, "k", 1, gateLimit)
-		require.ErrorIs(t, err, context.Canceled)
-		require.ErrorIs(t, err, backend.ErrUnavailable)
-	}
-	server.Pause()
-	for range 20 {
-		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		_, err := b.Take(short, "k", 1, gateLimit)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		cancel()
-	}
-	server.Resume()
-	_, err := b.Take(t.Context(), "k", 1, gateLimit)
-	require.NoError(t, err)
-}
-
-// Callers who never give the server enough time to answer do not make it one that hangs.
-func TestTinyDeadlinesDoNotOpenTheBreaker(t *testing.T) {
-	b := gateBackend(t, testserver.Redis(t).URL(), redis.WithTimeout(5*time.Second))
-	for range 3000 {
-		tiny, cancel := context.WithTimeout(t.Context(), 20*time.Microsecond)
-		_, err := b.Take(tiny, "k", 1, gateLimit)
-		cancel()
-		require.NotErrorIs(t, err, redis.ErrBreakerOpen)
-	}
-	_, err := b.Take(t.Context(), "k", 1, gateLimit)
-	require.NoError(t, err)
-}
-
-// A server that hangs is found out too if no caller has the time that a call may have, and what they leave behind does
-// not fill the connection.
-func TestShortDeadlinesOpenTheBreaker(t *testing.T) {
-	for _, callers := range []int{1, 64} {
-		t.Run(fmt.Sprint(callers), func(t *testing.T) {
-			server := testserver.Redis(t)
-			b := gateBackend(t, server.URL())
-			_, err := b.Take(t.Context(), "k", 1, gateLimit)
+// Nobody gets past a limit by giving up: a deadline or a cancellation of the caller's is no failure of the store.
+func TestCallersThatGiveUp(t *testing.T) {
+	for name, connect := range map[string]func(t *testing.T, s *testserver.Server) *redis.Backend{
+		"Dial": func(t *testing.T, s *testserver.Server) *redis.Backend { return gateBackend(t, s.URL()) },
+		"New": func(t *testing.T, s *testserver.Server) *redis.Backend {
+			return redis.New(newClient(t, s.Addr(), true))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := connect(t, testserver.Redis(t))
+			tiers := b.Tiers()
+			gone, cancel := context.WithCancel(t.Context())
+			cancel()
+			late, cancelLate := context.WithTimeout(t.Context(), time.Nanosecond)
+			defer cancelLate()
+			limit := hourly(3, backend.TokenBucket)
+			for i, ctx := range []context.Context{gone, late, gone, late, gone, late} {
+				res, err := b.Take(ctx, "k", 1, limit)
+				require.NoError(t, err)
+				require.Equal(t, i < 3, res.Allowed)
+				require.NoError(t, b.Refund(ctx, "other", backend.Result{Allowed: true, At: res.At}, 1, limit))
+				require.NoError(t, tiers.Set(ctx, "c", tierExamples[1]))
+				lookUp(t, tiers, "c", tierExamples[1])
+				_, err = tiers.Lookup(ctx, "c")
+				require.NoError(t, err)
+				require.NoError(t, tiers.Delete(ctx, "c"))
+			}
+			require.NoError(t, b.Reset(gone, "k"))
+			res, err := b.Take(late, "k", 0, limit)
 			require.NoError(t, err)
-			server.Pause()
-			var wg sync.WaitGroup
-			var failed, open, slow, slowest atomic.Int64
-			end := time.Now().Add(1500 * time.Millisecond)
-			for range callers {
-				wg.Go(func() {
-					for time.Now().Before(end) {
-						short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-						start := time.Now()
-						_, err := b.Take(short, "k", 1, gateLimit)
-						took := int64(time.Since(start))
-						cancel()
-						for old := slowest.Load(); took > old && !slowest.CompareAndSwap(old, took); old = slowest.Load() {
-						}
-						assert.ErrorIs(t, err, backend.ErrUnavailable)
-						failed.Add(1)
-						if took > int64(100*time.Millisecond) {
-							slow.Add(1)
-						}
-						if errors.Is(err, redis.ErrBreakerOpen) {
-							open.Add(1)
-							time.Sleep(time.Millisecond)
-						}
-					}
-				})
-			}
-			wg.Wait()
-			t.Logf("%d decisions failed, %d of them at once, %d took more than 100 ms; the slowest took %v", failed.Load(), open.Load(), slow.Load(),
-				time.Duration(slowest.Load()))
-			assert.Greater(t, open.Load(), failed.Load()/2)
-			assert.LessOrEqual(t, slow.Load(), int64(20), "the probes, when the client connects anew")
-			assert.Less(t, time.Duration(slowest.Load()), 2*time.Second, "the slowest")
-			server.Resume()
-			require.Eventually(t, func() bool {
-				short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-				defer cancel()
-				_, err := b.Take(short, "k", 1, gateLimit)
-				return err == nil
-			}, 10*time.Second, 10*time.Millisecond)
+			require.Equal(t, int64(3), res.Remaining)
 		})
 	}
 }
 
-// Nor does a caller whose time is too short to connect, which it does for others too: that is not the server's failure.
-func TestAnothersShortTimeToConnect(t *testing.T) {
-	s := testserver.Redis(t)
-	px := newFaultProxy(t, s.Addr())
-	b := gateBackend(t, "redis://"+px.addr, redis.WithTimeout(10*time.Second))
-	_, err := b.Take(t.Context(), "k", 1, gateLimit)
-	require.NoError(t, err)
-	px.delay.Store(int64(60 * time.Millisecond))
-	px.closeAll()
-	require.Eventually(t, func() bool { return s.Info("clients", "connected_clients") == "1" }, soon, time.Millisecond)
-	var wg sync.WaitGroup
-	short, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	for i := range 9 {
-		wg.Go(func() {
-			ctx := context.Background()
-			if i == 0 {
-				ctx = short
-			}
-			_, _ = b.Take(ctx, "k", 1, gateLimit)
-		})
-		if i == 0 {
-			time.Sleep(10 * time.Millisecond)
+// A call whose time is over connects, or reads a refusal or a tier, for others at the same time. They lose nothing by it.
+func TestAnothersTime(t *testing.T) {
+	t.Parallel()
+	const timeout = 2 * time.Second
+	limit := hourly(1, backend.FixedWindow)
+	take := func(t *testing.T, b *redis.Backend) func() error {
+		return func() error {
+			res, err := b.Take(t.Context(), "key", 1, limit)
+			assert.False(t, res.Allowed)
+			return err
 		}
 	}
-	wg.Wait()
-	require.False(t, b.Breakers()[px.addr])
-	_, err = b.Take(t.Context(), "k", 1, gateLimit)
-	require.NoError(t, err)
+	for name, prepare := range map[string]func(t *testing.T, b *redis.Backend, s *testserver.Server) (ask func() error){
+		"connection": func(t *testing.T, b *redis.Backend, s *testserver.Server) func() error {
+			decide(t, b, "key", 1, limit)
+			ask(t, s, "CLIENT", "KILL", "TYPE", "normal")
+			require.Eventually(t, func() bool { return s.Info("clients", "connected_clients") == "1" }, soon, time.Millisecond)
+			return take(t, b)
+		},
+		"refusal": func(t *testing.T, b *redis.Backend, s *testserver.Server) func() error {
+			decide(t, b, "key", 1, limit)
+			decide(t, b, "key", 1, limit)
+			require.Equal(t, 1, redis.DenialsLen(b))
+			return take(t, b)
+		},
+		"tier": func(t *testing.T, b *redis.Backend, s *testserver.Server) func() error {
+			tiers := b.Tiers()
+			return func() error {
+				_, err := tiers.Lookup(t.Context(), "c")
+				return err
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := testserver.Redis(t)
+			b := gateBackend(t, s.URL()+"?dial_timeout=20s&write_timeout=20s", redis.WithTimeout(timeout))
+			ask := prepare(t, b, s)
+			s.Pause()
+			defer s.Resume()
+			first := make(chan error)
+			go func() { first <- ask() }()
+			time.Sleep(timeout / 2)
+			var wg sync.WaitGroup
+			for range 3 { // too few to open the breaker
+				wg.Go(func() { assert.NoError(t, ask()) })
+			}
+			assert.ErrorIs(t, <-first, context.DeadlineExceeded)
+			s.Resume()
+			wg.Wait()
+			assert.False(t, b.Breakers()[s.Addr()])
+		})
+	}
 }
 
 // A server that takes connections and answers nothing opens the breaker, also where a decision has more time than connecting:
@@ -251,26 +222,6 @@ func (c *panickingClient) DoCache(ctx context.Context, cmd rueidis.Cacheable, tt
 		panic("of the client")
 	}
 	return c.Client.DoCache(ctx, cmd, ttl)
-}
-
-// Nobody is charged twice, and a charge whose caller gave up counts at most once.
-func TestCallersThatGiveUpAreChargedAtMostOnce(t *testing.T) {
-	server := testserver.Redis(t)
-	b := gateBackend(t, server.URL(), redis.WithTimeout(time.Second))
-	var asked, told int64
-	for i := range 200 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Microsecond)
-		res, err := b.Take(ctx, "k", 1, gateLimit.WithAlgorithm(backend.FixedWindow))
-		cancel()
-		if asked++; err == nil && res.Allowed {
-			told++
-		}
-	}
-	require.Eventually(t, func() bool {
-		res, err := b.Take(t.Context(), "k", 0, gateLimit.WithAlgorithm(backend.FixedWindow))
-		used := gateLimit.Count - res.Remaining
-		return err == nil && used >= told && used <= asked
-	}, 5*time.Second, 10*time.Millisecond)
 }
 
 // One shard of a Cluster that hangs does not stop the others.

@@ -10,8 +10,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise.
-const DefaultTimeout = 100 * time.Millisecond
+// DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise. Within it a lost packet is sent again,
+// and a server on another continent answers. A server that hangs makes those wait that come in that time, for half of it on
+// average; then the breaker opens.
+const DefaultTimeout = 500 * time.Millisecond
 
 // Option changes a default of [Dial], [New] or [NewTiers]. One that is not valid, or that means nothing there, is refused.
 type Option func(*config) error
@@ -60,9 +62,10 @@ func WithPrefix(prefix string) Option {
 	}
 }
 
-// WithTimeout sets the time budget of one decision, whatever Redis does; the default is [DefaultTimeout]. A deadline of the
-// context that is earlier prevails; without one, a cancellation does not end a call that is under way, because a charge
-// that was sent is spent. A call may get up to a tenth less. It is 1 ms to 1 minute.
+// WithTimeout sets the time budget of one decision, whatever Redis does; the default is [DefaultTimeout]. A deadline or a
+// cancellation of the caller's context does not count: nobody gets past a limit by giving up, and a charge that was sent is
+// spent. A call may get up to a tenth less, and gets more while this process is too busy to let its goroutines run: Redis is
+// not taken for silent because of that. It is 1 ms to 1 minute.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond || d > time.Minute {

@@ -173,20 +173,6 @@ func BenchmarkOwn(b *testing.B) {
 	b.ReportMetric(micros[1]/calls[1], "µs/told")
 }
 
-// A connection to a server of a Cluster counts the calls for that server only.
-func TestCallsOfAShard(t *testing.T) {
-	l := newLink(defaults())
-	gs := &gates{names: []string{"a:1", "b:2"}, shards: new([16384]uint8)}
-	for _, name := range gs.names {
-		gs.all = append(gs.all, l.newGate(name))
-	}
-	l.gates.Store(gs)
-	for range 3 {
-		require.NoError(t, gs.all[1].Enter(context.Background()))
-	}
-	require.Equal(t, []int{0, 3, 0}, []int{l.calls("a:1"), l.calls("b:2"), l.calls("elsewhere:3")})
-}
-
 // What quick.lua.tmpl cannot work with, the general script gets.
 func TestNotQuick(t *testing.T) {
 	const marker = "local x1, y1" // only quick.lua.tmpl has it

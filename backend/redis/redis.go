@@ -80,7 +80,7 @@ func newBackend(opts []Option) (*Backend, error) {
 	b.scripts.own = make(map[string]bool)
 	b.newPlan = b.scripts.newPlan
 	if b.denyCache {
-		b.denials = newDenials(b.link)
+		b.denials = newDenials()
 	}
 	return b, nil
 }
@@ -92,8 +92,9 @@ func (b *Backend) Close() error {
 	return nil
 }
 
-// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered.
-func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
+// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered. A deadline or a cancellation of
+// the caller's does not count: the decision is made in the time of [WithTimeout].
+func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
 	}
@@ -101,60 +102,68 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 	if err != nil {
 		return backend.Result{}, err
 	}
-	if err := ctx.Err(); err != nil {
-		return backend.Result{}, unavailable("take", err)
+	den := b.denials.of(key, p, cost)
+	name := ""
+	if den != nil {
+		name = den.name
+	} else {
+		name = b.stateKey(key)
 	}
-	client, ctx, err := b.link.get(ctx)
+	t, err := b.link.to(opTake, name)
 	if err != nil {
-		return backend.Result{}, unavailable("take", err)
+		return backend.Result{}, err
 	}
-	if b.denials != nil {
-		res, rest, err := b.denials.take(ctx, client, p, key, cost, limits)
+	if den != nil {
+		res, decided, refused, err := b.denials.confirm(&t, key, den, cost)
 		if err != nil {
-			return backend.Result{}, unavailable("take", err)
-		}
-		if res.Source == backend.SourceDenyCache {
+			return backend.Result{}, err
+		} else if refused {
+			res.Limit = limits[decided]
 			return res, nil
 		}
-		ctx = rest
-	}
-	sent := time.Now()
-	name := b.stateKey(key)
-	said, g, err := b.link.eval(ctx, client, p.call(cost, b.now()), name)
-	var reply string
-	if err == nil {
-		reply, err = said.ToString()
-	}
-	if err != nil {
-		return backend.Result{}, unavailable("take", err)
-	}
-	if !b.checks.done.Load() {
-		b.checkLater(client, name)
-	}
-	a := answer{slots: make([]algorithm.Slot, 0, inline)}
-	if err := a.decode(reply, p); err != nil {
-		return backend.Result{}, unavailable("take", err)
 	}
 	var res backend.Result
-	var decided int
-	if a.charged {
-		decided = algorithm.Admitted(a.slots, p.rules, a.now, &res)
-		if b.denials != nil {
-			b.denials.forget(key)
-		}
-	} else {
-		if decided, _ = algorithm.Take(a.slots, p.rules, a.now, cost, &res); cost > 0 && res.Allowed {
-			return backend.Result{}, unavailable("take", fmt.Errorf("the script refused what it has room for: %q", reply))
-		}
-		if b.denials != nil && !res.Allowed && a.lasting && b.clock == nil {
-			b.denials.remember(key, &denial{
-				plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: name, written: strings.Clone(a.written),
-				slots: a.slots, now: a.now, sent: sent, received: time.Now(), gate: g,
-			})
-		}
+	decided, err := b.take(&t, p, key, cost, &res)
+	if err != nil {
+		return backend.Result{}, err
+	}
+	if !b.checks.done.Load() {
+		b.checkLater(t.client, name)
 	}
 	res.Limit = limits[decided]
 	return res, nil
+}
+
+// take has the server decide, and remembers its refusal. It returns the index of the limit that decided.
+func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Result) (decided int, err error) {
+	sent := time.Now()
+	said, err := t.eval(p.call(cost, b.now()))
+	if err != nil {
+		return 0, err
+	}
+	reply, err := said.ToString()
+	a := answer{slots: make([]algorithm.Slot, 0, inline)}
+	if err == nil {
+		err = a.decode(reply, p)
+	}
+	if err != nil {
+		return 0, b.unavailable(opTake, err)
+	}
+	if a.charged {
+		t.worked()
+		b.denials.forget(key)
+		return algorithm.Admitted(a.slots, p.rules, a.now, res), nil
+	}
+	if decided, _ = algorithm.Take(a.slots, p.rules, a.now, cost, res); cost > 0 && res.Allowed {
+		return 0, b.unavailable(opTake, fmt.Errorf("the script refused what it has room for: %q", reply))
+	}
+	if b.denials != nil && !res.Allowed && a.lasting && b.clock == nil {
+		b.denials.remember(key, &denial{
+			plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: t.key, written: strings.Clone(a.written),
+			slots: a.slots, now: a.now, sent: sent, received: time.Now(),
+		})
+	}
+	return decided, nil
 }
 
 // testExtra is how many ms longer a key is kept than its state lasts if its clock is not the server's.
@@ -170,7 +179,7 @@ func (b *Backend) now() string {
 }
 
 // Refund implements [backend.Backend].
-func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
 	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
 	if err != nil {
 		return err
@@ -178,28 +187,29 @@ func (b *Backend) Refund(ctx context.Context, key string, charge backend.Result,
 	if !charge.Allowed || cost <= 0 || !p.keeps {
 		return nil
 	}
-	client, ctx, err := b.link.get(ctx)
+	t, err := b.link.to(opRefund, b.stateKey(key))
+	if err == nil {
+		args := append([]string{strconv.FormatInt(cost, 10) + b.now()}, p.texts...)
+		_, err = t.eval(call{refundScript(), append(args, strconv.FormatInt(charge.At.UnixMicro(), 10))})
+	}
 	if err != nil {
-		return unavailable("refund", err)
+		return err
 	}
-	args := append([]string{strconv.FormatInt(cost, 10) + b.now()}, p.texts...)
-	args = append(args, strconv.FormatInt(charge.At.UnixMicro(), 10))
-	if _, _, err := b.link.eval(ctx, client, call{refundScript(), args}, b.stateKey(key)); err != nil {
-		return unavailable("refund", err)
-	}
+	t.worked()
 	b.denials.forget(key)
 	return nil
 }
 
 // Reset implements [backend.Backend]. It deletes one key.
-func (b *Backend) Reset(ctx context.Context, key string) error {
-	client, ctx, err := b.link.get(ctx)
+func (b *Backend) Reset(_ context.Context, key string) error {
+	t, err := b.link.to(opReset, b.stateKey(key))
 	if err == nil {
-		err = b.link.do(ctx, client, client.B().Del().Key(b.stateKey(key)).Build())
+		err = t.do(func() rueidis.Completed { return t.client.B().Del().Key(t.key).Build() })
 	}
 	if err != nil {
-		return unavailable("reset", err)
+		return err
 	}
+	t.worked()
 	b.denials.forget(key)
 	return nil
 }

@@ -32,7 +32,8 @@ type Tiers struct {
 	link   *link
 	seed   maphash.Seed
 	recent [256]atomic.Pointer[record] // by their text: customers share few different tiers
-	cached [256]atomic.Uint64          // hashes of ids whose records were in the client's cache when they were read last
+	cached [256]atomic.Uint64          // of ids whose records the client's cache should have: 40 bits of their hashes, and until when, in s since made
+	made   time.Time
 }
 
 // record is a tier and what it was read from.
@@ -74,73 +75,80 @@ func (b *Backend) Tiers() *Tiers {
 }
 
 func (t *Tiers) init() *Tiers {
-	t.seed = maphash.MakeSeed()
+	t.seed, t.made = maphash.MakeSeed(), time.Now()
 	return t
 }
 
 // Lookup returns the tier of id, the zero Tier if there is none. An error means that Redis could not be asked, or that
 // the record is not valid; then it has [backend.ErrUnavailable] in its chain. The limits of the Tier are shared: do not
 // change them.
-func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
-	client, ctx, err := t.link.get(ctx)
+//
+// A deadline or a cancellation of the caller's does not count, here and in the other methods: each is made in the time of
+// [WithTimeout].
+func (t *Tiers) Lookup(_ context.Context, id string) (backend.Tier, error) {
+	trip, err := t.link.to(opTierLookup, t.key(tierKind, id))
 	if err != nil {
-		return backend.Tier{}, unavailable("tier lookup", err)
+		return backend.Tier{}, err
 	}
-	t.link.findShardsLater(client)
-	hash := maphash.String(t.seed, id) | 1 // never 0
-	cached := &t.cached[hash>>1%uint64(len(t.cached))]
-	known := cached.Load() == hash
-	get := client.B().Get().Key(t.key(tierKind, id)).Cache().ToStaticTTL()
-	text, found, _, err := t.link.getCached(ctx, client, get, tierTTL, known)
-	if found && !known {
-		cached.Store(hash)
-	} else if !found && known {
-		cached.Store(0)
+	t.link.findShardsLater(trip.client)
+	const seconds = 1<<24 - 1
+	hash, now := maphash.String(t.seed, id), uint64(time.Since(t.made)/time.Second)
+	cached := &t.cached[hash%uint64(len(t.cached))]
+	was := cached.Load()
+	known := was&^seconds == hash&^seconds && now&seconds < was&seconds
+	r, err := trip.read(tierTTL, known)
+	if !known || !r.hit {
+		cached.Store(hash&^seconds | (now+uint64(r.left/time.Second))&seconds)
 	}
-	if rueidis.IsRedisNil(err) {
-		return backend.Tier{}, nil
-	} else if err != nil {
-		return backend.Tier{}, unavailable("tier lookup", err)
+	if err != nil {
+		return backend.Tier{}, err
 	}
+	var tier backend.Tier
+	if r.exists {
+		if tier, err = t.parse(r.value); err != nil {
+			err = t.unavailable(opTierLookup, err)
+			trip.refusals().failed(err)
+			return backend.Tier{}, err
+		}
+	}
+	trip.worked()
+	return tier, nil
+}
+
+// parse returns the tier that a record says.
+func (t *Tiers) parse(text string) (backend.Tier, error) {
 	place := &t.recent[maphash.String(t.seed, text)%uint64(len(t.recent))]
 	if r := place.Load(); r != nil && r.text == text {
 		return r.tier, nil
 	}
 	tier, err := parseTier(text)
-	if err != nil {
-		return backend.Tier{}, unavailable("tier lookup", err)
+	if err == nil {
+		place.Store(&record{text, tier})
 	}
-	place.Store(&record{text, tier})
-	return tier, nil
+	return tier, err
 }
 
 // Set makes tier that of id, on every instance. It returns an error if a limit or a name is not valid, if two limits have one
 // name, or if Redis failed: then the record may have been set nonetheless.
-func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
+func (t *Tiers) Set(_ context.Context, id string, tier backend.Tier) error {
 	text, err := formatTier(tier)
 	if err != nil {
 		return err
 	}
-	client, ctx, err := t.link.get(ctx)
-	if err == nil {
-		err = t.link.do(ctx, client, client.B().Set().Key(t.key(tierKind, id)).Value(text).Build())
-	}
+	trip, err := t.link.to(opTierSet, t.key(tierKind, id))
 	if err != nil {
-		return unavailable("tier set", err)
+		return err
 	}
-	return nil
+	return trip.do(func() rueidis.Completed { return trip.client.B().Set().Key(trip.key).Value(text).Build() })
 }
 
 // Delete forgets the tier of id. It is not an error if there was none.
-func (t *Tiers) Delete(ctx context.Context, id string) error {
-	client, ctx, err := t.link.get(ctx)
-	if err == nil {
-		err = t.link.do(ctx, client, client.B().Del().Key(t.key(tierKind, id)).Build())
-	}
+func (t *Tiers) Delete(_ context.Context, id string) error {
+	trip, err := t.link.to(opTierDelete, t.key(tierKind, id))
 	if err != nil {
-		return unavailable("tier delete", err)
+		return err
 	}
-	return nil
+	return trip.do(func() rueidis.Completed { return trip.client.B().Del().Key(trip.key).Build() })
 }
 
 const tierKind = "tier:"

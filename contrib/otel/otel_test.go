@@ -538,7 +538,7 @@ func TestErrorTypes(t *testing.T) {
 		"unreachable":   &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
 		"unavailable":   errors.New("something else"),
 		"deadlock":      fmt.Errorf("another store: %w", kind("deadlock")),
-		"loading":       redis.ErrLoading,
+		"starting":      redis.ErrStarting,
 	} {
 		tel := newTelemetry(t)
 		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{cause})))

@@ -266,7 +266,7 @@ func TestKinds(t *testing.T) {
 		{join(dial, redis.ErrBreakerOpen), "breaker_open"},
 		{join(redis.ErrOutOfMemory, errors.New("OOM command not allowed")), "out_of_memory"},
 		{join(redis.ErrReadOnly), "read_only"},
-		{join(redis.ErrLoading), "loading"},
+		{join(redis.ErrStarting), "starting"},
 		{join(redis.ErrBusy), "busy"},
 		{join(redis.ErrClusterDown), "cluster_down"},
 		{join(redis.ErrMasterDown), "master_down"},

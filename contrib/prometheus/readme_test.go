@@ -34,7 +34,7 @@ func TestReadme(t *testing.T) {
 	}
 	kinds := []string{"timeout", "unreachable", "canceled", "unavailable", "key", "other"}
 	for _, err := range []error{
-		redis.ErrOutOfMemory, redis.ErrReadOnly, redis.ErrLoading, redis.ErrBusy, redis.ErrClusterDown, redis.ErrMasterDown,
+		redis.ErrOutOfMemory, redis.ErrReadOnly, redis.ErrStarting, redis.ErrBusy, redis.ErrClusterDown, redis.ErrMasterDown,
 		redis.ErrDenied, redis.ErrForeign, redis.ErrScript, redis.ErrBreakerOpen,
 	} {
 		kinds = append(kinds, backend.ErrorKind(err))

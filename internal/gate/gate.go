@@ -1,15 +1,24 @@
 // Package gate stands between a backend and its server: it bounds how many calls are under way and how long each takes,
 // and lets none through while the server does not answer.
 //
+// A gate measures time in ticks, tenths of what a call has. A tick that comes late counts as one all the same, and before
+// each tick those goroutines run that are ready to. So a process that stands still, or has more to do than it can, does
+// not take the time that it lost itself for silence of the server.
+//
+// The calls that begin within one tick share a context. If nothing was heard of the server from the tick in which they
+// began until their time is over, the server is silent.
+//
 // A circuit breaker of a library would do, but for two things: the bound and the breaker have to be one, because what
 // waits at the bound when the breaker opens must not go through, and what waits for the server need not wait any longer;
-// and a call through both costs 100 to 160 ns here, on a machine that others share, its time limit included (go test -bench
+// and a call through both costs 34 to 37 ns here, on a machine that others share, its time limit included (go test -bench
 // Gate), where sony/gobreaker 2.4, which takes a mutex twice, cost 150 to 180 without a bound and a limit.
 package gate
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,22 +33,20 @@ var ErrOpen = storeerr.ErrBreakerOpen
 type End uint8
 
 const (
+	// Unknown says nothing about the server.
+	Unknown End = iota
 	// Answered says that the server answered, be it with an error.
-	Answered End = iota
+	Answered
 	// Failed says that the server could not be reached.
 	Failed
-	// Late says that the server did not answer in the time that calls have. That is a failure if nothing else was heard of it.
+	// Late says that the time of the call was over first.
 	Late
-	// Unknown says nothing about the server: the caller gave up earlier.
-	Unknown
-	// Abandoned is Unknown of a call that is still on its way: the server has to answer it, though nobody waits for that.
-	Abandoned
-	// Unmade says that there was no need to call the server: if the caller was let through to probe it, it did not.
-	Unmade
 )
 
 const (
-	// maxFailures is the number of calls in a row that have to fail for the gate to close the way.
+	// ticksOfACall is the time that a call has: up to one tick less.
+	ticksOfACall = 10
+	// maxFailures is the number of failures in a row that close the way.
 	maxFailures = 5
 	// closedTime is how long nobody goes through then. After it, one call at a time probes the server.
 	closedTime = 200 * time.Millisecond
@@ -48,113 +55,125 @@ const (
 // Gate stands before one server. Its methods may be called concurrently.
 type Gate struct {
 	timeout  time.Duration
-	changed  func(open bool)
+	changed  func(open bool, cause error)
 	made     time.Time
 	slots    chan struct{}
-	waiting  atomic.Int32 // for a slot, or for another's call
+	waiting  atomic.Int32 // for a slot
 	failures atomic.Int32 // in a row
-	left     atomic.Int32 // calls that were abandoned since the last answer; each keeps its slot
-	asking   atomic.Bool  // somebody finds out whether the server answers
 	until    atomic.Int64 // when the next probe may go through, by now(); 0 if anybody may
-	silent   atomic.Int64 // when the call was made since which nothing was heard, by now(); 0 if there is none
 
-	deadline atomic.Pointer[deadline] // the newest
-	mu       sync.Mutex
-	running  []*deadline // oldest first; guarded by mu
+	clock    atomic.Uint64 // in ticks; it stands still while no call has time left
+	heard    atomic.Uint64 // the tick in which something was last heard of the server
+	answered atomic.Uint64 // the tick in which a call was last answered
+
+	current atomic.Pointer[budget] // of calls that begin now; nil if there is none in this tick
+	mu      sync.Mutex
+	running []*budget   // that are not over, oldest first; guarded by mu
+	ticker  *time.Timer // guarded by mu; nil until the first call
 }
 
-// deadline is a context that calls share.
-type deadline struct {
-	context.Context
-	cancel context.CancelFunc
-	made   time.Time
+// budget is the context of the calls that began in one tick.
+type budget struct {
+	born     uint64    // the tick
+	deadline time.Time // for what knows no other clock: connections that are being made
+	done     chan struct{}
+	err      error        // set before done is closed
+	calls    atomic.Int32 // under way
+	failed   atomic.Bool  // the failure of its calls was counted
 }
 
-// New returns a Gate that lets maxCalls through at a time, each for at most timeout. changed, which may be nil, is told
-// when the breaker opens and when it closes.
-func New(maxCalls int, timeout time.Duration, changed func(open bool)) *Gate {
-	return &Gate{timeout: timeout, changed: changed, made: time.Now(), slots: make(chan struct{}, maxCalls)}
+func (b *budget) Deadline() (time.Time, bool) { return b.deadline, true }
+func (b *budget) Done() <-chan struct{}       { return b.done }
+func (b *budget) Value(any) any               { return nil }
+func (b *budget) Err() error {
+	select {
+	case <-b.done:
+		return b.err
+	default:
+		return nil
+	}
+}
+
+func (b *budget) end(err error) {
+	b.err = err
+	close(b.done)
+}
+
+// New returns a Gate that lets maxCalls through at a time, each for about timeout at most. changed, which may be nil, is
+// told when the breaker opens, and why, and when it closes.
+func New(maxCalls int, timeout time.Duration, changed func(open bool, cause error)) *Gate {
+	g := &Gate{timeout: timeout, changed: changed, made: time.Now(), slots: make(chan struct{}, maxCalls)}
+	g.clock.Store(1)
+	return g
 }
 
 // now returns the time since g was made, never 0.
 func (g *Gate) now() time.Duration { return time.Since(g.made) + 1 }
 
-// Limit returns ctx if that ends before the time that calls have, and ours is false, else a context that ends then, or when the
-// breaker opens; that no longer ends with ctx: a charge that was sent is spent. It does not allocate for each call:
-// calls share a context, which is made anew when it is a tenth of the time old. So a call gets nine tenths at least.
-func (g *Gate) Limit(ctx context.Context) (limited context.Context, ours bool) {
-	if _, ours := ctx.(*deadline); ours {
-		return ctx, true // a call has its time once
+// Context returns the context of a call that begins now: it ends when the time of a call is over, or with [ErrOpen] when the
+// breaker opens. Callers' own contexts do not count: a caller that gives up early must not get past a limit by it, and a
+// charge that was sent is spent. Calls share contexts, so that it allocates ten times in the time of a call.
+func (g *Gate) Context() context.Context {
+	if b := g.current.Load(); b != nil {
+		return b
 	}
-	now := time.Now()
-	if end, ok := ctx.Deadline(); ok && end.Sub(now) < g.timeout {
-		return ctx, false
-	}
-	d := g.deadline.Load()
-	if d == nil || now.Sub(d.made) >= g.timeout/10 {
-		d = g.newDeadline(now)
-	}
-	return d, true
-}
-
-func (g *Gate) newDeadline(now time.Time) *deadline {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if d := g.deadline.Load(); d != nil && now.Sub(d.made) < g.timeout/10 {
-		return d
+	if b := g.current.Load(); b != nil {
+		return b
 	}
-	d := &deadline{made: now}
-	d.Context, d.cancel = context.WithDeadline(context.Background(), now.Add(g.timeout))
-	for len(g.running) > 0 && now.Sub(g.running[0].made) >= g.timeout {
-		g.running = g.running[1:]
-	}
-	g.running = append(g.running, d)
-	g.deadline.Store(d)
-	// Those who share it would all lose their whole time if they had to find out one by one.
-	time.AfterFunc(g.timeout*9/10, g.watch)
-	return d
-}
-
-// watch opens the breaker if calls wait that can expect nothing.
-func (g *Gate) watch() {
-	if g.hangs() && len(g.slots)+int(g.waiting.Load()-g.left.Load()) >= maxFailures {
-		g.open()
-	}
-}
-
-// hangs reports whether nothing was heard for nearly the time that a call has, while calls waited: watch comes after nine
-// tenths of it, and a call up to a tenth after its deadline was made.
-func (g *Gate) hangs() bool {
-	since := g.silent.Load()
-	return since != 0 && g.now()-time.Duration(since) >= g.timeout*8/10
-}
-
-// judge returns what end says about the server. Calls share their deadlines, so that those that are under way at one end
-// all at once, however little time was left for the last of them when they got a slot: while the server answers others, that
-// says nothing about it.
-func (g *Gate) judge(end End) End {
+	b := &budget{born: g.clock.Load(), deadline: time.Now().Add(g.timeout), done: make(chan struct{})}
+	g.running = append(g.running, b)
+	g.current.Store(b)
 	switch {
-	case end != Late:
-		return end
-	case g.hangs():
-		return Failed
+	case g.ticker == nil:
+		g.ticker = time.AfterFunc(g.timeout/ticksOfACall, g.tick)
+	case len(g.running) == 1: // the clock stood still
+		g.ticker.Reset(g.timeout / ticksOfACall)
 	}
-	return Unknown
+	return b
 }
 
-// Enter returns nil if the caller may go through; then it has to call Leave. It waits for its turn until ctx ends.
+// tick ends the contexts whose time is over. Before it ends those whose calls nobody answered it opens the breaker, if
+// several wait: otherwise those that came later would wait for their whole time, too, to find out one by one.
+func (g *Gate) tick() {
+	began := time.Now()
+	runtime.Gosched() // an answer that has come is heard first
+	lag := time.Since(began)
+	g.mu.Lock()
+	now := g.clock.Add(1)
+	g.current.Store(nil)
+	silent := false
+	for !silent && len(g.running) > 0 && now-g.running[0].born >= ticksOfACall {
+		b := g.running[0]
+		if silent = b.calls.Load() > 0 && g.heard.Load() <= b.born && g.waits() >= maxFailures && !g.Open(); !silent {
+			g.running = g.running[1:]
+			b.end(context.DeadlineExceeded)
+		}
+	}
+	if len(g.running) > 0 {
+		g.ticker.Reset(max(g.timeout/ticksOfACall, lag))
+	}
+	g.mu.Unlock()
+	if silent {
+		g.open(fmt.Errorf("nothing was heard of it for %v", g.timeout))
+	}
+}
+
+// waits returns the number of calls that are under way or wait for a slot.
+func (g *Gate) waits() int { return len(g.slots) + int(g.waiting.Load()) }
+
+// Enter returns nil if the caller may go through; then it has to call Leave. It waits for its turn until ctx ends, which is
+// one of Context.
 func (g *Gate) Enter(ctx context.Context) error {
-	if err := g.EnterCached(ctx); err != nil {
+	if err := g.enter(ctx); err != nil {
 		return err
 	}
-	if g.silent.Load() == 0 {
-		g.silent.CompareAndSwap(0, int64(g.now())) // not when ctx was made: the caller may have waited for its turn since
-	}
+	ctx.(*budget).calls.Add(1)
 	return nil
 }
 
-// EnterCached is Enter for a call that may need no server: that nothing is heard while it is under way is no silence.
-func (g *Gate) EnterCached(ctx context.Context) error {
+func (g *Gate) enter(ctx context.Context) error {
 	if err := g.pass(); err != nil {
 		return err
 	}
@@ -168,7 +187,7 @@ func (g *Gate) EnterCached(ctx context.Context) error {
 	select {
 	case g.slots <- struct{}{}:
 	case <-ctx.Done():
-		return g.Cause(ctx, ctx.Err())
+		return ctx.Err()
 	}
 	if err := g.pass(); err != nil {
 		<-g.slots
@@ -190,98 +209,66 @@ func (g *Gate) pass() error {
 	return nil
 }
 
-// Wait counts n more, or fewer, who wait for what others ask: they can expect nothing either if the server is silent.
-func (g *Gate) Wait(n int32) { g.waiting.Add(n) }
-
-// Leave ends a call that entered. It reports true if nobody would learn whether the server answers, because so many calls
-// were abandoned, or because those who are let through to probe it need not call it: then the caller has to find out, by a
-// call of its own that has all the time of one, and to say so by Asked.
-func (g *Gate) Leave(end End) (ask bool) {
-	if end == Abandoned {
-		return g.abandon()
-	}
-	end = g.judge(end) // with the slot still taken, or else the silence might be over
+// Leave ends a call that entered under ctx. err is why it failed.
+func (g *Gate) Leave(ctx context.Context, end End, err error) {
+	ctx.(*budget).calls.Add(-1)
 	<-g.slots
-	if end != Answered && len(g.slots) == int(g.left.Load()) {
-		g.silent.Store(0) // nobody waits any more
-	}
-	g.Record(end)
-	return end == Unmade && g.until.Load() != 0 && g.asking.CompareAndSwap(false, true)
-}
-
-// abandon leaves the slot to the call, which the server still has, until any answer comes: answers come in the order of
-// the calls. While the breaker is open it does not, because the probes need slots.
-func (g *Gate) abandon() (ask bool) {
-	left := g.left.Add(1)
-	open := g.until.Load() != 0
-	if open {
-		g.free()
-	}
-	if len(g.slots) == int(g.left.Load()) {
-		g.silent.Store(0)
-	}
-	return (open || left >= min(maxFailures, int32(cap(g.slots)))) && g.asking.CompareAndSwap(false, true)
-}
-
-// free gives the slots of abandoned calls to others.
-func (g *Gate) free() {
-	for range g.left.Swap(0) {
-		<-g.slots
-	}
-}
-
-// Asked ends the call that Leave asked for.
-func (g *Gate) Asked(end End) {
-	g.asking.Store(false) // first: who abandons a call and does not ask relies on the slots being freed here
-	if (end == Failed || end == Late) && g.left.Load() > 0 {
-		g.open() // nothing was heard meanwhile
-	}
-	g.Record(end)
-	g.free()
+	g.Record(ctx, end, err)
 }
 
 // Record counts how a call ended that did not enter.
-func (g *Gate) Record(end End) {
-	switch g.judge(end) {
+func (g *Gate) Record(ctx context.Context, end End, err error) {
+	switch end {
 	case Answered:
-		if g.silent.Load() != 0 {
-			g.silent.Store(0)
+		g.Heard()
+		if now := g.clock.Load(); g.answered.Load() != now {
+			g.answered.Store(now)
 		}
 		if g.failures.Load() != 0 {
 			g.failures.Store(0)
 		}
-		if g.left.Load() != 0 {
-			g.free()
-		}
 		if g.until.Load() != 0 && g.until.Swap(0) != 0 && g.changed != nil {
-			g.changed(false)
+			g.changed(false, nil)
 		}
 	case Failed:
-		if g.failures.Add(1) >= maxFailures {
-			g.open()
-		}
-	case Unmade:
-		if until := g.until.Load(); until != 0 {
-			g.until.CompareAndSwap(until, int64(g.now())) // the next may probe
+		g.fail(ctx.(*budget), err)
+	case Late:
+		if b := ctx.(*budget); g.answered.Load() <= b.born { // otherwise the server answers, though not all in time
+			g.fail(b, fmt.Errorf("no call was answered within %v", g.timeout))
 		}
 	}
 }
 
+// Heard says that the server sent something. That is less than an answer, which may come too late for its call: a gate
+// before a server that is heard opens only if calls fail.
+func (g *Gate) Heard() {
+	if now := g.clock.Load(); g.heard.Load() != now {
+		g.heard.Store(now)
+	}
+}
+
+// fail counts a failure. Calls that share a context are one together: they end all at once if their time is over, or if the
+// connection breaks that carried them.
+func (g *Gate) fail(b *budget, err error) {
+	if b.failed.CompareAndSwap(false, true) && g.failures.Add(1) >= maxFailures {
+		g.open(err)
+	}
+}
+
 // open closes the way, and ends what waits for the server.
-func (g *Gate) open() {
+func (g *Gate) open(cause error) {
 	if !g.until.CompareAndSwap(0, int64(g.now()+closedTime)) {
 		return
 	}
 	g.mu.Lock()
-	g.deadline.Store(nil)
-	for _, d := range g.running {
-		d.cancel()
+	g.current.Store(nil)
+	for _, b := range g.running {
+		b.end(ErrOpen)
 	}
 	g.running = nil
 	g.mu.Unlock()
-	g.free()
 	if g.changed != nil {
-		g.changed(true)
+		g.changed(true, cause)
 	}
 }
 
@@ -291,10 +278,13 @@ func (g *Gate) Calls() int { return len(g.slots) }
 // Open reports whether the breaker is open.
 func (g *Gate) Open() bool { return g.until.Load() != 0 }
 
-// Cause returns what ended a call under a context of Limit that failed with err: ErrOpen if the breaker did.
-func (g *Gate) Cause(ctx context.Context, err error) error {
-	if _, ours := ctx.(*deadline); ours && errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return ErrOpen
-	}
-	return err
+// GaveUp reports whether err is the end of a context.
+func GaveUp(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// Over reports whether ctx has ended, or its deadline has passed: a connection that knows the deadline may end first.
+func Over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }

@@ -3,6 +3,8 @@ package gate_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,9 +20,9 @@ import (
 const timeout = 100 * time.Millisecond
 
 // call makes a call that the server answers after a time, or never, and returns how it ended and what it took.
-func call(ctx context.Context, g *gate.Gate, answer time.Duration) (time.Duration, error) {
+func call(g *gate.Gate, answer time.Duration) (time.Duration, error) {
 	start := time.Now()
-	ctx, ours := g.Limit(ctx)
+	ctx := g.Context()
 	err := g.Enter(ctx)
 	if err != nil {
 		return time.Since(start), err
@@ -29,12 +31,12 @@ func call(ctx context.Context, g *gate.Gate, answer time.Duration) (time.Duratio
 	select {
 	case <-time.After(answer):
 	case <-ctx.Done():
-		end = gate.Unknown
-		if err = g.Cause(ctx, ctx.Err()); ours && !errors.Is(err, gate.ErrOpen) {
-			end = gate.Late
+		end, err = gate.Late, ctx.Err()
+		if errors.Is(err, gate.ErrOpen) {
+			end = gate.Unknown
 		}
 	}
-	g.Leave(end)
+	g.Leave(ctx, end, err)
 	return time.Since(start), err
 }
 
@@ -43,26 +45,26 @@ const never = time.Hour
 func TestFiveFailuresOpenAndOneAnswerCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []bool
-		g := gate.New(8, timeout, func(open bool) { told = append(told, open) })
+		g := gate.New(8, timeout, func(open bool, _ error) { told = append(told, open) })
 		for range 5 {
 			require.False(t, g.Open())
-			took, err := call(t.Context(), g, never)
+			took, err := call(g, never)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.Equal(t, timeout, took)
 		}
 		for range 3 { // probes
 			require.True(t, g.Open())
-			took, err := call(t.Context(), g, never)
+			took, err := call(g, never)
 			require.ErrorIs(t, err, gate.ErrOpen)
 			require.Zero(t, took)
 			time.Sleep(200 * time.Millisecond)
-			go call(t.Context(), g, never)
+			go call(g, never)
 			synctest.Wait()
-			_, err = call(t.Context(), g, 0)
+			_, err = call(g, 0)
 			require.ErrorIs(t, err, gate.ErrOpen, "one probe at a time")
 		}
 		time.Sleep(200 * time.Millisecond)
-		_, err := call(t.Context(), g, time.Millisecond)
+		_, err := call(g, time.Millisecond)
 		require.NoError(t, err)
 		require.False(t, g.Open())
 		require.Equal(t, []bool{true, false}, told)
@@ -74,48 +76,47 @@ func TestAnAnswerStartsTheCountAnew(t *testing.T) {
 		g := gate.New(8, timeout, nil)
 		for range 20 {
 			for range 4 {
-				call(t.Context(), g, never)
+				call(g, never)
 			}
-			call(t.Context(), g, timeout/2)
+			call(g, timeout/2)
 		}
 		require.False(t, g.Open())
 	})
 }
 
-// A thousand calls a second for a server that falls silent: none of them loses its whole time.
-func TestSilenceOpensBeforeTimeIsUp(t *testing.T) {
+// A thousand calls a second for a server that falls silent: those wait that come before the time of the first of them is
+// over, and next to nobody later.
+func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gate.New(512, timeout, nil)
+		var told []string
+		g := gate.New(512, timeout, func(open bool, cause error) { told = append(told, fmt.Sprint(open, " ", cause)) })
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		var lost time.Duration
-		whole := 0
+		waited := 0
 		for i := range 1000 {
 			answer := never
 			if i < 300 {
 				answer = time.Millisecond
 			}
 			wg.Go(func() {
-				took, err := call(t.Context(), g, answer)
+				took, err := call(g, answer)
 				mu.Lock()
 				defer mu.Unlock()
 				if answer == never {
 					assert.Error(t, err)
-					lost += took
+					assert.LessOrEqual(t, took, timeout)
 				} else {
 					assert.NoError(t, err)
 				}
-				if took >= timeout*9/10 {
-					whole++
+				if took > time.Millisecond {
+					waited++
 				}
 			})
 			time.Sleep(time.Millisecond)
 		}
 		wg.Wait()
-		t.Logf("%d calls lost the whole of their time; together they lost %v", whole, lost)
-		// The calls before the breaker opened wait half of that time on average, and each probe for all of it.
-		assert.LessOrEqual(t, whole, 4, "the probes")
-		assert.Less(t, lost, 100*timeout*45/100+4*timeout)
+		assert.InDelta(t, 100, waited, 20, "those of a tenth of a second, and the probes")
+		assert.Equal(t, []string{"true nothing was heard of it for 100ms"}, told)
 	})
 }
 
@@ -127,7 +128,7 @@ func TestSilenceWithFewSlots(t *testing.T) {
 		var whole atomic.Int32
 		for range 1000 {
 			wg.Go(func() {
-				if took, err := call(t.Context(), g, never); assert.Error(t, err) && took >= timeout*9/10 {
+				if took, err := call(g, never); assert.Error(t, err) && took >= timeout*9/10 {
 					whole.Add(1)
 				}
 			})
@@ -144,7 +145,7 @@ func TestASlowServerIsNotASilentOne(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 1000 {
 			wg.Go(func() {
-				_, err := call(t.Context(), g, 89*time.Millisecond)
+				_, err := call(g, 89*time.Millisecond)
 				assert.NoError(t, err)
 			})
 			time.Sleep(time.Millisecond)
@@ -152,10 +153,10 @@ func TestASlowServerIsNotASilentOne(t *testing.T) {
 		wg.Wait()
 		for range 100 { // four at a time are too few to judge by before their time is up
 			for range 4 {
-				wg.Go(func() { call(t.Context(), g, never) })
+				wg.Go(func() { call(g, never) })
 			}
 			wg.Wait()
-			call(t.Context(), g, 0)
+			call(g, 0)
 		}
 		require.False(t, g.Open())
 	})
@@ -166,36 +167,33 @@ func TestASlowServerIsNotASilentOne(t *testing.T) {
 func TestABusyServerIsNotASilentOne(t *testing.T) {
 	for slots, answer := range map[int]time.Duration{4: 5 * time.Millisecond, 16: 30 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
-			g := gate.New(slots, timeout, func(bool) { t.Error("the breaker opened") })
+			g := gate.New(slots, timeout, func(bool, error) { t.Error("the breaker opened") })
 			var wg sync.WaitGroup
 			for range 200 {
 				wg.Go(func() {
-					_, err := call(t.Context(), g, answer)
+					_, err := call(g, answer)
 					assert.NotErrorIs(t, err, gate.ErrOpen)
 				})
 			}
 			wg.Wait()
-			_, err := call(t.Context(), g, answer)
+			_, err := call(g, answer)
 			require.NoError(t, err)
 		})
 	}
 }
 
-// What was silent while nobody waited is no silence.
-func TestNobodyWaits(t *testing.T) {
+// What was silent while nobody asked is no silence.
+func TestNobodyAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate.New(512, timeout, nil)
-		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		_, err := call(short, g, never)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
+		call(g, never)
 		time.Sleep(time.Minute)
-		g.Limit(t.Context()) // of a call that needs no server
+		g.Context() // of a call that needs no server
 		time.Sleep(timeout * 85 / 100)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
-				_, err := call(t.Context(), g, timeout/2)
+				_, err := call(g, timeout/2)
 				assert.NoError(t, err)
 			})
 		}
@@ -204,50 +202,37 @@ func TestNobodyWaits(t *testing.T) {
 	})
 }
 
-// Whoever was let through to probe the server, and found what it needed elsewhere, leaves the probe to the next.
-func TestACacheHitIsNoProbe(t *testing.T) {
+// A server that sends something is not silent, but if it answers every call too late there is nothing to wait for.
+func TestAnswersThatComeTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := gate.New(8, timeout, nil)
-		for range 5 {
-			call(t.Context(), g, never)
+		var told []string
+		g := gate.New(512, timeout, func(open bool, cause error) { told = append(told, fmt.Sprint(open, " ", cause)) })
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(timeout / 10):
+					g.Heard()
+				}
+			}
+		})
+		for i := range 1000 {
+			answer := never
+			if i < 500 && i%50 == 0 {
+				answer = time.Millisecond
+			}
+			wg.Go(func() { call(g, answer) })
+			time.Sleep(time.Millisecond)
+			if i < 500 {
+				require.False(t, g.Open(), "some are answered")
+			}
 		}
-		require.True(t, g.Open())
-		for range 3 {
-			require.ErrorIs(t, g.EnterCached(t.Context()), gate.ErrOpen)
-		}
-		time.Sleep(200 * time.Millisecond)
-		for range 3 {
-			require.NoError(t, g.EnterCached(t.Context()))
-			g.Leave(gate.Unmade)
-		}
-		_, err := call(t.Context(), g, time.Millisecond)
-		require.NoError(t, err)
-		require.False(t, g.Open())
-	})
-}
-
-// If nobody comes who needs the server, whoever was let through to probe it has to ask.
-func TestCacheHitsEndWithAQuestion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := gate.New(8, timeout, nil)
-		for range 5 {
-			call(t.Context(), g, never)
-		}
-		hit := func() bool {
-			require.NoError(t, g.EnterCached(t.Context()))
-			return g.Leave(gate.Unmade)
-		}
-		for range 3 {
-			time.Sleep(200 * time.Millisecond)
-			require.True(t, hit())
-			require.False(t, hit(), "one at a time")
-			g.Asked(gate.Late)
-			require.True(t, g.Open())
-		}
-		require.True(t, hit())
-		g.Asked(gate.Answered)
-		require.False(t, g.Open())
-		require.False(t, hit())
+		require.Equal(t, []string{"true no call was answered within 100ms"}, told)
+		close(stop)
+		wg.Wait()
 	})
 }
 
@@ -255,78 +240,40 @@ func TestCacheHitsEndWithAQuestion(t *testing.T) {
 func TestCacheHitsAreNoSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate.New(512, timeout, nil)
-		for range 10 {
-			require.NoError(t, g.EnterCached(t.Context()))
-		}
 		for range 100 {
-			g.Limit(t.Context())
-			time.Sleep(timeout / 10)
-			require.NoError(t, g.EnterCached(t.Context()))
-			g.Leave(gate.Unmade)
+			ctx := g.Context()
+			var wg sync.WaitGroup
+			for range 10 {
+				wg.Go(func() {
+					time.Sleep(timeout / 10)
+					require.NoError(t, g.Enter(ctx))
+					time.Sleep(timeout / 10)
+					g.Leave(ctx, gate.Unknown, nil)
+				})
+			}
+			time.Sleep(timeout / 20)
+			wg.Wait()
 		}
 		require.False(t, g.Open())
 	})
 }
 
-// Calls whose callers gave up are with the server until it answers: one that has more time finds out whether it does.
-func TestAbandonedCalls(t *testing.T) {
+// A connection that breaks is one failure, however many calls it carried.
+func TestManyFailuresAtOnceAreOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate.New(512, timeout, nil)
-		abandon := func(n int) (asked int) {
-			for range n {
-				require.NoError(t, g.Enter(t.Context()))
-				if g.Leave(gate.Abandoned) {
-					asked++
-				}
+		for i := range 5 {
+			require.False(t, g.Open(), i)
+			ctx := g.Context()
+			for range 100 {
+				require.NoError(t, g.Enter(ctx))
 			}
-			return asked
+			for range 100 {
+				g.Leave(ctx, gate.Failed, io.EOF)
+			}
+			time.Sleep(timeout / 5)
 		}
-		require.Equal(t, 0, abandon(4))
-		call(t.Context(), g, 0)
-		for range 100 {
-			require.Equal(t, 0, abandon(4))
-			require.Equal(t, 1, abandon(200), "one at a time")
-			g.Asked(gate.Answered)
-			require.False(t, g.Open())
-		}
-		require.Equal(t, 1, abandon(5))
-		g.Asked(gate.Unknown)
-		require.False(t, g.Open())
-		require.Equal(t, 0, abandon(4))
-		require.Equal(t, 1, abandon(1), "nobody knows yet")
-		g.Asked(gate.Failed)
 		require.True(t, g.Open())
-		require.ErrorIs(t, g.Enter(t.Context()), gate.ErrOpen)
-
-		time.Sleep(200 * time.Millisecond)
-		require.Equal(t, 1, abandon(1), "a probe that was given up")
-		g.Asked(gate.Answered)
-		require.False(t, g.Open())
-
-		require.Equal(t, 1, abandon(512))
-		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		require.ErrorIs(t, g.Enter(short), context.DeadlineExceeded, "the server has as many as it may")
-		go func() {
-			time.Sleep(timeout / 2)
-			g.Asked(gate.Answered)
-		}()
-		took, err := call(t.Context(), g, 0)
-		require.NoError(t, err)
-		require.Equal(t, timeout/2, took)
-		require.False(t, g.Open())
-
-		require.Equal(t, 1, abandon(512))
-		g.Asked(gate.Failed)
-		for range 1000 { // probes that are given up
-			time.Sleep(200 * time.Millisecond)
-			require.Equal(t, 1, abandon(1))
-			g.Asked(gate.Failed)
-		}
-		time.Sleep(200 * time.Millisecond)
-		_, err = call(t.Context(), g, 0)
-		require.NoError(t, err)
-		require.False(t, g.Open())
 	})
 }
 
@@ -337,55 +284,62 @@ func TestTheBound(t *testing.T) {
 		start := time.Now()
 		for range 6 {
 			wg.Go(func() {
-				_, err := call(t.Context(), g, 20*time.Millisecond)
+				_, err := call(g, 20*time.Millisecond)
 				assert.NoError(t, err)
 			})
 		}
 		wg.Wait()
 		require.Equal(t, 60*time.Millisecond, time.Since(start))
+		ctx := g.Context()
 		for range 2 {
-			wg.Go(func() { call(t.Context(), g, timeout*3/4) })
+			require.NoError(t, g.Enter(ctx))
 		}
-		synctest.Wait()
-		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		_, err := call(short, g, 0)
+		took, err := call(g, 0)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		wg.Wait()
+		require.LessOrEqual(t, took, timeout)
+		for range 2 {
+			g.Leave(ctx, gate.Answered, nil)
+		}
 		require.False(t, g.Open())
 	})
 }
 
-// TestLimitOfALimit: what one part of a call left of its time is all that the next has.
-func TestLimitOfALimit(t *testing.T) {
-	g := gate.New(1, timeout, nil)
-	first, ours := g.Limit(t.Context())
-	assert.True(t, ours)
-	again, ours := g.Limit(first)
-	assert.True(t, ours)
-	assert.Equal(t, first, again)
-}
-
-// Another call's cancellation, which ended what a call shared with it, is not the breaker.
-func TestCauseOfAnothersCancellation(t *testing.T) {
+// The time of a call begins when it does, give or take a tenth of it, however long nobody called before.
+func TestContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate.New(8, timeout, nil)
-		ctx, _ := g.Limit(t.Context())
-		require.ErrorIs(t, g.Cause(ctx, context.Canceled), context.Canceled)
-		for range 5 {
-			g.Record(gate.Failed)
+		for i := range 50 {
+			start := time.Now()
+			ctx := g.Context()
+			deadline, ok := ctx.Deadline()
+			require.True(t, ok)
+			require.NoError(t, ctx.Err())
+			go func() { <-ctx.Done() }() // several may wait
+			<-ctx.Done()
+			require.Equal(t, context.DeadlineExceeded, ctx.Err())
+			took := time.Since(start)
+			require.LessOrEqual(t, took, timeout)
+			require.GreaterOrEqual(t, took, timeout*9/10)
+			require.WithinDuration(t, time.Now(), deadline, timeout/10)
+			time.Sleep(time.Duration(i) * timeout / 40)
 		}
-		require.ErrorIs(t, g.Cause(ctx, context.Canceled), gate.ErrOpen)
+		var ctx context.Context
+		for range 5 {
+			time.Sleep(timeout / 5)
+			ctx = g.Context()
+			g.Record(ctx, gate.Failed, io.EOF)
+		}
+		<-ctx.Done()
+		require.Equal(t, gate.ErrOpen, ctx.Err())
 	})
 }
 
-func TestLimitSharesItsContexts(t *testing.T) {
+func TestCallsShareContexts(t *testing.T) {
 	g := gate.New(8, timeout, nil)
-	ctx := context.Background()
 	if n := testing.AllocsPerRun(1000, func() {
-		ctx, _ := g.Limit(ctx)
+		ctx := g.Context()
 		if g.Enter(ctx) == nil {
-			g.Leave(gate.Answered)
+			g.Leave(ctx, gate.Answered, nil)
 		}
 	}); n != 0 {
 		t.Errorf("a call allocates %v times", n)
@@ -396,9 +350,9 @@ func BenchmarkGate(b *testing.B) {
 	g := gate.New(512, timeout, nil)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			ctx, _ := g.Limit(context.Background())
+			ctx := g.Context()
 			if g.Enter(ctx) == nil {
-				g.Leave(gate.Answered)
+				g.Leave(ctx, gate.Answered, nil)
 			}
 		}
 	})

@@ -4,22 +4,30 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/ginlimit/ginlimit/internal/storeerr"
 )
 
-// Log returns a function for New that writes to a log when the breaker of a store's server opens, and when it closes.
-// server may be "".
-func Log(log func() *slog.Logger, store, server string) func(open bool) {
-	var down atomic.Int64 // since when, in ns since 1970
-	return func(open bool) {
-		var where []any
-		if server != "" {
-			where = append(where, "server", server)
-		}
-		if open {
-			down.Store(time.Now().UnixNano())
-			log().Warn("ginlimit: "+store+" does not answer; until it does the failure policies decide", where...)
-			return
-		}
-		log().Info("ginlimit: "+store+" answers again", append(where, "after", time.Since(time.Unix(0, down.Load())).Round(time.Millisecond))...)
+// Log writes to a log when the breaker before a server of a store opens, and when it closes.
+type Log struct {
+	Logger  func() *slog.Logger
+	Store   string        // "Redis"
+	Server  func() string // its address
+	Timeout time.Duration // of a call
+	Option  string        // that sets it
+
+	down atomic.Int64 // since when, in ns since 1970
+}
+
+// Changed is a function for New.
+func (l *Log) Changed(open bool, cause error) {
+	if open {
+		l.down.Store(time.Now().UnixNano())
+		l.Logger().Warn("ginlimit: "+l.Store+" does not answer, so that calls fail at once until it does. The failure policy of each limiter "+
+			"decides instead, or the second backend of a Fallback. See that the server runs and can be reached; if it is only slow or far "+
+			"away, raise "+l.Option, "server", l.Server(), "cause", storeerr.Cause(cause).Error(), "timeout", l.Timeout)
+		return
 	}
+	l.Logger().Info("ginlimit: "+l.Store+" answers again", "server", l.Server(),
+		"after", time.Since(time.Unix(0, l.down.Load())).Round(time.Millisecond))
 }

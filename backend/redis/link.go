@@ -1,0 +1,354 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/internal/gate"
+)
+
+// link is the way to the servers: a client, or how to make one.
+type link struct {
+	config
+	current atomic.Pointer[rueidis.Client]
+	servers atomic.Pointer[servers]
+	shards  task                  // to tell the servers of a Cluster apart
+	option  *rueidis.ClientOption // nil if the client is the caller's
+
+	mu     sync.Mutex
+	closed bool
+	trying chan struct{} // closed when the attempt under way is over; nil if there is none
+	err    error         // of the last attempt, or of a call that waited for the first; nil if none has failed
+	told   time.Time     // when it was said that there is no connection
+	again  time.Time     // when the next attempt may begin
+}
+
+// pause is the time between attempts to make a client.
+const pause = 200 * time.Millisecond
+
+func newLink(c config) *link {
+	l := &link{config: c}
+	l.servers.Store(&servers{all: []*server{l.newServer("")}})
+	return l
+}
+
+// trip is one call: to the server that has a key, in the time that a call has.
+type trip struct {
+	*link
+	op     string // for its errors
+	key    string // as Redis has it
+	client rueidis.Client
+	server *server
+	ctx    context.Context // of the server's gate
+}
+
+// to begins a call for key. If there is no client yet it waits for one, in the time that the call has.
+func (l *link) to(op, key string) (trip, error) {
+	s := l.servers.Load().of(key)
+	t := trip{link: l, op: op, key: key, server: s, ctx: s.gate.Context()}
+	if client := l.current.Load(); client != nil {
+		t.client = *client
+		return t, nil
+	}
+	var err error
+	t.client, err = l.wait(t.ctx, true)
+	return t, l.unavailable(op, err)
+}
+
+// What a call is for, as its errors say it.
+const (
+	opTake       = "take"
+	opRefund     = "refund"
+	opReset      = "reset"
+	opTierLookup = "tier lookup"
+	opTierSet    = "tier set"
+	opTierDelete = "tier delete"
+)
+
+// A question asks the client something once. hit says that the client's cache had the answer.
+type question func() (hit bool, err error)
+
+// through asks q with a slot of the server's gate.
+func (t *trip) through(q question) (err error) {
+	g := t.server.gate
+	if err = g.Enter(t.ctx); err != nil {
+		return t.unavailable(t.op, err)
+	}
+	end := gate.Unknown // if the client panics
+	defer func() { g.Leave(t.ctx, end, err) }()
+	end, err = t.ask(q)
+	return err
+}
+
+// ask asks q, and returns what came of it. What the server refused is in the log.
+func (t *trip) ask(q question) (gate.End, error) {
+	hit, err := q()
+	if t.others(err) {
+		hit, err = q()
+	}
+	err = t.unavailable(t.op, err)
+	switch {
+	case hit:
+		return gate.Unknown, nil
+	case err == nil:
+		return gate.Answered, nil
+	case !unreachable(err):
+		t.refusals().failed(err)
+		return gate.Answered, err
+	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
+		return gate.Unknown, err
+	case gate.GaveUp(err) && gate.Over(t.ctx):
+		return gate.Late, err
+	}
+	return gate.Failed, err // such as the dialer's time-out
+}
+
+// others reports whether err is the end of another call's time. rueidis connects, and reads a key through its cache, once
+// for all that ask at the same time; all get what ended that for the first. A call that has time left may ask again, because
+// nothing of it was sent.
+func (t *trip) others(err error) bool {
+	return err != nil && gate.GaveUp(err) && !dialing(err) && !gate.Over(t.ctx)
+}
+
+// refusals returns the log of what the server refuses; nil if the caller is the only one that minds.
+func (t *trip) refusals() *refusals {
+	switch t.op {
+	case opTierLookup:
+		return &t.server.lookups
+	case opTierSet, opTierDelete:
+		return nil
+	}
+	return &t.server.decisions
+}
+
+// worked says that the server did what it was asked for, and wrote, or that it said a tier.
+func (t *trip) worked() { t.refusals().worked() }
+
+// do sends a command. It is made by a function, because a client takes each but once.
+func (t *trip) do(cmd func() rueidis.Completed) error {
+	return t.through(func() (bool, error) { return false, t.client.Do(t.ctx, cmd()).Error() })
+}
+
+// eval runs a script on the key, and returns what it replies. A server that does not know the script, because it is new,
+// restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply was lost may have charged.
+func (t *trip) eval(c call) (res rueidis.RedisResult, err error) {
+	err = t.through(func() (bool, error) {
+		res = t.evalsha(c)
+		for noScript(res) && !t.teach(c, &res) {
+			res = t.evalsha(c)
+		}
+		return false, res.Error()
+	})
+	return res, err
+}
+
+func (t *trip) evalsha(c call) rueidis.RedisResult {
+	return t.client.Do(t.ctx, t.client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(t.key).Arg(c.args...).Build())
+}
+
+func noScript(res rueidis.RedisResult) bool {
+	err, ok := rueidis.IsRedisErr(res.Error())
+	return ok && err.IsNoScript()
+}
+
+// teach sends the text of a script that the server does not know, and has it run; or it waits until another call has done so
+// with one, and reports false. A text has up to 41 kB: 512 calls at a server that has just started must not send it each.
+func (t *trip) teach(c call, res *rueidis.RedisResult) bool {
+	s := t.server
+	s.mu.Lock()
+	other := s.teaching
+	if other == nil {
+		done := make(chan struct{})
+		s.teaching = done
+		defer func() { // also if the client panics
+			s.mu.Lock()
+			s.teaching = nil
+			s.mu.Unlock()
+			close(done)
+		}()
+	}
+	s.mu.Unlock()
+	if other == nil {
+		*res = t.client.Do(t.ctx, t.client.B().Eval().Script(c.script.text).Numkeys(1).Key(t.key).Arg(c.args...).Build())
+		return true
+	}
+	select {
+	case <-other:
+		return false
+	case <-t.ctx.Done():
+		*res = rueidis.NewErrorResult(t.ctx.Err())
+		return true
+	}
+}
+
+// reading is what a read found.
+type reading struct {
+	value  string
+	exists bool
+	hit    bool          // the client's cache had it
+	left   time.Duration // for which the cache has it, unless it is dropped; 0 if that is not known
+}
+
+// read is a GET through the client's cache, which keeps the value for up to ttl. A read that the server has to answer needs
+// a slot of the gate, as every call, but which reads do is not known before. Those that the cache should have, as known says,
+// are made without one, so that they do not wait for calls of the server. Few of them miss: a value is dropped when its key
+// changes, or when the connection is lost, and then a new one has to be made first.
+func (t *trip) read(ttl time.Duration, known bool) (r reading, err error) {
+	fresh := t.server.gate.Open() // what the cache has says nothing of whether the server answers
+	q := func() (bool, error) {
+		var res rueidis.RedisResult
+		if get := t.client.B().Get().Key(t.key); fresh {
+			res = t.client.Do(t.ctx, get.Build())
+		} else {
+			res = t.client.DoCache(t.ctx, get.Cache().ToStaticTTL(), ttl)
+		}
+		value, err := res.ToString()
+		r = reading{value: value, exists: err == nil, hit: res.IsCacheHit(), left: max(0, time.Duration(res.CachePTTL())*time.Millisecond)}
+		if rueidis.IsRedisNil(err) {
+			err = nil
+		}
+		return r.hit, err
+	}
+	if !known || fresh {
+		err = t.through(q)
+		return r, err
+	}
+	end, err := t.ask(q)
+	if !r.hit {
+		t.server.gate.Record(t.ctx, end, err)
+	}
+	return r, err
+}
+
+func (l *link) set(client rueidis.Client) { l.current.Store(&client) }
+
+// wait waits for the client until ctx ends; ours says that this is all the time that a call has. Once that was too short
+// or an attempt failed, only those wait that begin one, because all others would lose their time too.
+func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
+	l.mu.Lock()
+	if client := l.current.Load(); client != nil { // made meanwhile
+		l.mu.Unlock()
+		return *client, nil
+	}
+	switch {
+	case l.closed:
+		l.mu.Unlock()
+		return nil, rueidis.ErrClosing
+	case l.err != nil && (l.trying != nil || time.Now().Before(l.again)):
+		defer l.mu.Unlock()
+		return nil, fmt.Errorf("%w: %w", gate.ErrOpen, l.err)
+	case l.trying == nil:
+		l.trying = make(chan struct{})
+		go l.connect(l.trying)
+	}
+	trying := l.trying
+	l.mu.Unlock()
+	select {
+	case <-trying:
+	case <-ctx.Done():
+		l.mu.Lock()
+		if ours && l.err == nil && l.trying == trying && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			l.fail(fmt.Errorf("no connection within %v: %w", l.timeout, ctx.Err()))
+		}
+		l.mu.Unlock()
+		return nil, ctx.Err()
+	}
+	if client := l.current.Load(); client != nil {
+		return *client, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, rueidis.ErrClosing
+	}
+	return nil, l.err
+}
+
+// fail notes that there is no connection, and says so once. mu is held.
+func (l *link) fail(err error) {
+	l.err = err
+	if l.told.IsZero() && !l.ping { // which returns it
+		l.told = time.Now()
+		l.log().Warn("ginlimit: Redis cannot be reached. Until it can, the failure policy of each limiter decides, or the second backend of a "+
+			"Fallback. See that the server runs, and check the URL with its user and password; if it is only far away, "+
+			"raise redis.WithTimeout and the URL's dial_timeout", "server", l.name(), "cause", err.Error(), "timeout", l.timeout)
+	}
+}
+
+// connect makes a client, or not; either ends by itself, by the time-outs of the client's options. A server without
+// client-side caching gets one that does without.
+func (l *link) connect(done chan struct{}) {
+	client, err := rueidis.NewClient(*l.option)
+	if errors.Is(err, rueidis.ErrNoCache) {
+		option := *l.option
+		option.DisableCache = true
+		client, err = rueidis.NewClient(option)
+	}
+	l.mu.Lock()
+	switch {
+	case err != nil: // rueidis returns a client with ForceSingleClient
+		l.fail(err)
+		l.again = time.Now().Add(pause)
+	case l.closed:
+		l.err = rueidis.ErrClosing
+	default:
+		if !l.told.IsZero() {
+			l.log().Info("ginlimit: Redis answers", "server", l.name(), "after", time.Since(l.told).Round(time.Millisecond))
+		}
+		l.err = nil
+		l.set(client)
+		client = nil
+	}
+	l.trying = nil
+	close(done)
+	l.mu.Unlock()
+	if client != nil {
+		client.Close() // not under the lock, because it takes a second if the server hangs
+	}
+}
+
+// close closes the client if it is not the caller's. A call that comes later gets rueidis.ErrClosing.
+func (l *link) close() {
+	if l.option == nil {
+		return
+	}
+	l.mu.Lock()
+	client := l.current.Swap(nil)
+	l.closed = true
+	l.mu.Unlock()
+	if client != nil {
+		(*client).Close() // as in connect
+	}
+}
+
+// failing reports whether there is no client because the last attempt to make one failed, or takes too long.
+func (l *link) failing() bool {
+	if l.current.Load() != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err != nil
+}
+
+// name returns the address of the one server, or of one of several, always the same.
+func (l *link) name() string {
+	var addrs []string
+	if client := l.current.Load(); client != nil {
+		addrs = slices.Sorted(maps.Keys((*client).Nodes()))
+	} else if l.option != nil {
+		addrs = l.option.InitAddress
+	}
+	if len(addrs) == 0 {
+		return "redis"
+	}
+	return addrs[0]
+}

@@ -1,0 +1,220 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/internal/gate"
+	"github.com/ginlimit/ginlimit/internal/storelog"
+)
+
+// maxInFlight bounds the calls under way at one server. It is there because rueidis keeps commands in a ring of 1,024 for
+// each connection, and a caller that finds the ring full waits whatever its context says: this is half of a ring. A
+// command stays in the ring when its call is over, until the server answers: if it does not, the breaker opens before the
+// calls that come after those fill the other half.
+const maxInFlight = 512
+
+// slots is the number of hash slots of a Cluster.
+const slots = 16384
+
+// servers are those of a link: one, or one for each shard of a Cluster, so that one that is down does not stop the others.
+// Shards are told apart by the slots that they had when a Cluster was asked; if slots move later, a gate stands before parts
+// of two servers, which makes it less exact and not wrong.
+type servers struct {
+	all    []*server
+	shards *[slots]uint8 // index of all, by slot; nil if there is one
+}
+
+// server is what stands before a server.
+type server struct {
+	name               string // its address; "" if it is the only one
+	gate               *gate.Gate
+	decisions, lookups refusals
+
+	mu       sync.Mutex
+	teaching chan struct{} // closed when the script is known that a call sends; nil if none does; guarded by mu
+}
+
+// of returns the server of a key.
+func (s *servers) of(key string) *server {
+	if s.shards == nil {
+		return s.all[0]
+	}
+	return s.all[s.shards[slot(key)]]
+}
+
+// at returns the server with an address; nil if it is not known by that.
+func (s *servers) at(addr string) *server {
+	if s.shards == nil {
+		return s.all[0]
+	}
+	for _, one := range s.all {
+		if one.name == addr {
+			return one
+		}
+	}
+	return nil
+}
+
+// crc is the table of CRC-16/XMODEM, by which a Cluster spreads keys.
+var crc = func() (table [256]uint16) {
+	for i := range table {
+		c := uint16(i) << 8
+		for range 8 {
+			c = c<<1 ^ c>>15*0x1021
+		}
+		table[i] = c
+	}
+	return table
+}()
+
+// slot returns the slot of a key of ours, which has one hash tag.
+func slot(key string) (slot uint16) {
+	_, tag, _ := strings.Cut(key, "{")
+	tag, _, _ = strings.Cut(tag, "}")
+	for i := range len(tag) {
+		slot = slot<<8 ^ crc[byte(slot>>8)^tag[i]]
+	}
+	return slot % slots
+}
+
+// newServer returns what stands before a server; before all of them if it has no name.
+func (l *link) newServer(name string) *server {
+	s := &server{name: name}
+	address := func() string {
+		if name == "" {
+			return l.name()
+		}
+		return name
+	}
+	log := &gate.Log{Logger: l.log, Store: "Redis", Server: address, Timeout: l.timeout, Option: "redis.WithTimeout"}
+	s.gate = gate.New(maxInFlight, l.timeout, log.Changed)
+	s.decisions.create = func() *storelog.Log { return storelog.New(l.log, "Redis", address()) }
+	s.lookups.create = func() *storelog.Log {
+		log := storelog.New(l.log, "Redis", address())
+		log.Calls, log.Meanwhile = "look-ups of tiers in Redis", "Callers have the tier that is still known of them, or the limiter's own limits"
+		return log
+	}
+	return s
+}
+
+// refusals is the log of what a server refuses, made when that happens first: then the server's address is known. nil logs
+// nothing.
+type refusals struct {
+	create func() *storelog.Log
+	log    atomic.Pointer[storelog.Log]
+}
+
+func (r *refusals) failed(err error) {
+	if r == nil {
+		return
+	}
+	if r.log.Load() == nil {
+		r.log.CompareAndSwap(nil, r.create())
+	}
+	r.log.Load().Failed(err, remedy(err))
+}
+
+func (r *refusals) worked() {
+	if r == nil {
+		return
+	}
+	if log := r.log.Load(); log != nil {
+		log.Worked()
+	}
+}
+
+// findShards gives each shard of a Cluster a server of its own, unless that was done.
+func (l *link) findShards(ctx context.Context, client rueidis.Client) {
+	if l.shards.begin() {
+		l.shards.end(l.divide(ctx, client))
+	}
+}
+
+// findShardsLater does the same beside what its caller does. It is cheap once that was done.
+func (l *link) findShardsLater(client rueidis.Client) {
+	if l.shards.done.Load() || !l.shards.begin() {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+		defer cancel()
+		l.shards.end(l.divide(ctx, client))
+	}()
+}
+
+// divide reports false if no server of a Cluster answered. Any of them can: none is waited for that hangs.
+func (l *link) divide(ctx context.Context, client rueidis.Client) bool {
+	if client.Mode() != rueidis.ClientModeCluster {
+		return true
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	refused := false
+	for _, res := range askEach(ctx, client.Nodes(), func(b rueidis.Builder) rueidis.Completed { return b.ClusterSlots().Build() }) {
+		ranges, err := res.ToArray()
+		if err == nil {
+			l.divideBy(ranges)
+			return true
+		}
+		refused = refused || !noAnswer(err)
+	}
+	return refused
+}
+
+// divideBy makes the servers of what CLUSTER SLOTS answered.
+func (l *link) divideBy(ranges []rueidis.RedisMessage) {
+	found := &servers{shards: new([slots]uint8)}
+	index := map[string]uint8{}
+	for _, r := range ranges {
+		fields, err := r.ToArray()
+		if err != nil || len(fields) < 3 {
+			continue
+		}
+		from, err1 := fields[0].AsInt64()
+		to, err2 := fields[1].AsInt64()
+		master, err3 := fields[2].ToArray()
+		if errors.Join(err1, err2, err3) != nil || from < 0 || to >= slots || len(master) < 2 {
+			continue
+		}
+		host, _ := master[0].ToString()
+		port, _ := master[1].AsInt64()
+		name := net.JoinHostPort(host, strconv.FormatInt(port, 10))
+		i, known := index[name]
+		if !known {
+			if len(found.all) == 256 {
+				return // one server for all
+			}
+			i = uint8(len(found.all))
+			index[name] = i
+			found.all = append(found.all, l.newServer(name))
+		}
+		for slot := from; slot <= to; slot++ {
+			found.shards[slot] = i
+		}
+	}
+	if len(found.all) > 1 {
+		l.servers.Store(found)
+	}
+}
+
+// Breakers tells of each server, by its address, whether its circuit breaker is open: calls for it fail at once. In a
+// Cluster every master has one; otherwise there is one for all.
+func (b *Backend) Breakers() map[string]bool {
+	servers := b.link.servers.Load()
+	if servers.shards == nil {
+		return map[string]bool{b.link.name(): servers.all[0].gate.Open() || b.link.failing()}
+	}
+	open := make(map[string]bool, len(servers.all))
+	for _, s := range servers.all {
+		open[s.name] = s.gate.Open()
+	}
+	return open
+}
