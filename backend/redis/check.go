@@ -5,13 +5,17 @@ import (
 	"errors"
 	"iter"
 	"maps"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/backend"
 )
 
 // Diagnostics have stable codes, which the README lists. Each appears at most once for a Backend.
@@ -41,8 +45,37 @@ func (b *Backend) inspect(ctx context.Context, client rueidis.Client, name strin
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
 	b.link.findShards(ctx, client)
-	cached := b.checkCaching(ctx, client, name)
-	return b.checkEviction(ctx, client) && cached && b.link.shards.done.Load()
+	noted := b.checkEviction(ctx, client)
+	return b.checkCaching(ctx, client, name) && noted && b.link.shards.done.Load()
+}
+
+// probe has each server do with a key of ours what decisions and Reset have it do, and returns the first error.
+func (b *Backend) probe(ctx context.Context, client rueidis.Client) error {
+	p, err := b.newPlan([]backend.Limit{{Count: 1_000_000, Period: time.Second, Algorithm: backend.SlidingLog}})
+	if err != nil {
+		return err
+	}
+	b.link.findShards(ctx, client)
+	servers, probed := b.link.servers.Load(), map[*server]bool{}
+	for i := 0; len(probed) < len(servers.all) && i < slots; i++ {
+		name := b.key("ping:", strconv.Itoa(i))
+		if s := servers.of(name); probed[s] {
+			continue
+		} else {
+			probed[s] = true
+		}
+		c, build := p.call(1, b.now()), client.B
+		for _, cmd := range []rueidis.Completed{
+			build().Eval().Script(c.script.text).Numkeys(1).Key(name).Arg(c.args...).Build(),
+			build().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(name).Arg(c.args...).Build(),
+			build().Del().Key(name).Build(),
+		} {
+			if err := client.Do(ctx, cmd).Error(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // task is something that has to be done once. It is tried by one at a time, and not within a second of an attempt that
@@ -77,18 +110,26 @@ type checks struct {
 	warned  bool            // of an eviction policy
 	asked   map[string]bool // the servers that said theirs
 	caching bool            // it is known whether there is client-side caching
+	silent  int             // how often the client was not told that a value changed
 }
 
-// askEach puts a question to each of several servers at once, and yields their answers as they come until ctx ends.
-func askEach(ctx context.Context, nodes map[string]rueidis.Client, question func(rueidis.Builder) rueidis.Completed) iter.Seq2[string, rueidis.RedisResult] {
+// askEach puts a question to each of several servers at once, and yields their answers as they come, for up to timeout. A
+// caller that has heard enough ends no question: a connection that is made for one may be what others wait for.
+func askEach(ctx context.Context, timeout time.Duration, nodes map[string]rueidis.Client, question func(rueidis.Builder) rueidis.Completed) iter.Seq2[string, rueidis.RedisResult] {
 	type answer struct {
 		addr string
 		res  rueidis.RedisResult
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	answers := make(chan answer, len(nodes))
+	var asked sync.WaitGroup
 	for addr, node := range nodes {
-		go func() { answers <- answer{addr, node.Do(ctx, question(node.B()))} }()
+		asked.Go(func() { answers <- answer{addr, node.Do(ctx, question(node.B()))} })
 	}
+	go func() {
+		asked.Wait()
+		cancel()
+	}()
 	return func(yield func(string, rueidis.RedisResult) bool) {
 		for range nodes {
 			select {
@@ -115,7 +156,7 @@ func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool
 	nodes := client.Nodes()
 	maps.DeleteFunc(nodes, func(addr string, _ rueidis.Client) bool { return b.checks.asked[addr] })
 	missing := len(nodes)
-	for addr, res := range askEach(ctx, nodes, func(b rueidis.Builder) rueidis.Completed { return b.Info().Section("memory").Build() }) {
+	for addr, res := range askEach(ctx, b.timeout, nodes, func(b rueidis.Builder) rueidis.Completed { return b.Info().Section("memory").Build() }) {
 		info, err := res.ToString()
 		if noAnswer(err) {
 			continue
@@ -165,31 +206,69 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// checkCaching turns the memory of refusals on if a value that was read twice came from the client the second time. That
-// is asked of the server that has the key name, if there is one.
+// checkCaching turns the memory of refusals on if the client keeps a value that it has read, and lets it go when it changes.
+// Not all that accept CLIENT TRACKING say so: a proxy may not, nor does Redis to a user that may not use CLIENT CACHING. It
+// is asked of the server that has the key name, if there is one. It reports false if that has to be asked again.
 func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client, name string) bool {
 	if b.denials == nil || b.checks.caching {
 		return true
 	}
 	_, tag, _ := strings.Cut(name, "{")
-	key := b.prefix + version + "caching"
+	key := b.prefix + version + "caching:" + strconv.FormatUint(rand.Uint64(), 36) // of nobody else
 	if tag != "" {
-		key += "{" + tag // in the same slot, and never written to
+		key += "{" + tag // in the same slot
 	}
-	for range 3 { // a connection may break in between
-		res := client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), b.timeout)
-		if res.IsCacheHit() {
-			b.denials.on.Store(true)
-			b.checks.caching = true
-			return true
-		}
-		if noAnswer(res.Error()) {
+	keeps, tells := false, false
+	for try := 0; try < 3 && !keeps; try++ { // a connection may break in between
+		var err error
+		if keeps, tells, err = tryCaching(ctx, client, key); err != nil {
 			return false
 		}
 	}
-	b.log().Warn("ginlimit: "+codeNoCaching+": Redis or its client has no client-side caching (CLIENT TRACKING), so that "+
-		"refusals are not remembered in the process and each asks Redis. Limits are as exact as with it. Use a client with caching "+
-		"and a server that has it, or redis.WithDenyCache(false) to say that this is intended", "code", codeNoCaching)
+	if keeps && !tells && b.checks.silent < 2 { // or this process was busy
+		b.checks.silent++
+		return false
+	}
 	b.checks.caching = true
+	if tells {
+		b.denials.on.Store(true)
+		return true
+	}
+	b.log().Warn("ginlimit: "+codeNoCaching+": Redis or its client has no client-side caching (CLIENT TRACKING), so that "+
+		"refusals are not remembered in the process and each asks Redis. Limits are as exact as with it. Use a client with caching, "+
+		"a server that has it, and a user that may use CLIENT TRACKING and CLIENT CACHING, or redis.WithDenyCache(false) to say that "+
+		"this is intended", "code", codeNoCaching)
 	return true
+}
+
+// tellTime is how long a server may take to say that a key has changed, which takes it a round trip.
+const tellTime = 300 * time.Millisecond
+
+// tryCaching reports whether the client keeps the value of a key that it has read, and whether it is told that it changes.
+func tryCaching(ctx context.Context, client rueidis.Client, key string) (keeps, tells bool, err error) {
+	get := func() (value string) {
+		res := client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), time.Minute)
+		keeps = res.IsCacheHit()
+		value, err = res.ToString()
+		return value
+	}
+	set := func(value string) {
+		err = client.Do(ctx, client.B().Set().Key(key).Value(value).Px(10*time.Second).Build()).Error()
+	}
+	for _, step := range []func(){func() { set("old") }, func() { get() }, func() { get() }} {
+		if step(); err != nil {
+			return false, false, err
+		}
+	}
+	defer client.Do(ctx, client.B().Del().Key(key).Build()) // it has an end, too
+	if !keeps {
+		return false, false, nil
+	}
+	set("new")
+	for end := time.Now().Add(tellTime); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if tells = get() == "new"; tells {
+			break
+		}
+	}
+	return true, tells, err
 }

@@ -319,7 +319,9 @@ func TestClusterIPv6(t *testing.T) {
 	ask(t, servers[0], "CLUSTER", "ADDSLOTSRANGE", "0", "8191")
 	ask(t, servers[0], "CLUSTER", "MEET", "::1", ports[1])
 	for _, s := range servers {
-		dialWithin(t, clusterSoon, func() bool { return len(ask(t, s, "CLUSTER", "SLOTS").([]any)) == 2 })
+		dialWithin(t, clusterSoon, func() bool {
+			return len(ask(t, s, "CLUSTER", "SLOTS").([]any)) == 2 && strings.Contains(ask(t, s, "CLUSTER", "INFO").(string), "cluster_state:ok")
+		})
 	}
 	b := dialBackend(t, "redis://[::1]:"+ports[0]+"?addr=[::1]:"+ports[1], redis.WithPing())
 	assert.Equal(t, map[string]bool{"[::1]:" + ports[0]: false, "[::1]:" + ports[1]: false}, b.Breakers())

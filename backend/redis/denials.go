@@ -113,7 +113,7 @@ func (d *denials) confirm(t *trip, key string, den *denial, cost int64) (res bac
 	}
 	age := int64(now.Sub(den.sent))
 	known := age < den.cached.Load()
-	r, err := t.read(min(left, recheckAfter), known)
+	r, err := t.read(min(left, 2*recheckAfter), known) // so that it is there while one asks
 	if !known || !r.hit {
 		den.cached.Store(age + int64(r.left))
 	}

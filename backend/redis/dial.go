@@ -57,8 +57,8 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 		defer cancel()
 	}
 	client, err := b.link.wait(wait, ours)
-	if err == nil {
-		err = client.Do(wait, client.B().Ping().Build()).Error()
+	if err == nil && b.ping {
+		err = b.probe(wait, client)
 	}
 	if err == nil {
 		b.check(wait, client)
@@ -71,11 +71,11 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 
 // clientOption returns how to connect to rawURL. Its errors never quote the URL, which may hold a password.
 func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.ClientOption, error) {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: the URL cannot be parsed; use redis://user:password@host:6379, and %XX for special characters in the password")
+	u, problem := parseURL(rawURL)
+	if problem == "" {
+		problem = checkURL(u)
 	}
-	if problem := checkURL(u); problem != "" {
+	if problem != "" {
 		return rueidis.ClientOption{}, errors.New("ginlimit: redis.Dial: " + problem)
 	}
 	if u.Path == "/" {
@@ -108,7 +108,7 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 		option.Sentinel.Dialer = option.Dialer
 	}
 	if option.TLSConfig != nil && (option.Sentinel.MasterSet != "" || len(option.InitAddress) > 1) {
-		option.TLSConfig.ServerName = "" // or else it is that of the first server for all
+		option.TLSConfig.ServerName = "" // otherwise it is that of the first server for all
 	}
 	common := option.TLSConfig
 	for _, set := range change {
@@ -120,17 +120,43 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 	return option, nil
 }
 
+// parseURL returns what rawURL says, or what is wrong with its form.
+func parseURL(rawURL string) (u *url.URL, problem string) {
+	const use = "; use redis://user:password@host:6379, rediss:// for TLS, or unix:///run/redis/redis.sock"
+	switch {
+	case rawURL == "":
+		return nil, "the URL is empty" + use
+	case strings.TrimSpace(rawURL) != rawURL:
+		return nil, "the URL begins or ends with a space or a line's end; use it without"
+	case !strings.Contains(rawURL, "://"):
+		return nil, "the URL does not begin with a scheme and ://" + use
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, "the URL cannot be parsed" + use + ", and %XX for special characters in the password"
+	}
+	return u, ""
+}
+
 // checkURL returns what is wrong with u, "" if nothing is. A "?", "#" or "/" in a password that is not escaped ends the
 // host: what follows must not be taken for something else, nor be sent anywhere.
 func checkURL(u *url.URL) string {
 	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil || u.Fragment != "" || u.Opaque != "" {
+	switch {
+	case u.Opaque != "":
+		return "the URL has no // after its scheme; use redis://host:6379"
+	case u.Fragment != "":
+		return "the URL has a # in it; use %23 for one in the password"
+	case err != nil:
 		return "the URL's query is not valid; use %XX for special characters in the password"
 	}
 	switch u.Scheme {
 	case "redis", "rediss", "valkey", "valkeys":
-		if u.Hostname() == "" {
+		switch {
+		case u.Hostname() == "":
 			return "the URL has no host; use redis://host:6379"
+		case strings.Contains(u.Host, ","):
+			return "the URL has several hosts; use redis://host1:6379?addr=host2:6379&addr=host3:6379"
 		}
 		for _, addr := range append([]string{u.Host}, query["addr"]...) {
 			if !validAddr(addr, addr == u.Host) {
@@ -145,12 +171,16 @@ func checkURL(u *url.URL) string {
 			return "the URL has no path; use unix:///run/redis/redis.sock"
 		}
 	default:
-		return "the URL has an unknown scheme; use redis://, rediss:// or unix://"
+		return "the URL has an unknown scheme; use redis://, rediss:// for TLS, unix://, or redis://sentinel:26379?master_set=name for Sentinels"
 	}
 	for name, values := range query {
 		for _, value := range values {
 			switch name {
-			case "addr", "client_name", "master_set":
+			case "addr", "client_name":
+			case "master_set":
+				if value == "" {
+					return "the URL's master_set is empty; use the name by which the Sentinels know the master, or leave it out"
+				}
 			case "db":
 				if !validDB(value) {
 					return "the URL's db is not the number of a database; use 0 or more"

@@ -206,9 +206,9 @@ func TestDialTLS(t *testing.T) {
 			}
 		})
 	}
-	// Those three that may, twice each.
+	// Those three that may, twice each, and once for WithPing.
 	evalsha := server.Info("commandstats", "cmdstat_evalsha")
-	assert.True(t, strings.HasPrefix(evalsha, "calls=6,"), "evalsha: %s", evalsha)
+	assert.True(t, strings.HasPrefix(evalsha, "calls=9,"), "evalsha: %s", evalsha)
 }
 
 // With several addresses each server has to have a certificate for its own name: one name for all is that of one address.
@@ -341,6 +341,10 @@ func TestDialMalformedURL(t *testing.T) {
 		"redis://127.0.0.1:6379?write_timeout=" + s,
 		"rediss://:" + s + "@127.0.0.1:6379?skip_verify=" + s,
 		"redis://127.0.0.1:6379?db=%zz" + s,
+		"redis://127.0.0.1:26379?master_set=",
+		"redis://:" + s + "@127.0.0.1,127.0.0.2:6379",
+		"redis://:" + s + "@127.0.0.1:6379,127.0.0.2:6379",
+		"redis://:" + s + "@127.0.0.1:6379\n",
 	} {
 		t.Run(url, func(t *testing.T) {
 			var log dialLog
@@ -356,6 +360,31 @@ func TestDialMalformedURL(t *testing.T) {
 			assert.NotContains(t, err.Error(), s)
 			assert.Empty(t, log.String())
 		})
+	}
+}
+
+// The error says what is wrong.
+func TestDialMalformedURLSays(t *testing.T) {
+	t.Parallel()
+	for url, says := range map[string]string{
+		"":                                    "the URL is empty; use redis://",
+		"localhost:6379":                      "does not begin with a scheme and ://; use redis://",
+		"127.0.0.1:6379":                      "does not begin with a scheme and ://; use redis://",
+		"localhost":                           "does not begin with a scheme and ://; use redis://",
+		"redis:localhost:6379":                "does not begin with a scheme and ://; use redis://",
+		"redis://localhost:6379\n":            "ends with a space or a line's end",
+		"http://localhost:6379":               "unknown scheme; use redis://, rediss:// for TLS",
+		"redis+sentinel://localhost:26379/my": "?master_set=name for Sentinels",
+		"redis://a:6379,b:6379":               "several hosts; use redis://host1:6379?addr=host2:6379",
+		"redis://a,b:6379":                    "several hosts; use redis://host1:6379?addr=host2:6379",
+		"redis://:a#b@localhost:6379":         "%XX for special characters in the password",
+		"redis://localhost:6379#0":            "has a # in it; use %23",
+		"redis://":                            "no host; use redis://host:6379",
+		"redis://localhost:6379/zero":         "not the number of a database",
+		"redis://localhost:26379?master_set=": "master_set is empty",
+	} {
+		_, err := redis.Dial(t.Context(), url)
+		assert.ErrorContains(t, err, says, url)
 	}
 }
 
@@ -384,6 +413,7 @@ func TestOptions(t *testing.T) {
 		{"long prefix", redis.WithPrefix(strings.Repeat("p", 65)), "ppp\"): use 1 to 64"},
 		{"longest prefix", redis.WithPrefix(strings.Repeat("p", 64)), ""},
 		{"every other character", redis.WithPrefix("!a:~|["), ""},
+		{"no option", nil, "an option is nil; leave it out"},
 		{"no logger", redis.WithLogger(nil), "redis.WithLogger(nil): leave"},
 		{"no client option", redis.WithClientOption(nil), "redis.WithClientOption(nil): pass"},
 		{"no deny cache", redis.WithDenyCache(false), ""},

@@ -37,8 +37,8 @@ var kinds = []struct {
 }{
 	{"OOM ", ErrOutOfMemory}, {"READONLY ", ErrReadOnly}, {"LOADING ", ErrStarting}, {"BUSY ", ErrBusy}, {"MISCONF ", ErrDisk},
 	{"CLUSTERDOWN ", ErrClusterDown}, {"TRYAGAIN ", ErrClusterDown}, {"MASTERDOWN ", ErrMasterDown}, {"NOREPLICAS ", ErrNoReplicas},
-	{"NOAUTH ", ErrDenied}, {"NOPERM ", ErrDenied}, {"WRONGPASS ", ErrDenied}, {"DENIED ", ErrDenied}, {"ERR AUTH ", ErrDenied},
-	{"ERR max number of clients", ErrTooManyConnections}, {"ERR unknown command", ErrUnknownCommand}, {"ERR unknown subcommand", ErrUnknownCommand},
+	{"NOAUTH ", ErrDenied}, {"NOPERM ", ErrDenied}, {"WRONGPASS ", ErrDenied}, {"DENIED ", ErrDenied}, {"AUTH ", ErrDenied},
+	{"max number of clients", ErrTooManyConnections}, {"unknown command", ErrUnknownCommand}, {"unknown subcommand", ErrUnknownCommand},
 	{"WRONGTYPE ", ErrForeign}, {"GINLIMIT ", ErrForeign},
 	// What a script's command was refused for, in the words of Redis 7, and with a dash.
 	{"The user executing the script can't ", ErrDenied}, {"ACL failure in script", ErrDenied},

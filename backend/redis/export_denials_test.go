@@ -16,3 +16,6 @@ func DenialsLen(b *Backend) (n int) {
 
 // MaxDenials is how many a Backend remembers at most.
 const MaxDenials = maxDenials
+
+// RememberAnyway has b remember refusals though client-side caching was not seen to work.
+func RememberAnyway(b *Backend) { b.denials.on.Store(true) }

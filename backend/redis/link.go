@@ -94,21 +94,23 @@ func (t *trip) ask(q question) (gate.End, error) {
 	if t.others(err) {
 		hit, err = q()
 	}
-	err = t.unavailable(t.op, err)
-	switch {
-	case hit:
-		return gate.Unknown, nil
-	case err == nil:
+	if err == nil {
+		if hit {
+			return gate.Unknown, nil
+		}
 		return gate.Answered, nil
-	case !unreachable(err):
-		t.refusals().failed(err)
-		return gate.Answered, err
-	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
-		return gate.Unknown, err
-	case gate.GaveUp(err) && gate.Over(t.ctx):
-		return gate.Late, err
 	}
-	return gate.Failed, err // such as the dialer's time-out
+	failed := t.unavailable(t.op, err)
+	switch {
+	case !unreachable(err):
+		t.refusals().failed(failed)
+		return gate.Answered, failed
+	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
+		return gate.Unknown, failed
+	case gate.GaveUp(err) && gate.Over(t.ctx):
+		return gate.Late, failed
+	}
+	return gate.Failed, failed // such as the dialer's time-out
 }
 
 // others reports whether err is the end of another call's time. rueidis connects, and reads a key through its cache, once
@@ -141,52 +143,37 @@ func (t *trip) do(cmd func() rueidis.Completed) error {
 // restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply was lost may have charged.
 func (t *trip) eval(c call) (res rueidis.RedisResult, err error) {
 	err = t.through(func() (bool, error) {
-		res = t.evalsha(c)
-		for noScript(res) && !t.teach(c, &res) {
-			res = t.evalsha(c)
+		for done := false; !done; {
+			taught := t.server.taught.Load()
+			res = t.client.Do(t.ctx, t.client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(t.key).Arg(c.args...).Build())
+			answer, refused := rueidis.IsRedisErr(res.Error())
+			done = !refused || !answer.IsNoScript() || t.teach(c, taught, &res)
 		}
 		return false, res.Error()
 	})
 	return res, err
 }
 
-func (t *trip) evalsha(c call) rueidis.RedisResult {
-	return t.client.Do(t.ctx, t.client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(t.key).Arg(c.args...).Build())
-}
-
-func noScript(res rueidis.RedisResult) bool {
-	err, ok := rueidis.IsRedisErr(res.Error())
-	return ok && err.IsNoScript()
-}
-
-// teach sends the text of a script that the server does not know, and has it run; or it waits until another call has done so
-// with one, and reports false. A text has up to 41 kB: 512 calls at a server that has just started must not send it each.
-func (t *trip) teach(c call, res *rueidis.RedisResult) bool {
+// teach sends the text of a script that the server does not know, and has it run. A text has up to 41 kB: of many calls at
+// once, at a server that has just started, one sends it. teach reports false if another has done so since taught: then the
+// script is asked for again.
+func (t *trip) teach(c call, taught uint64, res *rueidis.RedisResult) bool {
 	s := t.server
-	s.mu.Lock()
-	other := s.teaching
-	if other == nil {
-		done := make(chan struct{})
-		s.teaching = done
-		defer func() { // also if the client panics
-			s.mu.Lock()
-			s.teaching = nil
-			s.mu.Unlock()
-			close(done)
-		}()
-	}
-	s.mu.Unlock()
-	if other == nil {
-		*res = t.client.Do(t.ctx, t.client.B().Eval().Script(c.script.text).Numkeys(1).Key(t.key).Arg(c.args...).Build())
-		return true
-	}
 	select {
-	case <-other:
-		return false
+	case s.teaching <- struct{}{}:
+		defer func() { <-s.teaching }() // also if the client panics
 	case <-t.ctx.Done():
 		*res = rueidis.NewErrorResult(t.ctx.Err())
 		return true
 	}
+	if s.taught.Load() != taught {
+		return false
+	}
+	*res = t.client.Do(t.ctx, t.client.B().Eval().Script(c.script.text).Numkeys(1).Key(t.key).Arg(c.args...).Build())
+	if res.Error() == nil {
+		s.taught.Add(1)
+	}
+	return true
 }
 
 // reading is what a read found.

@@ -35,6 +35,9 @@ func defaults() config {
 
 func (c *config) apply(opts []Option) error {
 	for _, opt := range opts {
+		if opt == nil {
+			return errors.New("ginlimit: redis: an option is nil; leave it out")
+		}
 		if err := opt(c); err != nil {
 			return err
 		}

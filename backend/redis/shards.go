@@ -6,7 +6,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/redis/rueidis"
@@ -38,8 +37,8 @@ type server struct {
 	gate               *gate.Gate
 	decisions, lookups refusals
 
-	mu       sync.Mutex
-	teaching chan struct{} // closed when the script is known that a call sends; nil if none does; guarded by mu
+	teaching chan struct{} // has room for the one call that sends a script
+	taught   atomic.Uint64 // how many scripts were sent
 }
 
 // of returns the server of a key.
@@ -87,7 +86,7 @@ func slot(key string) (slot uint16) {
 
 // newServer returns what stands before a server; before all of them if it has no name.
 func (l *link) newServer(name string) *server {
-	s := &server{name: name}
+	s := &server{name: name, teaching: make(chan struct{}, 1)}
 	address := func() string {
 		if name == "" {
 			return l.name()
@@ -155,10 +154,8 @@ func (l *link) divide(ctx context.Context, client rueidis.Client) bool {
 	if client.Mode() != rueidis.ClientModeCluster {
 		return true
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	refused := false
-	for _, res := range askEach(ctx, client.Nodes(), func(b rueidis.Builder) rueidis.Completed { return b.ClusterSlots().Build() }) {
+	for _, res := range askEach(ctx, l.timeout, client.Nodes(), func(b rueidis.Builder) rueidis.Completed { return b.ClusterSlots().Build() }) {
 		ranges, err := res.ToArray()
 		if err == nil {
 			l.divideBy(ranges)

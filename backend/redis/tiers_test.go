@@ -138,7 +138,7 @@ func TestTiersRefuseWhatIsNotValid(t *testing.T) {
 		assert.ErrorContains(t, err, "ginlimit: ")
 		assert.NotErrorIs(t, err, backend.ErrUnavailable)
 	}
-	for _, opt := range []redis.Option{redis.WithPing(), redis.WithDenyCache(true), redis.WithPrefix("{"),
+	for _, opt := range []redis.Option{nil, redis.WithPing(), redis.WithDenyCache(true), redis.WithPrefix("{"),
 		redis.WithClientOption(func(*rueidis.ClientOption) {})} {
 		assert.Panics(t, func() { redis.NewTiers(client, opt) })
 	}
