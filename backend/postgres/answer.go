@@ -22,15 +22,15 @@ type answer struct {
 	slots   []algorithm.Slot
 }
 
-// readReply reads what a statement of statements.take, or the function, answers with. What cannot be read was not
-// written by this version.
+// readReply reads what a statement of statements.take, or the function, answers with. What cannot
+// be read was not written by this version.
 func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 	var few [64]int64
 	n, err := readNumbers(few[:0], rows.RawValues()[0], rows.FieldDescriptions()[0].Format)
 	if err != nil {
 		return err
 	}
-	const tried = 3 // the largest verdict; else the first number is the time of a state that was charged
+	const tried = 3 // the largest verdict; a larger first number is the time of a state that was charged
 	if len(n) > 0 && n[0] > tried {
 		a.charged, a.now = true, n[0]
 		return a.readState(n[1:], p)
@@ -49,25 +49,27 @@ func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 	return a.readSlots(n[min(4, len(n)):], p)
 }
 
-// readState reads the numbers of a row that was written under the plan's rules, none of which is a sliding log.
+// readState reads the numbers of a row that was written under the plan's rules, none of which is a
+// sliding log.
 func (a *answer) readState(n []int64, p *plan) error {
 	if len(n) != 3*len(p.rules) {
 		return ErrForeign
 	}
 	for i, r := range p.rules {
-		if r.Stateless() {
+		switch {
+		case r.Stateless():
 			a.slots = append(a.slots, algorithm.Slot{})
-		} else if !sound(r, n[3*i:]) {
+		case !sound(r, n[3*i:]):
 			return ErrForeign
-		} else {
+		default:
 			a.slots = append(a.slots, slotOf(r, n[3*i:]))
 		}
 	}
 	return nil
 }
 
-// readSlots reads slots as functions.sql has them: seven numbers, and a log. They may have been written under other
-// rules, and there may be more of them, or fewer, unless the cost was charged.
+// readSlots reads slots as functions.sql has them: seven numbers, and a log. They may have been
+// written under other rules, and there may be more of them, or fewer, unless the cost was charged.
 func (a *answer) readSlots(n []int64, p *plan) error {
 	for len(n) >= 7 {
 		width := 7
@@ -125,8 +127,8 @@ func slotOf(r *algorithm.Rule, n []int64) algorithm.Slot {
 	return slot
 }
 
-// readLog reads the charges of a log. A reply has the oldest and the last: what is missing of used counts as charged
-// with the last, which is right until the oldest are out of the window.
+// readLog reads the charges of a log. A reply has the oldest and the last: what is missing of used
+// counts as charged with the last, which is right until the oldest are out of the window.
 func readLog(n []int64, used int64) (charges algorithm.Log, ok bool) {
 	charges = make(algorithm.Log, 0, len(n)/2)
 	for ; len(n) >= 2; n = n[2:] {
@@ -143,8 +145,8 @@ func readLog(n []int64, used int64) (charges algorithm.Log, ok bool) {
 	return charges, len(charges) > 0 || used == 0
 }
 
-// readRow reads what statements.look answers with: rules, state and the time, of which the first two are NULL without a
-// row.
+// readRow reads what statements.look answers with: rules, state and the time, of which the first
+// two are NULL without a row.
 func (a *answer) readRow(rows pgx.Rows, p *plan) error {
 	values, fields := rows.RawValues(), rows.FieldDescriptions()
 	var err error
@@ -165,7 +167,8 @@ func (a *answer) readRow(rows pgx.Rows, p *plan) error {
 	return a.readOld(string(values[0]), state, p)
 }
 
-// readOld reads a row that was written under other rules, as far as it can be read: slots of functions.sql is stricter.
+// readOld reads a row that was written under other rules, as far as it can be read: slots of
+// functions.sql is stricter.
 func (a *answer) readOld(text string, state []int64, p *plan) error {
 	fields := strings.Split(text, " ")
 	slots := len(fields) / 4
@@ -202,7 +205,8 @@ func (a *answer) readOld(text string, state []int64, p *plan) error {
 // latest is the last instant of a state, in µs: in the year 2255.
 const latest = 9_000_000_000_000_000
 
-// sound reports whether three numbers can be a slot's state under a rule: what the algorithms rely on.
+// sound reports whether three numbers can be a slot's state under a rule: what the algorithms rely
+// on.
 func sound(r *algorithm.Rule, n []int64) bool {
 	if n[0] < 0 || n[0] > latest || n[1] < 0 || n[1] > backend.MaxCount || n[2] < 0 || n[2] > backend.MaxCount {
 		return false

@@ -46,8 +46,9 @@ func pace(b *testing.B, callers, n int, op func(i int) error) time.Duration {
 	return time.Since(start)
 }
 
-// BenchmarkAgainstBare measures decisions against what a counter alone costs: INSERT … ON CONFLICT DO UPDATE SET n = n
-// + 1 RETURNING n, on a table with the same key and settings, the same pool, by turns in the same run.
+// BenchmarkAgainstBare measures decisions against what a counter alone costs: INSERT … ON CONFLICT
+// DO UPDATE SET n = n + 1 RETURNING n, on a table with the same key and settings, the same pool, by
+// turns in the same run.
 func BenchmarkAgainstBare(b *testing.B) {
 	url := benchURL(b)
 	minute := backend.Limit{Count: 1_000_000_000, Period: time.Minute}
@@ -109,8 +110,8 @@ func againstBare(b *testing.B, url string, keys int, lease bool, limits []backen
 	b.ReportMetric(bareTime.Seconds()/ourTime.Seconds(), "of-bare")
 }
 
-// BenchmarkDesigns measures other ways to keep a token bucket, each against the bare counter, with 10,000 keys.
-// README.md says what came of it.
+// BenchmarkDesigns measures other ways to keep a token bucket, each against the bare counter, with
+// 10,000 keys. README.md says what came of it.
 func BenchmarkDesigns(b *testing.B) {
 	const (
 		clock   = "(date_part('epoch', clock_timestamp()) * 1000000)::bigint"

@@ -94,8 +94,8 @@ func newSettable() *settable {
 
 func (c *settable) advance(d time.Duration) { c.micros.Add(d.Microseconds()) }
 
-// ways are all that a statement can go: in every mode of pgx that a pooler may ask for, by the first try, by the
-// function alone, and in transactions of their own.
+// ways are all that a statement can go: in every mode of pgx that a pooler may ask for, by the
+// first try, by the function alone, and in transactions of their own.
 var ways = []struct {
 	name string
 	pool func(*pgxpool.Config)
@@ -118,7 +118,9 @@ func TestConformance(t *testing.T) {
 	for _, way := range ways[:2] { // the others differ in how statements are sent: TestMemoryAndPostgresAgree
 		t.Run(way.name, func(t *testing.T) {
 			pool := newPool(t, url, 8, way.pool)
-			opts := newTable(t, pool, postgres.WithSweep(0)) // one that began before the clock went back would delete what was written after
+			// A sweep that began before the clock went back would delete what was written after
+			// that.
+			opts := newTable(t, pool, postgres.WithSweep(0))
 			backendtest.Run(t, backendtest.Harness{
 				New: func(t *testing.T) (backend.Backend, func(time.Duration)) {
 					_, err := pool.Exec(context.Background(), "TRUNCATE "+postgres.Table(postgres.New(pool, opts...)))

@@ -142,8 +142,8 @@ func record(t *testing.T, seed uint64) (steps []step) {
 	return steps
 }
 
-// The backends in memory and on PostgreSQL are one: whatever happens to a key, they give the same answers, to the
-// microsecond, however statements are sent.
+// The backends in memory and on PostgreSQL are one: whatever happens to a key, they give the same
+// answers, to the microsecond, however statements are sent.
 func TestMemoryAndPostgresAgree(t *testing.T) {
 	url := serverURL(t)
 	schedules := 40

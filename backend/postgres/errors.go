@@ -8,9 +8,10 @@ import (
 	"github.com/ginlimit/ginlimit/internal/storeerr"
 )
 
-// What kept PostgreSQL from deciding, for errors.Is and, in a word, for [backend.ErrorKind]. Each stands beside
-// [backend.ErrUnavailable] in the chain of an error. Those that other backends have too are the same values there. A
-// server that did not answer in time is context.DeadlineExceeded; one that cannot be reached is a *pgconn.ConnectError.
+// What kept PostgreSQL from deciding, for errors.Is and, in a word, for [backend.ErrorKind]. Each
+// stands beside [backend.ErrUnavailable] in the chain of an error. Those that other backends have
+// too are the same values there. A server that did not answer in time is context.DeadlineExceeded;
+// one that cannot be reached is a *pgconn.ConnectError.
 var (
 	ErrBreakerOpen        = storeerr.ErrBreakerOpen
 	ErrBusy               = storeerr.ErrBusy // its statement_timeout or lock_timeout is over
@@ -41,7 +42,8 @@ var kinds = map[string]error{
 	"22003": ErrForeign, "22012": ErrForeign, "2202E": ErrForeign, "22P02": ErrForeign, "22004": ErrForeign,
 }
 
-// remedies say what to do in words of PostgreSQL, where those that go with the kind are too general.
+// remedies say what to do in words of PostgreSQL, where those that go with the kind are too
+// general.
 var remedies = map[string]string{
 	"42501": "grant the role USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on the table",
 	"25006": "connect to the primary, and see that default_transaction_read_only is off",
@@ -57,8 +59,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// fail returns the error of an operation. The log says so if the server, or the pool, refuses: what does not answer is
-// the matter of the gate.
+// fail returns the error of an operation. The log says so if the server, or the pool, refuses: what
+// does not answer is the matter of the gate.
 func (b *Backend) fail(op string, cause error) error {
 	err := unavailable(op, cause)
 	if answered(cause) || errors.Is(cause, ErrPoolExhausted) || errors.Is(cause, ErrPoolClosed) {

@@ -33,26 +33,26 @@ func Example() {
 	fmt.Println(res.Allowed, res.Remaining)
 }
 
-// What a service with hot keys, or that has to decide while the database is gone, puts around the backend. The limits have
-// a pool of their own, so that slow queries of the application cannot take their connections.
+// What a service with hot keys, or that has to decide while the database is gone, puts around the
+// backend. The limits have a pool of their own, so that slow queries of the application cannot take
+// their connections.
 func ExampleNew() {
 	ctx := context.Background()
 	app, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL")) // for the application's queries
 	if err != nil {
 		log.Fatal(err)
 	}
-	config := app.Config()                             // the same server
+	config := app.Config()                             // the same server, and other connections
 	config.MaxConns = 8                                // for limits alone
 	config.ConnConfig.ConnectTimeout = 2 * time.Second // a server that hangs is tried again soon
-	limits, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer app.Close()
-	defer limits.Close()
+	defer pool.Close()
 
-	store := backend.Fallback(postgres.New(limits), memory.New(), backend.WithShare(3)) // 3 instances
-	b := backend.Lease(store, 50)                                                       // a hot key asks for up to 50 units at once
+	store := backend.Fallback(postgres.New(pool), memory.New(), backend.WithShare(3)) // 3 instances
+	b := backend.Lease(store, 50)                                                     // a hot key asks for up to 50 units at once
 	res, err := b.Take(ctx, "api\x00ip:203.0.113.7", 1, backend.Limit{Count: 100, Period: time.Minute})
 	fmt.Println(res.Allowed, err)
 }

@@ -74,8 +74,8 @@ func callers(n int, f func(i int)) (stop func()) {
 	}
 }
 
-// A server that stops answering costs each caller its budget at most, opens the breaker, and is used again when it
-// answers. No more is admitted than the limit, and nothing is left behind.
+// A server that stops answering costs each caller its budget at most, opens the breaker, and is
+// used again when it answers. No more is admitted than the limit, and nothing is left behind.
 func TestServerThatHangs(t *testing.T) {
 	server := testserver.Postgres(t)
 	goroutines := runtime.NumGoroutine()
@@ -150,8 +150,8 @@ func TestKillAndRestart(t *testing.T) {
 	}
 }
 
-// A server without a free connection says so, opens the breaker, so that it is not asked by every request, and is used
-// again once it has one.
+// A server without a free connection says so, opens the breaker, so that it is not asked by every
+// request, and is used again once it has one.
 func TestConnectionExhaustion(t *testing.T) {
 	server := testserver.Postgres(t, "-c", "max_connections=6", "-c", "superuser_reserved_connections=0")
 	pool := newPool(t, server.URL(), 4, nil)
@@ -179,7 +179,8 @@ func TestConnectionExhaustion(t *testing.T) {
 	recovers(t, b)
 }
 
-// A pool whose connections are all in use costs a caller its budget, and does not look like a server that is down.
+// A pool whose connections are all in use costs a caller its budget, and does not look like a
+// server that is down.
 func TestPoolExhaustion(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
 	b := postgres.New(pool, newTable(t, pool, postgres.WithTimeout(20*time.Millisecond))...)
@@ -231,7 +232,8 @@ func TestSmallPoolExhaustion(t *testing.T) {
 	wg.Wait()
 }
 
-// A table that somebody has locked does not make the server fill up with statements whose callers have given up.
+// A table that somebody has locked does not make the server fill up with statements whose callers
+// have given up.
 func TestLockedTable(t *testing.T) {
 	server := testserver.Postgres(t, "-c", "max_connections=30")
 	pool := newPool(t, server.URL(), 4, nil)
@@ -324,7 +326,7 @@ func TestKindsOfErrors(t *testing.T) {
 	require.NoError(t, postgres.Migrate(t.Context(), newPool(t, url, 1, user(nobody)), opts...), "where there is nothing to do")
 }
 
-// A standby refuses charges. It can be looked at if the table is logged; else that is not there.
+// A standby refuses charges. It can be looked at if the table is logged; otherwise that is not there.
 func TestStandby(t *testing.T) {
 	server := testserver.Postgres(t)
 	pool := newPool(t, server.URL(), 4, nil)
@@ -357,8 +359,8 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// A request that gives itself no time, or that is given up, is decided all the same: otherwise it would pass under
-// FailOpen.
+// A request that gives itself no time, or that is given up, is decided all the same: otherwise it
+// would pass under FailOpen.
 func TestTheCallersContextDoesNotMatter(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
 	b := postgres.New(pool, newTable(t, pool)...)
@@ -418,8 +420,8 @@ func TestLockedRow(t *testing.T) {
 	recovers(t, b)
 }
 
-// 64 connections on one key admit exactly the limit, whatever the algorithm and the default isolation, by every way. No
-// decision fails.
+// 64 connections on one key admit exactly the limit, whatever the algorithm and the default
+// isolation, by every way. No decision fails.
 func TestManyConnectionsOnOneKey(t *testing.T) {
 	url := serverURL(t)
 	for _, isolation := range []string{"read committed", "repeatable read", "serializable"} {
@@ -556,7 +558,8 @@ func TestLease(t *testing.T) {
 	assert.Less(t, statements, asked.Load()/2)
 }
 
-// A decision is one statement: for a new key, an old one, a refusal, a limit that changed, several limits, and a look.
+// A decision is one statement: for a new key, an old one, a refusal, a limit that changed, several
+// limits, and a look.
 func TestOneStatement(t *testing.T) {
 	sent := &statements{}
 	pool := newPool(t, serverURL(t), 1, func(c *pgxpool.Config) { c.ConnConfig.Tracer = sent })

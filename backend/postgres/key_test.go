@@ -10,8 +10,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/postgres"
 )
 
-// FuzzStateKey looks for two keys with one row, and for one that a database could refuse. How keys are written is
-// tested where they are, in internal/storekey.
+// FuzzStateKey looks for two keys with one row, and for one that a database could refuse. How keys
+// are written is tested where they are, in internal/storekey.
 func FuzzStateKey(f *testing.F) {
 	long := strings.Repeat("k", 250)
 	for _, pair := range [][2]string{

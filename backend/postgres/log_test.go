@@ -45,8 +45,9 @@ func (l *logged) lines() (lines []string) {
 
 const secret = "somebody@example.com"
 
-// A database that answers no, for whatever reason, says so once while it lasts, with what to do about it, and once when
-// it is over. Limiters that let everything pass meanwhile would not be noticed otherwise.
+// A database that answers no, for whatever reason, says so once while it lasts, with what to do
+// about it, and once when it is over. Limiters that let everything pass meanwhile would not be
+// noticed otherwise.
 func TestADatabaseThatRefusesSaysSo(t *testing.T) {
 	url := serverURL(t)
 	admin := newPool(t, url, 4, nil)

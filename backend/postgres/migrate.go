@@ -17,17 +17,20 @@ import (
 //go:embed sql/functions.sql
 var functionsSQL string
 
-// schemaVersion is the version of the schema that [Migrate] makes. A later one adds to it: its functions have names of
-// their own, so that this version goes on beside it, as long as the later one says so in oldest. It has to look at more
-// than the version, because this one makes a table that was dropped again as it knows it.
+// schemaVersion is the version of the schema that [Migrate] makes. A later one adds to it: its
+// functions have names of their own, so that this version goes on beside it, as long as the later
+// one says so in oldest. It has to look at more than the version, because this one makes a table
+// that was dropped again as it knows it.
 const schemaVersion = 1
 
-// ErrTooOld is in the chain of Migrate's error if the schema is of a later version that this one cannot work with.
+// ErrTooOld is in the chain of Migrate's error if the schema is of a later version that this one
+// cannot work with.
 var ErrTooOld = errors.New("the schema was made by a later version of ginlimit; update this application")
 
-// Migrate makes the table and the functions that a [Backend] with the same options needs, as far as they are missing. It
-// may be called at every start, by any number of instances at once: they take turns. It takes what there is as it is,
-// also of a later version. It needs the right to create in the schema only if something is missing.
+// Migrate makes the table and the functions that a [Backend] with the same options needs, as far as
+// they are missing. It may be called at every start, by any number of instances at once: they take
+// turns. It takes what there is as it is, also of a later version. It needs the right to create in
+// the schema only if something is missing.
 //
 // A role that decides needs SELECT, INSERT, UPDATE and DELETE on the table.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, opts ...Option) error {
@@ -116,8 +119,8 @@ func functionNames() (names []string) {
 
 var created = regexp.MustCompile(`FUNCTION \{\{\.(\w+)\}\}`)
 
-// newFunctions returns the functions of version 1 with their names, and with a quote around their bodies that no name
-// ends.
+// newFunctions returns the functions of version 1 with their names, and with a quote around their
+// bodies that no name ends.
 func (c *config) newFunctions() string {
 	var text strings.Builder
 	if err := functions.Execute(&text, c.words()); err != nil {

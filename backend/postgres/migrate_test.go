@@ -17,7 +17,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/postgres"
 )
 
-// Many instances may start at once, and again, by whatever default isolation and in every mode of pgx.
+// Many instances may start at once, and again, by whatever default isolation and in every mode of
+// pgx.
 func TestMigrateAtOnce(t *testing.T) {
 	url := serverURL(t)
 	for _, change := range []func(*pgxpool.Config){
@@ -160,7 +161,8 @@ func TestTablesAreApart(t *testing.T) {
 	}
 }
 
-// A schema of a later version is left alone; it is an error only if that version says that this one is too old for it.
+// A schema of a later version is left alone; it is an error only if that version says that this one
+// is too old for it.
 func TestLaterVersion(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
 	opts := newTable(t, pool)

@@ -14,11 +14,12 @@ import (
 // DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise.
 const DefaultTimeout = 100 * time.Millisecond
 
-// DefaultSweep is the number of decisions after which a Backend looks for expired rows, see [WithSweep].
+// DefaultSweep is the number of decisions after which a Backend looks for expired rows, see
+// [WithSweep].
 const DefaultSweep = 500
 
-// Option changes a default of [New] and [Migrate], which have to be given the same schema and table. One that is nil or
-// not valid is refused. It does not act on a Backend that is there.
+// Option changes a default of [New] and [Migrate], which have to be given the same schema and
+// table. One that is nil or not valid is refused. It does not act on a Backend that is there.
 type Option func(*config) error
 
 type config struct {
@@ -73,8 +74,9 @@ func (n names) functionName(name string) string { return n.name + "_" + name + "
 // versions returns the quoted name of the table that says which version of the schema there is.
 func (n names) versions() string { return pgx.Identifier{n.schema, n.name + "_schema"}.Sanitize() }
 
-// words returns what the templates of statements and of the schema call by name, fit to stand in SQL: identifiers, names
-// as strings, and a quote that ends at none of them. Each function is there under the name that functions.sql gives it.
+// words returns what the templates of statements and of the schema call by name, fit to stand in
+// SQL: identifiers, names as strings, and a quote that ends at none of them. Each function is there
+// under the name that functions.sql gives it.
 func (n names) words() map[string]string {
 	words := map[string]string{
 		"table": n.table, "table_name": literal(n.table),
@@ -112,9 +114,9 @@ func checkName(option, name string) error {
 	return nil
 }
 
-// WithTable sets the name of the table, with which those of its functions begin too; the default is "ginlimit".
-// Applications that share a schema and use the same names for their limiters need different tables. It is 1 to 36
-// bytes, taken as it is: capitals stay capitals.
+// WithTable sets the name of the table, with which those of its functions begin too; the default is
+// "ginlimit". Applications that share a schema and use the same names for their limiters need
+// different tables. It is 1 to 36 bytes, taken as it is: capitals stay capitals.
 func WithTable(name string) Option {
 	return func(c *config) error {
 		c.names = newNames(c.schema, name)
@@ -122,8 +124,8 @@ func WithTable(name string) Option {
 	}
 }
 
-// WithSchema sets the schema of the table; the default is "public", whatever the search path is. [Migrate] makes it if
-// it is missing. It is 1 to 36 bytes, taken as it is.
+// WithSchema sets the schema of the table; the default is "public", whatever the search path is.
+// [Migrate] makes it if it is missing. It is 1 to 36 bytes, taken as it is.
 func WithSchema(name string) Option {
 	return func(c *config) error {
 		c.names = newNames(name, c.name)
@@ -131,10 +133,11 @@ func WithSchema(name string) Option {
 	}
 }
 
-// WithTimeout sets the time budget of one decision, whatever the database does; the default is [DefaultTimeout].
-// Waiting for a connection of the pool is part of it. A deadline or a cancellation of the caller's context does not
-// shorten it: a request that gives itself less time would otherwise be one that no limit holds. A call may get up to a
-// tenth less. It is 1 ms to 1 minute.
+// WithTimeout sets the time budget of one decision, whatever the database does; the default is
+// [DefaultTimeout]. Waiting for a connection of the pool is part of it. A deadline or a
+// cancellation of the caller's context does not shorten it: a request that gives itself less time
+// would otherwise be one that no limit holds. A call may get up to a tenth less. It is 1 ms to 1
+// minute.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond || d > time.Minute {
@@ -145,9 +148,10 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithSweep sets the number of decisions after which a Backend looks through a small part of the table for expired
-// rows; the default is [DefaultSweep], and 0 turns it off, so that only [Backend.Sweep] deletes them. Half as many
-// decisions keep half as many expired rows, and cost twice the work.
+// WithSweep sets the number of decisions after which a Backend looks through a small part of the
+// table for expired rows; the default is [DefaultSweep], and 0 turns it off, so that only
+// [Backend.Sweep] deletes them. Half as many decisions keep half as many expired rows, and cost
+// twice the work.
 func WithSweep(decisions int) Option {
 	return func(c *config) error {
 		if decisions < 0 {
@@ -158,10 +162,10 @@ func WithSweep(decisions int) Option {
 	}
 }
 
-// WithLogged makes [Migrate] create a table that survives a crash of the server and is on its standbys, instead of an
-// UNLOGGED one, which is empty after a crash or a failover. Each charge then writes to the write-ahead log, and waits
-// for the disk unless synchronous_commit is off. It changes nothing for a table that is there: ALTER TABLE … SET LOGGED
-// does.
+// WithLogged makes [Migrate] create a table that survives a crash of the server and is on its
+// standbys, instead of an UNLOGGED one, which is empty after a crash or a failover. Each charge
+// then writes to the write-ahead log, and waits for the disk unless synchronous_commit is off. It
+// changes nothing for a table that is there: ALTER TABLE … SET LOGGED does.
 func WithLogged() Option {
 	return func(c *config) error {
 		c.logged = true
@@ -169,8 +173,9 @@ func WithLogged() Option {
 	}
 }
 
-// WithLogger sets where a Backend says that the database does not answer, or that it refuses to decide (GINLIMIT007), and
-// that this is over; the default is slog.Default(). Each is said once while it lasts, never for each request.
+// WithLogger sets where a Backend says that the database does not answer, or that it refuses to
+// decide (GINLIMIT007), and that this is over; the default is slog.Default(). Each is said once
+// while it lasts, never for each request.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {

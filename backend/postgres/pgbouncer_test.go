@@ -17,8 +17,9 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// A real pgbouncer in transaction mode, which gives each statement to any of its connections: migrations at once, the
-// answers of package memory, exactness of many callers, and what a caller who gives up leaves behind.
+// A real pgbouncer in transaction mode, which gives each statement to any of its connections:
+// migrations at once, the answers of package memory, exactness of many callers, and what a call
+// leaves behind that was given up.
 func TestPgBouncer(t *testing.T) {
 	server := testserver.Postgres(t)
 	url := testserver.PgBouncer(t, server, 4).String()

@@ -36,7 +36,8 @@ const (
 	blocked   = 5
 )
 
-// kindOf returns the kind of a limit's slot: that of its algorithm, or that of a limit that keeps no state.
+// kindOf returns the kind of a limit's slot: that of its algorithm, or that of a limit that keeps
+// no state.
 func kindOf(l *backend.Limit) int64 {
 	switch {
 	case l.IsUnlimited():
@@ -90,8 +91,8 @@ func newPlan(limits []backend.Limit) (*plan, error) {
 	return p, nil
 }
 
-// ruleOf returns the rule with the numbers of a row's slot, nil if there can be none. It is nearly always that of the
-// plan at the slot's place.
+// ruleOf returns the rule with the numbers of a row's slot, nil if there can be none. It is nearly
+// always that of the plan at the slot's place.
 func (p *plan) ruleOf(place int, n []int64) *algorithm.Rule {
 	if place < len(p.rules) && p.numbers[place] == [4]int64(n) {
 		return p.rules[place]
@@ -107,8 +108,9 @@ func (p *plan) ruleOf(place int, n []int64) *algorithm.Rule {
 	return r
 }
 
-// shapeOf returns the letter of a limit in a shape, 0 if there is none: w is a token bucket whose spans are whole
-// microseconds, t any other, f a fixed window, s a sliding window whose products fit into a bigint, u no limit.
+// shapeOf returns the letter of a limit in a shape, 0 if there is none: w is a token bucket whose
+// spans are whole microseconds, t any other, f a fixed window, s a sliding window whose products
+// fit into a bigint, u no limit.
 func shapeOf(l *backend.Limit) byte {
 	switch kindOf(l) {
 	case unlimited:
@@ -128,7 +130,8 @@ func shapeOf(l *backend.Limit) byte {
 	return 0
 }
 
-// args returns the arguments of the shape for a cost, and whether the shape can decide for it: not above a capacity.
+// args returns the arguments of the shape for a cost, and whether the shape can decide for it: not
+// above a capacity.
 func (p *plan) args(cost int64) ([]any, bool) {
 	if cost == 1 && p.one != nil {
 		return p.one, true
@@ -155,8 +158,8 @@ func (p *plan) args(cost int64) ([]any, bool) {
 	return args, true
 }
 
-// spanOf returns the time in which a bucket refills units, at most its capacity: microseconds, and 1/Count of one.
-// Validate has made sure that it fits.
+// spanOf returns the time in which a bucket refills units, at most its capacity: microseconds, and
+// 1/Count of one. Validate has made sure that it fits.
 func spanOf(l *backend.Limit, units int64) (us, num int64) {
 	hi, lo := bits.Mul64(uint64(units), uint64(l.Period.Microseconds()))
 	q, r := bits.Div64(hi, lo, uint64(l.Count))

@@ -1,10 +1,11 @@
-// Package postgres is the backend that many processes share where there is no Redis: state lives in one table of a
-// PostgreSQL 14 or newer, and is reached through pgx. One decision is one statement and one round trip, which locks the
-// row of its key and no other, and goes by the database's clock.
+// Package postgres is the backend that many processes share where there is no Redis: state lives in
+// one table of a PostgreSQL 14 or newer, and is reached through pgx. One decision is one statement
+// and one round trip, which locks the row of its key and no other, and goes by the database's
+// clock.
 //
-// [Migrate] makes the table, and [New] a [Backend] on a pool, which limits should not share with the application's
-// queries. What a decision costs is a round trip and a row's new version: backend.Lease is what makes that bearable for
-// keys that are hot.
+// [Migrate] makes the table, and [New] a [Backend] on a pool, which limits should not share with
+// the application's queries. What a decision costs is a round trip and a row's new version:
+// backend.Lease is what makes that bearable for keys that are hot.
 package postgres
 
 import (
@@ -28,8 +29,9 @@ import (
 	"github.com/ginlimit/ginlimit/internal/storelog"
 )
 
-// Backend is a [backend.Backend] on PostgreSQL. Every error of its methods that comes from the database has
-// [backend.ErrUnavailable] in its chain, and no error holds a password. It retries nothing that could be charged twice.
+// Backend is a [backend.Backend] on PostgreSQL. Every error of its methods that comes from the
+// database has [backend.ErrUnavailable] in its chain, and no error holds a password. It retries
+// nothing that could be charged twice.
 type Backend struct {
 	config
 	pool    *pgxpool.Pool
@@ -40,24 +42,27 @@ type Backend struct {
 	plans   plans.Cache[plan]
 	refused refusals
 	sweeper sweeper
-	// isolate is set once the server has shown that its transactions are stricter than READ COMMITTED by default.
+	// isolate is set once the server has shown that its transactions are stricter than READ
+	// COMMITTED by default.
 	isolate atomic.Bool
 
-	// clock, if set, stands for the database's, and slow for a key whose first try always fails: for the tests of this
-	// package.
+	// clock, if set, stands for the database's, and slow for a key whose first try always fails:
+	// for the tests of this package.
 	clock func() (micros int64)
 	slow  bool
 }
 
 var _ backend.Backend = (*Backend)(nil)
 
-// New returns a Backend that uses pool and never closes it. It panics if an option is nil or not valid, or the pool is
-// nil. It asks the database nothing: [Migrate] has to have made the table before the first decision.
+// New returns a Backend that uses pool and never closes it. It panics if an option is nil or not
+// valid, or the pool is nil. It asks the database nothing: [Migrate] has to have made the table
+// before the first decision.
 //
-// Give limits a pool of their own. A decision waits for a free connection as long as it may take at all, and fails with
-// [ErrPoolExhausted] if there is none. On a pool that other queries use, a caller that makes these queries slow takes
-// all connections, and with them every limit: under FailOpen, the default, all requests pass for as long as the pool is
-// full. Under FailClosed they get a 503 instead. backend.Fallback limits them in memory.
+// Give limits a pool of their own. A decision waits for a free connection as long as it may take at
+// all, and fails with [ErrPoolExhausted] if there is none. On a pool that other queries use, a
+// caller that makes these queries slow takes all connections, and with them every limit: under
+// FailOpen, the default, all requests pass for as long as the pool is full. Under FailClosed they
+// get a 503 instead. backend.Fallback limits them in memory.
 //
 //	limits, err := pgxpool.NewWithConfig(ctx, app.Config()) // the same server as the pool app, and other connections
 func New(pool *pgxpool.Pool, opts ...Option) *Backend {
@@ -87,7 +92,8 @@ func address(c *pgx.ConnConfig) string {
 	return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
 }
 
-// Breakers says of the server, by its address, whether calls fail at once because it did not answer of late.
+// Breakers says of the server, by its address, whether calls fail at once because it did not answer
+// of late.
 func (b *Backend) Breakers() map[string]bool { return map[string]bool{b.addr: b.gate.Open()} }
 
 // maxKey is the longest key of a row, in bytes.
@@ -98,8 +104,9 @@ func stateKey(key string) string {
 	return string(storekey.Append(buf[:0], key, maxKey))
 }
 
-// Take implements [backend.Backend]. It is one statement, or none if no limit keeps a state. A key that was refused a
-// moment ago is only read, which locks and writes nothing; should it have room by now, a second statement charges it.
+// Take implements [backend.Backend]. It is one statement, or none if no limit keeps a state. A key
+// that was refused a moment ago is only read, which locks and writes nothing; should it have room
+// by now, a second statement charges it.
 //
 // The context's deadline and cancellation do not matter: a decision has the time of [WithTimeout].
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
@@ -128,7 +135,7 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	return res, nil
 }
 
-// now returns the argument that stands for the database's clock in a test, else nil.
+// now returns the argument that stands for the database's clock in a test, otherwise nil.
 func (b *Backend) now() any {
 	if b.clock == nil {
 		return nil
@@ -169,7 +176,8 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	return nil
 }
 
-// Reset implements [backend.Backend]. It deletes one row. As for Take, the context's end does not matter.
+// Reset implements [backend.Backend]. It deletes one row. As for Take, the context's end does not
+// matter.
 func (b *Backend) Reset(_ context.Context, key string) error {
 	name := stateKey(key)
 	if err := b.query(b.gate.Context(), b.sql.reset, []any{name}, nil); err != nil {

@@ -29,7 +29,8 @@ func (b *Backend) query(ctx context.Context, text string, args []any, read func(
 	return err
 }
 
-// sendAgain sends a statement, and once more only if the database has said that it was undone because of another one.
+// sendAgain sends a statement, and once more only if the database has said that it was undone
+// because of another one.
 func (b *Backend) sendAgain(ctx context.Context, text string, args []any, read func(pgx.Rows) error) error {
 	isolate := b.isolate.Load()
 	err := b.send(ctx, isolate, text, args, read)
@@ -79,8 +80,9 @@ func readOne(rows pgx.Rows, read func(pgx.Rows) error) error {
 	return bad
 }
 
-// isolated sends a statement in a READ COMMITTED transaction of its own, whatever the default is, in one round trip.
-// Under stricter levels two decisions for one key at a time end in an error that says that one was undone.
+// isolated sends a statement in a READ COMMITTED transaction of its own, whatever the default is,
+// in one round trip. Under stricter levels two decisions for one key at a time end in an error that
+// says that one was undone.
 func isolated(ctx context.Context, conn *pgx.Conn, text string, args []any, read func(pgx.Rows) error) error {
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
@@ -101,13 +103,13 @@ func isolated(ctx context.Context, conn *pgx.Conn, text string, args []any, read
 		err = closed
 	}
 	if !conn.IsClosed() && conn.PgConn().TxStatus() != 'I' {
-		_, _ = conn.Exec(ctx, "ROLLBACK", pgx.QueryExecModeSimpleProtocol) // or else the pool closes the connection
+		_, _ = conn.Exec(ctx, "ROLLBACK", pgx.QueryExecModeSimpleProtocol) // otherwise the pool closes the connection
 	}
 	return err
 }
 
-// ended tells the gate what err says about the server: whatever it answers shows that it is there, except that it takes
-// no connections.
+// ended tells the gate what err says about the server: whatever it answers shows that it is there,
+// except that it takes no connections.
 func ended(ctx context.Context, err error) gate.End {
 	switch {
 	case err == nil, answered(err):
@@ -125,7 +127,7 @@ func ended(ctx context.Context, err error) gate.End {
 func answered(err error) bool {
 	if code := codeOf(err); code != "" {
 		kind := kinds[code]
-		return kind != ErrTooManyConnections && kind != ErrStarting
+		return !errors.Is(kind, ErrTooManyConnections) && !errors.Is(kind, ErrStarting)
 	}
 	return errors.Is(err, ErrForeign)
 }

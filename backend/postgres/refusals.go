@@ -8,8 +8,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// refusals remembers which keys were refused a moment ago, each in the one place that its hash has: only to choose how
-// to ask the database, which decides.
+// refusals remembers which keys were refused a moment ago, each in the one place that its hash has:
+// only to choose how to ask the database, which decides.
 type refusals struct {
 	seed   maphash.Seed
 	places [1 << 15]atomic.Uint64 // a part of the hash, and until when, in units of 4 ms since started

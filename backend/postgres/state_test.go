@@ -54,7 +54,8 @@ func (r rows) count() (n int64) {
 	return n
 }
 
-// A row that is not ours, or of a later version, is an error, and is never overwritten; Reset makes room.
+// A row that is not ours, or of a later version, is an error, and is never overwritten; Reset makes
+// room.
 func TestForeignRow(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
 	b := postgres.New(pool, newTable(t, pool, postgres.WithSweep(0))...)
@@ -202,8 +203,8 @@ func TestMutatedRow(t *testing.T) {
 	assert.Less(t, decided, 2*rounds*9/10)
 }
 
-// A sweep deletes what has expired, also where it is not asked, and nothing else: not what somebody has locked, nor
-// what came to life meanwhile.
+// A sweep deletes what has expired, also where it is not asked, and nothing else: not what somebody
+// has locked, nor what came to life meanwhile.
 func TestSweep(t *testing.T) {
 	pool := newPool(t, serverURL(t), 4, nil)
 	opts := newTable(t, pool, postgres.WithSweep(0))
@@ -255,8 +256,8 @@ func TestSweep(t *testing.T) {
 	}, soon, time.Millisecond)
 }
 
-// A busy service with ever new keys and short limits: rows that have expired stay the smaller part of the table, also
-// where it has many pages that a vacuum has not given back yet.
+// A busy service with ever new keys and short limits: rows that have expired stay the smaller part
+// of the table, also where it has many pages that a vacuum has not given back yet.
 func TestExpiredRowsAreFew(t *testing.T) {
 	const rate, alive = 4_300, 2_000 // decisions a second, and rows that have not expired
 	decisions := 40_000
@@ -298,7 +299,8 @@ func TestExpiredRowsAreFew(t *testing.T) {
 	assert.Less(t, sum/n, 0.25) // 0.5 with batches of 48 pages
 }
 
-// Limits that keep no state need no database: they write nothing, ask nothing, and are decided while there is none.
+// Limits that keep no state need no database: they write nothing, ask nothing, and are decided
+// while there is none.
 func TestLimitsWithoutState(t *testing.T) {
 	sent := &statements{}
 	pool := newPool(t, serverURL(t), 1, func(c *pgxpool.Config) { c.ConnConfig.Tracer = sent })

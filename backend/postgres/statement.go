@@ -17,7 +17,8 @@ var (
 	templates = template.Must(template.New("").Option("missingkey=error").Parse(statementsSQL + schemaSQL))
 )
 
-// render returns the text of a template. It panics if the template does not fit the data, which the first test shows.
+// render returns the text of a template. It panics if the template does not fit the data, which the
+// first test shows.
 func render(name string, data any) string {
 	var text strings.Builder
 	if err := templates.ExecuteTemplate(&text, name, data); err != nil {
@@ -35,8 +36,8 @@ type statements struct {
 	quick map[shape]string
 }
 
-// shape is what tells one statement of statements.take from another: a letter for each limit, see shapeOf, and whether
-// the last argument is the clock of a test.
+// shape is what tells one statement of statements.take from another: a letter for each limit, see
+// shapeOf, and whether the last argument is the clock of a test.
 type shape struct {
 	letters string
 	clock   bool
@@ -65,10 +66,12 @@ func (s *statements) take(sh shape) string {
 	return text
 }
 
-// clock is how a statement knows the time: when it began, and now. Argument is that of the function.
+// clock is how a statement knows the time: when it began, and now. Argument is that of the
+// function.
 type clock struct{ Start, Clock, Argument string }
 
-// quickLimit is a limit as the template of a shape sees it: the numbers of its slot, and its arguments.
+// quickLimit is a limit as the template of a shape sees it: the numbers of its slot, and its
+// arguments.
 type quickLimit struct {
 	clock
 	Kind, T, A, B, Cost, Part, Full, Count, Period string

@@ -44,7 +44,8 @@ func (c *call) take(res *backend.Result) (decided int, err error) {
 	return decided, err
 }
 
-// look decides by what the row says, without a lock. It reports whether a charge, or a repair, is to be written.
+// look decides by what the row says, without a lock. It reports whether a charge, or a repair, is
+// to be written.
 func (c *call) look(res *backend.Result) (decided int, write bool, err error) {
 	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}
@@ -72,8 +73,8 @@ func (c *call) quickArgs() []any {
 	return args
 }
 
-// charge decides where the row is locked. It is sure unless the statement had no room for what the Go has room for, or
-// what has to be written: then it has changed nothing.
+// charge decides where the row is locked. It is sure unless the statement had no room for what the
+// Go has room for, or what has to be written: then it has changed nothing.
 func (c *call) charge(res *backend.Result, text string, args []any) (decided int, sure bool, err error) {
 	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}

@@ -1,5 +1,5 @@
-// Package storeerr has the errors of backends whose store could not decide. A reason that several backends have is one
-// value, so that errors.Is asks for it whatever the backend.
+// Package storeerr has the errors of backends whose store could not decide. A reason that several
+// backends have is one value, so that errors.Is asks for it whatever the backend.
 package storeerr
 
 import (
@@ -24,8 +24,8 @@ var (
 // Reason is an error that says why a store could not decide.
 type Reason struct{ kind, text, remedy string }
 
-// New returns a [Reason]: the kind is one word that is fit for a metric's label, the text says what is wrong, and the
-// remedy, which may be "", what to do about it.
+// New returns a [Reason]: the kind is one word that is fit for a metric's label, the text says what
+// is wrong, and the remedy, which may be "", what to do about it.
 func New(kind, text, remedy string) error { return &Reason{kind, text, remedy} }
 
 func (r *Reason) Error() string {
@@ -44,14 +44,15 @@ func (r *Reason) Text() string { return r.text }
 // Remedy says what to do about it. It may be "".
 func (r *Reason) Remedy() string { return r.remedy }
 
-// Error is an error of a store's operation. Its chain has [backend.ErrUnavailable], the reason and the cause.
+// Error is an error of a store's operation. Its chain has [backend.ErrUnavailable], the reason and
+// the cause.
 type Error struct {
 	op            string
 	reason, cause error
 }
 
-// Unavailable returns the [Error] of an operation, such as "redis: take". The reason is nil if it is not known, or is in
-// the cause's chain already. Neither may quote a caller's key.
+// Unavailable returns the [Error] of an operation, such as "redis: take". The reason is nil if it
+// is not known, or is in the cause's chain already. Neither may quote a caller's key.
 func Unavailable(op string, reason, cause error) *Error { return &Error{op, reason, cause} }
 
 func (e *Error) Error() string {
@@ -77,7 +78,8 @@ func Of(err error) *Reason {
 	return r
 }
 
-// Cause returns what the store said: the error that err's operation failed with, or err itself if it is not an [Error].
+// Cause returns what the store said: the error that err's operation failed with, or err itself if
+// it is not an [Error].
 func Cause(err error) error {
 	var e *Error
 	if errors.As(err, &e) {

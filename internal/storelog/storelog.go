@@ -1,8 +1,8 @@
-// Package storelog writes to the log that a store refuses to decide, so that limiters which let everything pass
-// meanwhile say so.
+// Package storelog writes to the log that a store refuses to decide, so that limiters which let
+// everything pass meanwhile say so.
 //
-// A store that is silent is the matter of package gate. This one is for a store that answers, and whose answer is no: it
-// denies access, is full, read-only, or not set up.
+// A store that is silent is the matter of package gate. This one is for a store that answers, and
+// whose answer is no: it denies access, is full, read-only, or not set up.
 package storelog
 
 import (
@@ -18,13 +18,16 @@ import (
 // code is the code of the warning, and of the line that says that it is over.
 const code = "GINLIMIT007"
 
-// Log is the log of one server. Its methods may be called concurrently; its exported fields must not be changed after that.
+// Log is the log of one server. Its methods may be called concurrently; its exported fields must
+// not be changed after that.
 type Log struct {
-	// Calls is what fails, and Meanwhile what that means: decisions, unless they are set to something else.
+	// Calls is what fails, and Meanwhile what that means: decisions, unless they are set to
+	// something else.
 	Calls, Meanwhile string
-	// Quiet is the time without a failure of a kind after which a success ends it: a minute. A store can refuse some calls
-	// and serve others, such as one that is nearly out of memory, or has one row that is not ours. Each success would
-	// otherwise end the failure, and each call might be a line of the log.
+	// Quiet is the time without a failure of a kind after which a success ends it: a minute. A
+	// store can refuse some calls and serve others, such as one that is nearly out of memory, or
+	// has one row that is not ours. Each success would otherwise end the failure, and each call
+	// might be a line of the log.
 	Quiet time.Duration
 
 	log     func() *slog.Logger
@@ -36,7 +39,8 @@ type Log struct {
 
 type failure struct{ first, last time.Time }
 
-// New returns the Log of a server of a store, such as "Redis" at "localhost:6379". In a cluster each server has one.
+// New returns the Log of a server of a store, such as "Redis" at "localhost:6379". In a cluster
+// each server has one.
 func New(log func() *slog.Logger, store, server string) *Log {
 	return &Log{
 		Calls:     "decisions by " + store,
@@ -46,9 +50,9 @@ func New(log func() *slog.Logger, store, server string) *Log {
 	}
 }
 
-// Failed says that a call failed because the server refused it. The first failure of a kind is a warning; those after it
-// are not, until it is over. The remedy is that of the reason in err's chain, unless it is given. Neither err nor the
-// remedy may quote a caller's key.
+// Failed says that a call failed because the server refused it. The first failure of a kind is a
+// warning; those after it are not, until it is over. The remedy is that of the reason in err's
+// chain, unless it is given. Neither err nor the remedy may quote a caller's key.
 func (l *Log) Failed(err error, remedy string) {
 	now, kind := time.Now(), backend.ErrorKind(err)
 	l.mu.Lock()
@@ -78,8 +82,8 @@ func (l *Log) Failed(err error, remedy string) {
 		"code", code, "server", l.server, "kind", kind, "cause", storeerr.Cause(err).Error(), "remedy", remedy)
 }
 
-// Worked says that a call was served which wrote to the server. A call that only reads shows less: a replica serves
-// those. It costs one atomic load while nothing fails.
+// Worked says that a call was served which wrote to the server. A call that only reads shows less:
+// a replica serves those. It costs one atomic load while nothing fails.
 func (l *Log) Worked() {
 	if l.failing.Load() {
 		l.end()

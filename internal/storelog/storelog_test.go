@@ -73,7 +73,8 @@ func TestOneLineForEachKind(t *testing.T) {
 	})
 }
 
-// A store that serves some calls and refuses others is not taken for one that works, and each kind ends by itself.
+// A store that serves some calls and refuses others is not taken for one that works, and each kind
+// ends by itself.
 func TestTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, written := newLog()

@@ -1,27 +1,32 @@
--- What package backend/algorithm does, for PostgreSQL: the twins of its functions, under their names. A template of
--- text/template, in which each function is called by the name that it is given here.
+-- What package backend/algorithm does, for PostgreSQL: the twins of its functions, under their
+-- names. A template of text/template, in which each function is called by the name that it is given
+-- here.
 --
--- fits stands for a wait of 0. What only an answer needs, until, used and reset, the caller works out of the reply with
--- the Go functions, and checks the verdict by it.
+-- fits stands for a wait of 0. What only an answer needs, until, used and reset, the caller works
+-- out of the reply with the Go functions, and checks the verdict by it.
 --
--- Times are whole microseconds since 1970. Every number is below 2^53 in size: counts are below 1e15, periods below
--- 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill). Sums fit into a
--- bigint; a product is made in numeric unless a division has shown that it fits.
+-- Times are whole microseconds since 1970. Every number is below 2^53 in size: counts are below
+-- 1e15, periods below 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount,
+-- MaxPeriod, MaxRefill). Sums fit into a bigint; a product is made in numeric unless a division has
+-- shown that it fits.
 --
--- A row has rules, a text of numbers: the layout's version, 1, and four for each slot: kind, count, period, burst, the
--- rule that the slot was last charged under. Its state is the instant of the last write, three numbers for each slot,
--- and the charges of all logs, in the order of the slots:
+-- A row has rules, a text of numbers: the layout's version, 1, and four for each slot: kind, count,
+-- period, burst, the rule that the slot was last charged under. Its state is the instant of the
+-- last write, three numbers for each slot, and the charges of all logs, in the order of the slots:
 --
---   kind 0, token bucket:   when the bucket will be full; what that lacks, in 1/count of a microsecond; 0
+--   kind 0, token bucket:   when the bucket will be full; what that lacks, in 1/count of a µs; 0
 --   kind 1, sliding window: when the window began; units in it; units in the one before
---   kind 2, sliding log:    when the last charge was; units; the number n of charges: n pairs, time and units, oldest first
+--   kind 2, sliding log:    when the last charge was; units; the number of charges
 --   kind 3, fixed window:   when the window began; units in it; 0
---   kind 4, unlimited, and kind 5, which blocks everything: zeros, also for count, period and burst; 4 stands for any
---   slot that is empty
+--   kind 4, unlimited:      zeros, also for count, period and burst, as in any slot that is empty
+--   kind 5, blocked:        the same
 --
--- The functions work on {1, slot, slot, …}, where a slot is those seven numbers, and its log. A rule, as they see it,
--- is 8 numbers: kind, count, period, burst, and for a token bucket the spans that refill the cost and the capacity:
--- microseconds, 1/count of one, microseconds, 1/count of one.
+-- A log is as many pairs of a time and units, oldest first.
+--
+-- The functions work on {1, slot, slot, …}, where a slot is those seven numbers, and its log. A
+-- rule, as they see it, is 8 numbers: kind, count, period, burst, and for a token bucket the spans
+-- that refill the cost and the capacity: microseconds, 1/count of one, microseconds, 1/count of
+-- one.
 
 -- mul_add_div returns the quotient and the remainder of (a*b + c) / d.
 CREATE OR REPLACE FUNCTION {{.mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
@@ -48,8 +53,8 @@ BEGIN
   r := string_to_array(rules, ' ')::bigint[];
   n := array_length(r, 1) / 4;
   at := 3 * n + 2;
-  IF array_length(r, 1) <> 4 * n + 1 OR array_ndims(state) <> 1 OR array_lower(state, 1) <> 1 OR array_length(state, 1) < at - 1
-    OR array_position(state, NULL) IS NOT NULL OR 0 > ANY (state)
+  IF array_length(r, 1) <> 4 * n + 1 OR array_ndims(state) <> 1 OR array_lower(state, 1) <> 1
+    OR array_length(state, 1) < at - 1 OR array_position(state, NULL) IS NOT NULL OR 0 > ANY (state)
   THEN
     RETURN NULL;
   END IF;
@@ -116,7 +121,8 @@ BEGIN
     IF r[i] = 0 THEN
       capacity := coalesce(nullif(r[i+3], 0), r[i+1]);
       numbers := numbers || CASE WHEN asked <= capacity THEN {{.mul_add_div}}(asked, r[i+2], 0, r[i+1])
-        ELSE ARRAY[4000000000000000, 0] END || {{.mul_add_div}}(capacity, r[i+2], 0, r[i+1]); -- more than any bucket takes to fill
+        ELSE ARRAY[4000000000000000, 0] END -- more than any bucket takes to fill
+        || {{.mul_add_div}}(capacity, r[i+2], 0, r[i+1]);
     ELSE
       numbers := numbers || '{0,0,0,0}'::bigint[];
     END IF;
@@ -124,7 +130,8 @@ BEGIN
   RETURN numbers;
 END $$;
 
--- slot_at returns the slot that begins at a place of slots, or NULL if it is not one that a version of ours has written.
+-- slot_at returns the slot that begins at a place of slots, or NULL if it is not one that a version
+-- of ours has written.
 CREATE OR REPLACE FUNCTION {{.slot_at}}(slots bigint[], at int) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -133,8 +140,8 @@ BEGIN
   IF slot[1] BETWEEN 4 AND 5 THEN
     RETURN slot;
   END IF;
-  IF (slot[1] BETWEEN 0 AND 3 AND slot[2] BETWEEN 1 AND 999999999999999 AND slot[3] BETWEEN 1000 AND 31622400000000
-      AND slot[4] BETWEEN 0 AND 999999999999999 AND slot[5] BETWEEN 0 AND 9000000000000000
+  IF (slot[1] BETWEEN 0 AND 3 AND slot[2] BETWEEN 1 AND 999999999999999
+      AND slot[3] BETWEEN 1000 AND 31622400000000 AND slot[4] BETWEEN 0 AND 999999999999999 AND slot[5] BETWEEN 0 AND 9000000000000000
       AND slot[6] BETWEEN 0 AND 999999999999999 AND slot[7] BETWEEN 0 AND 999999999999999
       AND (slot[1] = 0 AND slot[6] < slot[2] OR slot[1] <> 0 AND slot[4] = 0)) IS NOT TRUE THEN
     RETURN NULL;
@@ -148,8 +155,8 @@ BEGIN
   RETURN slot;
 END $$;
 
--- expiry returns the instant from which a slot says nothing any more. A window whose charges were all refunded still
--- runs.
+-- expiry returns the instant from which a slot says nothing any more. A window whose charges were
+-- all refunded still runs.
 CREATE OR REPLACE FUNCTION {{.expiry}}(slot bigint[]) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -161,7 +168,8 @@ BEGIN
     ELSE 0 END;
 END $$;
 
--- starts returns where each slot begins, 0 for one that has expired or is empty, and NULL if one is not ours.
+-- starts returns where each slot begins, 0 for one that has expired or is empty, and NULL if one is
+-- not ours.
 CREATE OR REPLACE FUNCTION {{.starts}}(slots bigint[], now bigint) RETURNS int[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -180,8 +188,9 @@ BEGIN
   RETURN starts;
 END $$;
 
--- match returns for each rule where its slot begins, 0 if it has none. A rule finds its past by the same numbers first,
--- then by the same kind and period, in both at its own place before others, and then at its own place.
+-- match returns for each rule where its slot begins, 0 if it has none. A rule finds its past by the
+-- same numbers first, then by the same kind and period, in both at its own place before others, and
+-- then at its own place.
 CREATE OR REPLACE FUNCTION {{.match}}(slots bigint[], starts int[], rules bigint[]) RETURNS int[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -202,7 +211,8 @@ BEGIN
         alike := slots[at] = rules[r] AND slots[at+2] = rules[r+2];
         IF pass <= 2 THEN
           alike := alike AND slots[at+1] = rules[r+1]
-            AND coalesce(nullif(slots[at+3], 0), slots[at+1]) = coalesce(nullif(rules[r+3], 0), rules[r+1]);
+            AND coalesce(nullif(slots[at+3], 0), slots[at+1])
+              = coalesce(nullif(rules[r+3], 0), rules[r+1]);
         END IF;
         IF alike OR pass = 5 THEN
           matched[i] := at;
@@ -215,8 +225,9 @@ BEGIN
   RETURN matched;
 END $$;
 
--- age returns a slot that has not expired as it is now, by its own rule. If the clock went back, it is repaired: a
--- bucket's debt above its full is its full, and a window that begins in the future, or a charge of the future, is of now.
+-- age returns a slot that has not expired as it is now, by its own rule. If the clock went back, it
+-- is repaired: a bucket's debt above its full is its full, and a window that begins in the future,
+-- or a charge of the future, is of now.
 CREATE OR REPLACE FUNCTION {{.age}}(slot bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -284,8 +295,8 @@ BEGIN
   RETURN slot[6] <= units;
 END $$;
 
--- carry returns an aged slot under another rule, with the units that are in use. Ages stay what they are of a period.
--- Another algorithm takes the units over as if they were charged now.
+-- carry returns an aged slot under another rule, with the units that are in use. Ages stay what
+-- they are of a period. Another algorithm takes the units over as if they were charged now.
 CREATE OR REPLACE FUNCTION {{.carry}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -315,7 +326,8 @@ BEGIN
     units := {{.mul_add_div}}(units[1], rule[3], rest[1] + (rest[2] > 0)::int, rule[2]);
     RETURN new || ARRAY[now + units[1], units[2], 0];
   ELSIF slot[1] <> 2 THEN
-    RETURN new || ARRAY[now - div((now - slot[5])::numeric * rule[3], slot[3])::bigint, slot[6], slot[7]];
+    at := now - div((now - slot[5])::numeric * rule[3], slot[3])::bigint;
+    RETURN new || ARRAY[at, slot[6], slot[7]];
   END IF;
   FOR i IN 8..array_length(slot, 1) BY 2 LOOP
     at := now - div((now - slot[i])::numeric * rule[3], slot[3])::bigint;
@@ -328,12 +340,13 @@ BEGIN
   RETURN new || ARRAY[at, slot[6], array_length(log, 1) / 2] || log;
 END $$;
 
--- decide is Take without the store. It returns the verdict, the time, when the state expires, and the slots to be
--- written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing to write; 2 if not, and slots that
--- were repaired have to be written all the same, because a wait would otherwise begin anew with each look; -1 if a slot
--- is not ours. same says that the slots were written under these very rules, and base is when that was.
-CREATE OR REPLACE FUNCTION {{.decide}}(slots bigint[], same bool, cost bigint, rules bigint[], base bigint, now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
+-- decide is Take without the store. It returns the verdict, the time, when the state expires, and
+-- the slots to be written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing
+-- to write; 2 if not, and slots that were repaired have to be written all the same, because a wait
+-- would otherwise begin anew with each look; -1 if a slot is not ours. same says that the slots
+-- were written under these very rules, and base is when that was.
+CREATE OR REPLACE FUNCTION {{.decide}}(slots bigint[], same bool, cost bigint, rules bigint[], base bigint, now bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   asked bigint := greatest(cost, 1); -- a look asks for one unit
   fits bool := true;
@@ -388,7 +401,10 @@ BEGIN
         WHEN 2 THEN time <= now AND a BETWEEN 1 AND count AND b > 0
         ELSE time <= now AND a <= count AND b <= count END)
     THEN -- the common case: there is nothing to repair
-      IF (CASE kind WHEN 0 THEN time < now WHEN 1 THEN now - time >= 2 * period OR a = 0 AND now - time >= period ELSE now - time >= period END) THEN
+      IF (CASE kind WHEN 0 THEN time < now
+        WHEN 1 THEN now - time >= 2 * period OR a = 0 AND now - time >= period
+        ELSE now - time >= period END)
+      THEN
         time := now; -- it has expired
         a := 0;
         b := 0;
@@ -418,8 +434,8 @@ BEGIN
         IF slot[1] <> kind OR slot[2] <> count OR slot[3] <> period OR slot[4] <> rules[r+3] THEN
           fits := fits AND {{.fits}}(slot, now, coalesce(nullif(rules[r+3], 0), count) - asked);
           EXIT WHEN NOT fits;
-          slot := {{.carry}}(slot, rules[r:r+7], now); -- which may put a window's weight a hair above the limit
-          judged := true;
+          slot := {{.carry}}(slot, rules[r:r+7], now);
+          judged := true; -- a window's weight may be a hair above the limit now
         END IF;
         time := slot[5];
         a := slot[6];
@@ -449,7 +465,8 @@ BEGIN
       a := a + asked;
       IF kind = 1 THEN
         -- A weight that does not fit by itself is compared as a product.
-        fits := fits AND (judged OR b <= room OR b::numeric * (time + period - now) <= room::numeric * period);
+        fits := fits AND (judged OR b <= room
+          OR b::numeric * (time + period - now) <= room::numeric * period);
         last := greatest(last, time + 2 * period);
       ELSIF kind = 2 THEN
         fits := fits AND room >= 0;
@@ -485,7 +502,8 @@ BEGIN
         time := slot[5];
         a := slot[6];
         slot := {{.age}}(slot, now);
-        repaired := repaired OR CASE slot[1] WHEN 0 THEN slot[5] <> time OR slot[6] <> a ELSE time > now END;
+        repaired := repaired
+          OR CASE slot[1] WHEN 0 THEN slot[5] <> time OR slot[6] <> a ELSE time > now END;
         last := greatest(last, {{.expiry}}(slot));
       ELSE
         slot := '{4,0,0,0,0,0,0}'; -- otherwise it would be back if the clock goes back further
@@ -499,10 +517,11 @@ BEGIN
   RETURN ARRAY[0, now, 0];
 END $$;
 
--- summary returns decide's reply with as much of each log as an answer needs: the oldest charges, as far as they have
--- to expire for cost to fit, and the last, which stands for those in between too. n of the slot is their number.
-CREATE OR REPLACE FUNCTION {{.summary}}(reply bigint[], same bool, cost bigint, rules bigint[]) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
+-- summary returns decide's reply with as much of each log as an answer needs: the oldest charges,
+-- as far as they have to expire for cost to fit, and the last, which stands for those in between
+-- too. n of the slot is their number.
+CREATE OR REPLACE FUNCTION {{.summary}}(reply bigint[], same bool, cost bigint, rules bigint[])
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   now bigint := reply[2];
   slots bigint[] := reply[4:];
@@ -555,12 +574,13 @@ BEGIN
   RETURN summed;
 END $$;
 
--- The refund functions return an aged slot without cost, which was charged at an instant, NULL if there was nothing.
+-- The refund functions return an aged slot without cost, which was charged at an instant, NULL if
+-- there was nothing.
 
--- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the bucket
--- fills has been refilled since, and gives nothing back.
-CREATE OR REPLACE FUNCTION {{.token_bucket_refund}}(slot bigint[], charged_at bigint, cost bigint, now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
+-- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in
+-- which the bucket fills has been refilled since, and gives nothing back.
+CREATE OR REPLACE FUNCTION {{.token_bucket_refund}}(slot bigint[], charged_at bigint, cost bigint, now bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   us bigint := slot[5] - now;
   num bigint := slot[6];
@@ -590,8 +610,8 @@ BEGIN
 END $$;
 
 -- sliding_window_refund credits the window that was charged, the current one or the one before.
-CREATE OR REPLACE FUNCTION {{.sliding_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION {{.sliding_window_refund}}(slot bigint[], charged_at bigint, cost bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   w int := CASE WHEN charged_at < slot[5] THEN 7 ELSE 6 END;
 BEGIN
@@ -602,8 +622,8 @@ BEGIN
   RETURN slot;
 END $$;
 
-CREATE OR REPLACE FUNCTION {{.sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION {{.sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 8;
   size int := array_length(slot, 1);
@@ -625,8 +645,8 @@ BEGIN
   RETURN slot;
 END $$;
 
-CREATE OR REPLACE FUNCTION {{.fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION {{.fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   IF slot[6] = 0 OR charged_at < slot[5] OR charged_at >= slot[5] + slot[3] THEN
     RETURN NULL;
@@ -635,10 +655,10 @@ BEGIN
   RETURN slot;
 END $$;
 
--- refunded is Refund without the store. It returns when the state expires and the slots to be written, NULL if nothing is
--- given back, {-1} if a slot is not ours.
-CREATE OR REPLACE FUNCTION {{.refunded}}(slots bigint[], same bool, charged_at bigint, cost bigint, rules bigint[], now bigint) RETURNS bigint[]
-LANGUAGE plpgsql IMMUTABLE AS $$
+-- refunded is Refund without the store. It returns when the state expires and the slots to be
+-- written, NULL if nothing is given back, {-1} if a slot is not ours.
+CREATE OR REPLACE FUNCTION {{.refunded}}(slots bigint[], same bool, charged_at bigint, cost bigint, rules bigint[], now bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   starts int[] := {{.starts}}(slots, now);
   places int[];
@@ -687,19 +707,19 @@ END $$;
 CREATE OR REPLACE FUNCTION {{.micros}}() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint $$;
 
--- take decides for the limits of one key and charges all of them or none. It returns decide's reply, with the slots as
--- they are now.
+-- take decides for the limits of one key and charges all of them or none. It returns decide's
+-- reply, with the slots as they are now.
 --
--- The first try locks nothing until it writes, and writes only if the row is as it was read: so what is refused is so
--- by what was committed last, and no row is locked or written for it. If the row changed in between, or appeared, the
--- next try reads it under its lock, and decides by the time at which it had that. clock stands for the database's in
--- tests.
+-- The first try locks nothing until it writes, and writes only if the row is as it was read: so
+-- what is refused is so by what was committed last, and no row is locked or written for it. If the
+-- row changed in between, or appeared, the next try reads it under its lock, and decides by the
+-- time at which it had that. clock stands for the database's in tests.
 --
--- tried says that a statement has tried already, and has the row locked. If that stands under the same rules, there was
--- no room: the reply is 3, the time, and the row's state without the instant of the last write, for the caller to find
--- the same.
-CREATE OR REPLACE FUNCTION {{.take}}(k text, rules text, cost bigint, clock bigint, tried bool) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE AS $$
+-- tried says that a statement has tried already, and has the row locked. If that stands under the
+-- same rules, there was no room: the reply is 3, the time, and the row's state without the instant
+-- of the last write, for the caller to find the same.
+CREATE OR REPLACE FUNCTION {{.take}}(k text, rules text, cost bigint, clock bigint, tried bool)
+RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   r bigint[];
   old_rules text;
@@ -730,9 +750,11 @@ BEGIN
     END IF;
     new := reply[4:];
     IF old IS NULL THEN
-      INSERT INTO {{.table}} (key, rules, expires, state) VALUES (k, {{.rules_of}}(new), reply[3], {{.state_of}}(new, now)) ON CONFLICT DO NOTHING;
+      INSERT INTO {{.table}} (key, rules, expires, state)
+      VALUES (k, {{.rules_of}}(new), reply[3], {{.state_of}}(new, now)) ON CONFLICT DO NOTHING;
     ELSE
-      UPDATE {{.table}} t SET rules = {{.rules_of}}(new), expires = reply[3], state = {{.state_of}}(new, now)
+      UPDATE {{.table}} t
+      SET rules = {{.rules_of}}(new), expires = reply[3], state = {{.state_of}}(new, now)
       WHERE t.key = k AND (locked OR t.state = old AND t.rules = old_rules);
     END IF;
     EXIT WHEN FOUND;
@@ -745,10 +767,10 @@ BEGIN
   RETURN reply;
 END $$;
 
--- refund gives back what a take charged under these rules. It returns 1 if anything was given back, 0 if not, -1 if the
--- row is not ours.
-CREATE OR REPLACE FUNCTION {{.refund}}(k text, rules text, charged_at bigint, cost bigint, clock bigint) RETURNS bigint
-LANGUAGE plpgsql VOLATILE AS $$
+-- refund gives back what a take charged under these rules. It returns 1 if anything was given back,
+-- 0 if not, -1 if the row is not ours.
+CREATE OR REPLACE FUNCTION {{.refund}}(k text, rules text, charged_at bigint, cost bigint, clock bigint)
+RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   now bigint;
   old_rules text;
@@ -770,7 +792,9 @@ BEGIN
   ELSIF new[1] < 0 THEN
     RETURN -1;
   ELSIF new[1] > now THEN
-    UPDATE {{.table}} t SET rules = {{.rules_of}}(new[2:]), expires = new[1], state = {{.state_of}}(new[2:], now) WHERE t.key = k;
+    UPDATE {{.table}} t
+    SET rules = {{.rules_of}}(new[2:]), expires = new[1], state = {{.state_of}}(new[2:], now)
+    WHERE t.key = k;
   ELSE
     DELETE FROM {{.table}} t WHERE t.key = k;
   END IF;

@@ -19,8 +19,8 @@ GRANT SELECT ON {{.versions}} TO PUBLIC
 {{- end}}
 
 {{/*
-There is room in the pages, so that a new version of a row stays in its page and the index is left alone. Nothing but the
-key has an index for the same reason.
+There is room in the pages, so that a new version of a row stays in its page and the index is left
+alone. Nothing but the key has an index for the same reason.
 */}}
 {{define "table" -}}
 CREATE {{.unlogged}} TABLE {{.table}} (
@@ -36,6 +36,7 @@ CREATE {{.unlogged}} TABLE {{.table}} (
 {{/* Whether the table and all functions are there. */}}
 {{define "there" -}}
 SELECT to_regclass($1) IS NOT NULL, (
-  SELECT count(DISTINCT p.proname) FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  SELECT count(DISTINCT p.proname)
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   WHERE n.nspname = $2::text AND p.proname = ANY ($3::text[])) = $4
 {{- end}}

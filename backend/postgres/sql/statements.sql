@@ -1,6 +1,6 @@
 {{/*
-The statements that a Backend sends, as templates of text/template: statement.go says what each is given. Times are whole
-microseconds. A double holds them exactly enough until the year 2255.
+The statements that a Backend sends, as templates of text/template: statement.go says what each is
+given. Times are whole microseconds. A double holds them exactly enough until the year 2255.
 */}}
 
 {{define "clock"}}(date_part('epoch', clock_timestamp()) * 1000000)::bigint{{end}}
@@ -20,9 +20,10 @@ FROM (SELECT) one LEFT JOIN {{.table}} t ON t.key = $1
 {{define "reset"}}DELETE FROM {{.table}} WHERE key = $1{{end}}
 
 {{/*
-At most $3 rows that have expired, in the pages from $1 to $2. They are looked at again once they are locked; those that
-somebody has locked are in use. The answer is how many rows are gone, how many that have not expired are in these pages,
-the page of the last one that is gone, and how many pages the table has.
+At most $3 rows that have expired, in the pages from $1 to $2. They are looked at again once they are
+locked; those that somebody has locked are in use. The answer is how many rows are gone, how many
+that have not expired are in these pages, the page of the last one that is gone, and how many pages
+the table has.
 */}}
 {{define "sweep" -}}
 WITH gone AS (
@@ -32,25 +33,31 @@ WITH gone AS (
     LIMIT $3::bigint FOR UPDATE SKIP LOCKED))
   RETURNING ctid)
 SELECT count(*),
-  (SELECT count(*) FROM {{.table}} t WHERE {{template "pages"}} AND t.expires > coalesce($4::bigint, {{template "start"}})),
+  (SELECT count(*) FROM {{.table}} t
+    WHERE {{template "pages"}} AND t.expires > coalesce($4::bigint, {{template "start"}})),
   coalesce((max(ctid)::text::point)[0]::bigint, 0),
   pg_relation_size({{.table_name}}::regclass) / current_setting('block_size')::bigint
 FROM gone
 {{- end}}
 
-{{define "pages"}}t.ctid >= format('(%s,0)', $1::bigint)::tid AND t.ctid < format('(%s,0)', $2::bigint)::tid{{end}}
+{{define "pages" -}}
+t.ctid >= format('(%s,0)', $1::bigint)::tid AND t.ctid < format('(%s,0)', $2::bigint)::tid
+{{- end}}
 
 {{/*
-The statement that decides for a shape: a list of limits by their kinds. w is a token bucket whose spans are whole
-microseconds, t any other one, f a fixed window, s a sliding window, u no limit. Its first part is for what nearly every
-decision is: the key is new, or it was written under the same rules and has room. It is one INSERT … ON CONFLICT DO UPDATE,
-as a counter would be, with the clock read after the row was locked. WHERE may see an earlier time than SET, and
-whatever has room has room later too.
+The statement that decides for a shape: a list of limits by their kinds. w is a token bucket whose
+spans are whole microseconds, t any other one, f a fixed window, s a sliding window, u no limit.
 
-What the first part leaves alone, the function looks at, which sees the row as it is then, and locked: a refusal, another
-rule, a clock that went back, a state that is not ours.
+Its first part is for what nearly every decision is: the key is new, or it was written under the
+same rules and has room. It is one INSERT … ON CONFLICT DO UPDATE, as a counter would be, with the
+clock read after the row was locked. WHERE may see an earlier time than SET, and whatever has room
+has room later too.
 
-$1 is the key, $2 the rules, $3 the cost, and then come the arguments of each limit, and the clock of a test.
+What the first part leaves alone, the function looks at, which sees the row as it is then, and
+locked: a refusal, another rule, a clock that went back, a state that is not ours.
+
+$1 is the key, $2 the rules, $3 the cost. Then come the arguments of each limit, and the clock of a
+test.
 */}}
 {{define "take" -}}
 WITH w AS (
@@ -86,12 +93,17 @@ SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument
 {{/* Whether the cost fits. Nothing is multiplied that may not fit into a bigint. */}}
 {{define "fits" -}}
 {{if eq .Kind "w"}}{{.A}} = 0 AND greatest({{.T}} - {{.Clock}}, 0) + {{.Cost}} <= {{.Full}}
-{{- else if eq .Kind "t"}}{{.A}} BETWEEN 0 AND {{.Count}} - 1 AND greatest({{.T}} - {{.Clock}}, 0) + {{.Cost}} + 1 < {{.Full}}
-{{- else if eq .Kind "f"}}{{.T}} <= s.state[1] AND {{.A}} BETWEEN 0 AND {{.Count}} AND ({{.A}} + $3::bigint <= {{.Count}} OR {{.Clock}} - {{.T}} >= {{.Period}})
-{{- else if eq .Kind "s"}}{{.T}} <= s.state[1] AND {{.A}} BETWEEN 0 AND {{.Count}} AND {{.B}} BETWEEN 0 AND {{.Count}} AND (
+{{- else if eq .Kind "t"}}{{.A}} BETWEEN 0 AND {{.Count}} - 1
+    AND greatest({{.T}} - {{.Clock}}, 0) + {{.Cost}} + 1 < {{.Full}}
+{{- else if eq .Kind "f"}}{{.T}} <= s.state[1] AND {{.A}} BETWEEN 0 AND {{.Count}}
+    AND ({{.A}} + $3::bigint <= {{.Count}} OR {{.Clock}} - {{.T}} >= {{.Period}})
+{{- else if eq .Kind "s"}}{{.T}} <= s.state[1] AND {{.A}} BETWEEN 0 AND {{.Count}}
+    AND {{.B}} BETWEEN 0 AND {{.Count}} AND (
       SELECT CASE WHEN {{template "both gone" .}} THEN true
-        WHEN {{template "gone" .}} THEN {{.A}} * (2 * {{.Period}} - now + {{.T}}) <= ({{.Count}} - $3::bigint) * {{.Period}}
-        ELSE {{.B}} * ({{.Period}} - now + {{.T}}) <= ({{.Count}} - {{.A}} - $3::bigint) * {{.Period}} END
+        WHEN {{template "gone" .}}
+          THEN {{.A}} * (2 * {{.Period}} - now + {{.T}}) <= ({{.Count}} - $3::bigint) * {{.Period}}
+        ELSE {{.B}} * ({{.Period}} - now + {{.T}})
+          <= ({{.Count}} - {{.A}} - $3::bigint) * {{.Period}} END
       FROM (SELECT {{.Clock}} AS now) c)
 {{- else}}true{{end}}
 {{- end}}
@@ -99,9 +111,12 @@ SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument
 {{/* The three numbers after the charge. */}}
 {{define "next" -}}
 {{if eq .Kind "w"}}{{template "time" .}}, 0, 0
-{{- else if eq .Kind "t"}}{{template "time" .}} + {{template "part" .}} / {{.Count}}, {{template "part" .}} % {{.Count}}, 0
-{{- else if eq .Kind "f"}}{{template "time" .}}, CASE WHEN {{template "gone" .}} THEN 0 ELSE {{.A}} END + $3::bigint, 0
-{{- else if eq .Kind "s"}}{{template "time" .}}, CASE WHEN {{template "gone" .}} THEN 0 ELSE {{.A}} END + $3::bigint,
+{{- else if eq .Kind "t"}}{{template "time" .}} + {{template "part" .}} / {{.Count}},
+      {{template "part" .}} % {{.Count}}, 0
+{{- else if eq .Kind "f"}}{{template "time" .}},
+      CASE WHEN {{template "gone" .}} THEN 0 ELSE {{.A}} END + $3::bigint, 0
+{{- else if eq .Kind "s"}}{{template "time" .}},
+      CASE WHEN {{template "gone" .}} THEN 0 ELSE {{.A}} END + $3::bigint,
       CASE WHEN {{template "both gone" .}} THEN 0 WHEN {{template "gone" .}} THEN {{.A}} ELSE {{.B}} END
 {{- else}}0, 0, 0{{end}}
 {{- end}}
@@ -118,7 +133,8 @@ SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument
 {{/* A bucket's whole microseconds after the charge, or when the window began that now is in. */}}
 {{define "time" -}}
 {{if eq .Kind "f"}}CASE WHEN {{template "gone" .}} THEN now ELSE {{.T}} END
-{{- else if eq .Kind "s"}}CASE WHEN {{template "both gone" .}} THEN now WHEN {{template "gone" .}} THEN {{.T}} + {{.Period}} ELSE {{.T}} END
+{{- else if eq .Kind "s"}}CASE WHEN {{template "both gone" .}} THEN now
+      WHEN {{template "gone" .}} THEN {{.T}} + {{.Period}} ELSE {{.T}} END
 {{- else}}greatest({{.T}}, now) + {{.Cost}}{{end}}
 {{- end}}
 
@@ -127,4 +143,6 @@ SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument
 
 {{/* Whether a window is over, and whether the one after it is over or empty too. */}}
 {{define "gone"}}now - {{.T}} >= {{.Period}}{{end}}
-{{define "both gone"}}(now - {{.T}} >= 2 * {{.Period}} OR {{template "gone" .}} AND {{.A}} = 0){{end}}
+{{define "both gone" -}}
+(now - {{.T}} >= 2 * {{.Period}} OR {{template "gone" .}} AND {{.A}} = 0)
+{{- end}}
