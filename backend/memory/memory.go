@@ -90,8 +90,12 @@ type shard struct {
 	settled    int64                            // when the first bucket recovers, or earlier
 	sample     hash                             // of the key that was sampled last
 	stagger    float64                          // 1 to growth, so that not all shards grow at once
-	_          [64]byte                         // no two locks in one cache line
+	_          [80]byte                         // see shardSize
 }
+
+// shardSize is a multiple of a cache line and one of the allocator's sizes, so that no two locks are in
+// one line, and one line has all that a decision about a known key reads: the fields down to table.
+const shardSize = 256
 
 // clock returns now, which a caller may have read before it had the lock, or the later instant of
 // one that came first.

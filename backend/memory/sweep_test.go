@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/ginlimit/ginlimit/backend"
 )
@@ -257,4 +258,14 @@ func TestSlotsAreGivenBack(t *testing.T) {
 		}
 		runtime.KeepAlive(b)
 	})
+}
+
+// TestShardSize holds the struct to what its comment says, where pointers have 64 bits.
+func TestShardSize(t *testing.T) {
+	var sh shard
+	if end := unsafe.Offsetof(sh.table) + unsafe.Sizeof(sh.table); unsafe.Sizeof(sh) != shardSize || end > 64 {
+		if unsafe.Sizeof(uintptr(0)) == 8 {
+			t.Errorf("a shard has %d bytes, and its table ends after %d; want %d and at most 64", unsafe.Sizeof(sh), end, shardSize)
+		}
+	}
 }
