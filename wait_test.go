@@ -52,7 +52,14 @@ func (q *queue) send(id string, edits ...func(*http.Request)) {
 
 func (q *queue) wait() []string {
 	q.wg.Wait()
-	return q.order
+	return q.soFar()
+}
+
+// soFar returns the answers that came so far.
+func (q *queue) soFar() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.order)
 }
 
 func cost(n int) func(*http.Request) { return header("Cost", strconv.Itoa(n)) }
@@ -357,9 +364,10 @@ func TestALostPlaceIsTheLast(t *testing.T) {
 		}
 		time.Sleep(time.Second / 2)
 		q.send("new/0", header("Key", "new"))
-		assert.NotContains(t, strings.Join(q.order, "\n"), " 429 ")
+		assert.NotContains(t, strings.Join(q.soFar(), "\n"), " 429 ")
 		q.send("new/1", header("Key", "new"))
-		assert.Regexp(t, `^[0-7]/128 429 500ms$`, q.order[len(q.order)-1])
+		answers := q.soFar()
+		assert.Regexp(t, `^[0-7]/128 429 500ms$`, answers[len(answers)-1])
 		for _, answer := range q.wait() {
 			name, code, refused := strings.Cut(answer, " 429 ")
 			if refused {
