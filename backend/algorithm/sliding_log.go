@@ -104,7 +104,8 @@ func slidingLogCharge(r *Rule, st State, now, units int64) State {
 		log = append(make(Log, 0, room+room/2+1), st.charges()...)
 		st.Rest = 0
 	}
-	*st.Log = append(log, Charge{At: now, Units: units})
+	log = append(log, Charge{At: now, Units: units})
+	*st.Log = log
 	return st
 }
 

@@ -284,7 +284,7 @@ algorithm/take.go | match: never the same numbers elsewhere | {{true, (*Rule).al
 algorithm/take.go | match: the same algorithm elsewhere before that at the place | {true, (*Rule).kin}, {false, (*Rule).kin}, => {false, (*Rule).kin},
 algorithm/take.go | match: never the same algorithm elsewhere | {true, (*Rule).kin}, {false, (*Rule).kin}, => {true, (*Rule).kin},
 algorithm/take.go | match: the place before the same algorithm elsewhere | {true, (*Rule).kin}, {false, (*Rule).kin}, {true, always}} => {true, (*Rule).kin}, {true, always}, {false, (*Rule).kin}}
-algorithm/take.go | match: never the place alone | {false, (*Rule).kin}, {true, always}} => {false, (*Rule).kin}}
+algorithm/take.go | match: never the place alone | {true, always}} => {true, func(a, b *Rule) bool { return !always(a, b) }}}
 algorithm/take.go | match: anything anywhere | {true, always}} => {true, always}, {false, always}}
 algorithm/take.go | match: a slot for several limits | pass.is(slots[j].Rule, r) && !slices.Contains(from, j) { => pass.is(slots[j].Rule, r) {
 algorithm/take.go | match: a limit without state claims a slot | if from[i] < 0 && r.keeps() && slots => if from[i] < 0 && slots

@@ -608,6 +608,20 @@ var changeTraces = []trace{{
 		by{0, 0, yes, 2, 0, 10 * sec, 1},
 	},
 }, {
+	name:   "the same numbers: the burst is one of them",
+	demand: "The capacity is one of a bucket's numbers, however the burst is written: 0 and a burst of the count are the same.",
+	limits: one(per(10, 10*sec)),
+	steps: []step{
+		take{0, 4, yes, 6, 0, 4 * sec},
+		change{per(10, 10*sec), per(10, 10*sec).WithBurst(3)},
+		by{0, 2, yes, 1, 0, 2 * sec, 1},
+		change{per(10, 10*sec).WithBurst(3), per(10, 10*sec).WithBurst(10)},
+		by{0, 0, yes, 1, 0, 2 * sec, 0},
+		by{0, 1, yes, 0, 0, 3 * sec, 0},
+		change{per(10, 10*sec)},
+		take{0, 0, yes, 3, 0, 7 * sec},
+	},
+}, {
 	name:   "the same numbers at the same place",
 	demand: "Of several pasts with a limit's numbers that at its own place is its; each past is that of one limit.",
 	limits: one(window(5, 10*sec)),
@@ -615,7 +629,7 @@ var changeTraces = []trace{{
 		take{0, 1, yes, 4, 0, 10 * sec},
 		change{window(5, 10*sec), window(5, 10*sec), window(5, 10*sec)},
 		by{0, 1, yes, 3, 0, 10 * sec, 0},
-		change{per(9, sec), window(5, 10*sec), window(5, 10*sec), window(5, 10*sec)},
+		change{per(9, sec), window(5, 10*sec).Named("a"), window(5, 10*sec).Named("b"), window(5, 10*sec).Named("c")},
 		by{0, 0, yes, 3, 0, 10 * sec, 3}, // the first finds the second past, the third what is left
 	},
 }, {
