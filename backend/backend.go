@@ -233,12 +233,13 @@ type Result struct {
 	refusing uint32 // bit i: the limit at place i refuses; 0 if it is Limit alone
 }
 
-// Refuses reports whether the limit at place i of those that were asked refuses beside the one that decided. It is false for
-// all if only one refuses, which is Limit. Places from 32 on are not known.
+// Refuses reports whether the limit at place i of those that were asked refuses beside the one that
+// decided. It is false for all if only one refuses, which is Limit. Places from 32 on are not
+// known.
 func (r Result) Refuses(i int) bool { return r.refusing>>i&1 == 1 }
 
-// WithRefusing returns r for a refusal by several limits: bit i of places says that the limit at place i is among them. It is
-// for authors of backends.
+// WithRefusing returns r for a refusal by several limits: bit i of places says that the limit at
+// place i is among them. It is for authors of backends.
 func (r Result) WithRefusing(places uint32) Result {
 	r.refusing = places
 	return r

@@ -54,8 +54,9 @@ func ExampleLimit_WithBurst() {
 	l := backend.Limit{Count: 100, Period: time.Minute}
 	fmt.Println(l.WithBurst(20).Capacity(), l.Capacity()) // a changed copy
 	fmt.Println(l.WithAlgorithm(backend.FixedWindow).WithBurst(20).Validate())
-	// Output: 20 100 ginlimit: limit 100 per 1m0s, burst 20, fixed window has burst 20; only a
-	// token bucket has a burst
+	// Output:
+	// 20 100
+	// ginlimit: limit 100 per 1m0s, burst 20, fixed window has burst 20; only a token bucket has a burst
 }
 
 func ExampleLimit_WithAlgorithm() {
@@ -80,9 +81,10 @@ func ExampleLimit_Validate() {
 	} {
 		fmt.Println(l.Validate())
 	}
-	// Output: <nil> ginlimit: limit -1 per 1s, token bucket: count is negative; use 0 to block
-	// everything ginlimit: limit 1 per 24h0m0s, burst 100000, token bucket: an empty bucket takes
-	// more than 100 years to fill; lower the burst
+	// Output:
+	// <nil>
+	// ginlimit: limit -1 per 1s, token bucket: count is negative; use 0 to block everything
+	// ginlimit: limit 1 per 24h0m0s, burst 100000, token bucket: an empty bucket takes more than 100 years to fill; lower the burst
 }
 
 func ExampleUnlimited() {

@@ -24,9 +24,9 @@ const inline = 4
 // index. If next is not nil it is what the key's slots are from now on, in slots' array if that has
 // room. Otherwise nothing changed, slots included.
 //
-// What is in use ages under the rule that it was charged under, until a charge is made under another.
-// So a refusal under a limit that changed counts down, and a smaller limit that is met now and then
-// cuts nothing of what a larger one was charged.
+// What is in use ages under the rule that it was charged under, until a charge is made under
+// another. So a refusal under a limit that changed counts down, and a smaller limit that is met now
+// and then cuts nothing of what a larger one was charged.
 func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, next []Slot) {
 	if decided, charged, ok := takeQuick(slots, rules, now, cost, res); ok {
 		if charged {
@@ -72,7 +72,8 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 	return decided, next
 }
 
-// refuse puts the places of the limits that refuse into res, if they are several: one is known as its Limit.
+// refuse puts the places of the limits that refuse into res, if they are several: one is known as
+// its Limit.
 func refuse(res *backend.Result, places uint32) {
 	if places&(places-1) != 0 {
 		*res = res.WithRefusing(places)
@@ -111,7 +112,8 @@ func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result
 			if s.Rule != rules[i] {
 				s.Rule = rules[i]
 			}
-			// It has no log. Where no pointer is written the garbage collector has nothing to be told.
+			// It has no log. Where no pointer is written the garbage collector has nothing to be
+			// told.
 			s.State.Time, s.State.Used, s.State.Rest = few[i].Time, few[i].Used, few[i].Rest
 		}
 	}
@@ -137,9 +139,9 @@ func (a Answer) Fill(res *backend.Result, now int64) {
 }
 
 // Quick is [Take], in one step, for a key whose one slot is under r and holds st. Nearly all
-// decisions are of this kind. If there is no wait, and cost is not 0, the state is next from now on.
-// Quick reports false for a log, a limit that keeps no state, and a clock that went back: Take has to
-// decide then.
+// decisions are of this kind. If there is no wait, and cost is not 0, the state is next from now
+// on. Quick reports false for a log, a limit that keeps no state, and a clock that went back: Take
+// has to decide then.
 func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) {
 	return r.quick(r, st, now, cost)
 }
@@ -147,18 +149,18 @@ func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) 
 // notQuick is the quick form of what has none.
 func notQuick(_ *Rule, st State, _, _ int64) (_ State, _ Answer, ok bool) { return st, Answer{}, false }
 
-// Admitted is [Take] after the fact, for a cost that a store has charged by the same steps elsewhere.
-// slots are what the charge at now left: each is under the rule of its place, or empty if that rule
-// keeps no state.
+// Admitted is [Take] after the fact, for a cost that a store has charged by the same steps
+// elsewhere. slots are what the charge at now left: each is under the rule of its place, or empty
+// if that rule keeps no state.
 func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (decided int) {
 	decided, left := tightest(slots, rules, now)
 	Answer{0, left, slots[decided].reset(now) - now}.Fill(res, now)
 	return decided
 }
 
-// Refund gives back cost, which was charged at an instant under rules. If next is not nil it is what
-// the key's slots are from now on, in slots' array. Otherwise there was nothing to give back. Each
-// slot gives back under its own rule, so that a limit may have changed in between.
+// Refund gives back cost, which was charged at an instant under rules. If next is not nil it is
+// what the key's slots are from now on, in slots' array. Otherwise there was nothing to give back.
+// Each slot gives back under its own rule, so that a limit may have changed in between.
 func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot) {
 	if cost <= 0 {
 		return nil
@@ -248,10 +250,10 @@ func inPlace(slots []Slot, rules []*Rule) bool {
 	return !lacks || !spare
 }
 
-// match appends to from, for each rule, the index of the slot that is its past, or -1 if it has none.
-// A limit's past is the slot with the same numbers, wherever that stands now. Failing that it is one
-// that counts in the same way over the same Period, and failing that the one at its own place. Each
-// slot is the past of one limit at most.
+// match appends to from, for each rule, the index of the slot that is its past, or -1 if it has
+// none. A limit's past is the slot with the same numbers, wherever that stands now. Failing that it
+// is one that counts in the same way over the same Period, and failing that the one at its own
+// place. Each slot is the past of one limit at most.
 func match(from []int, slots []Slot, rules []*Rule) []int {
 	for range rules {
 		from = append(from, -1)

@@ -47,8 +47,8 @@ func tokenBucketReset(_ *Rule, st State) int64 { return span{st.Time, st.Rest}.c
 func tokenBucketCarry(r *Rule, st State, now int64, old *Rule) State {
 	// units is at most old's capacity.
 	units, part := mulAddDiv(st.Time-now, old.limit.Count, st.Rest, old.period)
-	// part < old.period, so that rest is at most r.period. There is room for the units and, if there is
-	// a part, for one more: the debt is below the capacity's time.
+	// part < old.period, so that rest is at most r.period. There is room for the units and, if
+	// there is a part, for one more: the debt is below the capacity's time.
 	rest, over := mulAddDiv(part, r.period, 0, old.period)
 	if over > 0 {
 		rest++

@@ -245,15 +245,19 @@ algorithm/rule.go | span: sub borrows for nothing | if s.num < 0 { => if s.num <
 algorithm/rule.go | span: whole µs rounded up | if s.num > 0 { => if s.num >= 0 {
 algorithm/rule.go | scaled: the other way round | mulAddDiv(age, r.period, 0, from.period) => mulAddDiv(age, from.period, 0, r.period)
 algorithm/rule.go | scaled: rounded up | return us\n}\n\n// mulAddDiv => return us + 1\n}\n\n// mulAddDiv
-algorithm/take.go | a look asks for nothing | now, max(cost, 1)); longer(wait, longest) => now, cost); longer(wait, longest)
-algorithm/take.go | the first refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 && longest == 0 {
-algorithm/take.go | the last refusal decides, not the longest | max(cost, 1)); longer(wait, longest) { => max(cost, 1)); wait != 0 {
+algorithm/take.go | a look asks for nothing | r.wait(&mine[i], now, max(cost, 1)) => r.wait(&mine[i], now, cost)
+algorithm/take.go | the first refusal decides, not the longest | if longer(wait, longest) { => if wait != 0 && longest == 0 {
+algorithm/take.go | the last refusal decides, not the longest | if longer(wait, longest) { => if wait != 0 {
 algorithm/take.go | a look charges | if cost > 0 && slices.ContainsFunc( => if cost >= 0 && slices.ContainsFunc(
 algorithm/take.go | a charge of nothing is written | if cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) { => if cost > 0 {
 algorithm/take.go | all or none broken: a refused cost is charged | \t\tif longest == 0 {\n\t\t\tnext => \t\tif longest >= 0 {\n\t\t\tnext
 algorithm/take.go | a repair is not written with a refusal | } else if repaired { // otherwise => } else if repaired && now < -1<<62 { // otherwise
 algorithm/take.go | a refusal writes what has aged | } else if repaired { // otherwise => } else if repaired || now > -1<<62 { // otherwise
 algorithm/take.go | a repair is written as it was | next = slots\n\t\t\tload(next, now) => next = slots
+algorithm/take.go | refusing: not those that never pass | if wait != 0 {\n\t\t\trefusing => if wait > 0 {\n\t\t\trefusing
+algorithm/take.go | refusing: the next limit | \t\t\trefusing |= 1 << i\n\t\t}\n\t\tif longer( => \t\t\trefusing |= 2 << i\n\t\t}\n\t\tif longer(
+algorithm/take.go | quick: refusing: all limits | if a.Wait != 0 {\n\t\t\trefusing => if a.Wait != 0 || a.Left == 0 {\n\t\t\trefusing
+algorithm/take.go | refusing: not said | *res = res.WithRefusing(places) => _ = res.WithRefusing(places)
 algorithm/take.go | quick: more slots than limits | if len(slots) != len(rules) || len(slots) > 2*inline { => if len(slots) < len(rules) || len(slots) > 2*inline {\n\t\treturn 0, false, false\n\t}\n\tif len(rules) < len(slots) && slots[len(rules)].Rule == nil {
 algorithm/take.go | quick: whatever the numbers | if s.Rule != r && (s.Rule == nil || !s.Rule.alike(r)) { => if s.Rule != r && (s.Rule == nil || s.Rule.row != r.row) {
 algorithm/take.go | quick: the first refusal decides, not the longest | longer(a.Wait, tightest.Wait) || => a.Wait != 0 && tightest.Wait == 0 ||

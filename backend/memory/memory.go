@@ -31,12 +31,12 @@ type config struct{ maxKeys int64 }
 // each charge in a log.
 //
 // Keys that have fully recovered go first. When all are live, new keys do not push one out: they
-// share overflow buckets, so that a flood of made-up keys frees no caller that is over its limit.
-// A key that shares a bucket can be refused for what others in it took, and its refunds are lost. A
-// window in a bucket is counted as a SlidingLog. The bucket's window would not be the key's, and its
-// end would free a caller that has just spent everything. Once there is room again the key starts
-// with what its bucket had used. Keys under different limits share no bucket, unless there are more
-// than 32 lists of limits at the cap.
+// share overflow buckets, so that a flood of made-up keys frees no caller that is over its limit. A
+// key that shares a bucket can be refused for what others in it took, and its refunds are lost. A
+// window in a bucket is counted as a SlidingLog. The bucket's window would not be the key's, and
+// its end would free a caller that has just spent everything. Once there is room again the key
+// starts with what its bucket had used. Keys under different limits share no bucket, unless there
+// are more than 32 lists of limits at the cap.
 func WithMaxKeys(n int) Option {
 	return func(c *config) { c.maxKeys = int64(n) }
 }
@@ -93,8 +93,9 @@ type shard struct {
 	_          [80]byte                         // see shardSize
 }
 
-// shardSize is a multiple of a cache line and one of the allocator's sizes, so that no two locks are in
-// one line, and one line has all that a decision about a known key reads: the fields down to table.
+// shardSize is a multiple of a cache line and one of the allocator's sizes, so that no two locks
+// are in one line, and one line has all that a decision about a known key reads: the fields down to
+// table.
 const shardSize = 256
 
 // clock returns now, which a caller may have read before it had the lock, or the later instant of
@@ -399,7 +400,7 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 	k := &known{rule: r}
 	rules := *b.rules.Load()
 	if len(b.ids) == inSlots-1 {
-		return k, nil // more limits than ids: their states go to the slots, and nothing is remembered
+		return k, nil // more limits than ids: states go to the slots, and nothing is remembered
 	}
 	if l.Algorithm != backend.SlidingLog && l.Count <= math.MaxUint32 {
 		k.id = uint16(len(rules))
