@@ -53,9 +53,9 @@ func useEverything(t *testing.T, b *redis.Backend) {
 	for _, key := range []string{"one", "two", "three", "four"} { // on several servers of a Cluster
 		res := decide(t, b, key, 5, mixedLimits(4)...)
 		require.NoError(t, b.Refund(t.Context(), key, res, 1, mixedLimits(4)...))
+		require.NoError(t, b.Reset(t.Context(), key))
 		decide(t, b, key, 1, dialLimit(1))
 		dialRemembered(t, b, key, dialLimit(1))
-		require.NoError(t, b.Reset(t.Context(), key))
 		require.NoError(t, b.Tiers().Set(t.Context(), key, tierExamples[1]))
 		lookUp(t, b.Tiers(), key, tierExamples[1])
 		require.NoError(t, b.Tiers().Delete(t.Context(), key))
