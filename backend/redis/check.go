@@ -24,23 +24,24 @@ const (
 	codeNoCaching = "GINLIMIT006"
 )
 
-// check looks once at what a limiter needs of the servers, and says what does not suit. What the servers do not answer is
-// looked at again by checkLater.
+// check looks once at what a limiter needs of the servers, and says what does not suit. What the
+// servers do not answer is looked at again by checkLater.
 func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 	if b.checks.begin() {
 		b.checks.end(b.inspect(ctx, client, ""))
 	}
 }
 
-// checkLater does the same beside a decision, which has no time to spare for it: name is the key of that, whose server
-// answers.
+// checkLater does the same beside a decision, which has no time to spare for it: name is the key of
+// that, whose server answers.
 func (b *Backend) checkLater(client rueidis.Client, name string) {
 	if b.checks.begin() {
 		go func() { b.checks.end(b.inspect(context.Background(), client, name)) }()
 	}
 }
 
-// inspect reports whether nothing has to be looked at again. A server that hangs is waited for last.
+// inspect reports whether nothing has to be looked at again. A server that hangs is waited for
+// last.
 func (b *Backend) inspect(ctx context.Context, client rueidis.Client, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
@@ -49,7 +50,8 @@ func (b *Backend) inspect(ctx context.Context, client rueidis.Client, name strin
 	return b.checkCaching(ctx, client, name) && noted && b.link.shards.done.Load()
 }
 
-// probe has each server do with a key of ours what decisions and Reset have it do, and returns the first error.
+// probe has each server do with a key of ours what decisions and Reset have it do, and returns the
+// first error.
 func (b *Backend) probe(ctx context.Context, client rueidis.Client) error {
 	p, err := b.newPlan([]backend.Limit{{Count: 1_000_000, Period: time.Second, Algorithm: backend.SlidingLog}})
 	if err != nil {
@@ -57,7 +59,7 @@ func (b *Backend) probe(ctx context.Context, client rueidis.Client) error {
 	}
 	b.link.findShards(ctx, client)
 	servers, probed := b.link.servers.Load(), map[*server]bool{}
-	for i := 0; len(probed) < len(servers.all) && i < slots; i++ {
+	for i := 0; len(probed) < len(servers.all) && i < hashSlots; i++ {
 		name := b.key("ping:", strconv.Itoa(i))
 		if s := servers.of(name); probed[s] {
 			continue
@@ -78,8 +80,8 @@ func (b *Backend) probe(ctx context.Context, client rueidis.Client) error {
 	return nil
 }
 
-// task is something that has to be done once. It is tried by one at a time, and not within a second of an attempt that
-// failed.
+// task is something that has to be done once. It is tried by one at a time, and not within a second
+// of an attempt that failed.
 type task struct {
 	done  atomic.Bool
 	mu    sync.Mutex // held while it is tried
@@ -113,8 +115,9 @@ type checks struct {
 	silent  int             // how often the client was not told that a value changed
 }
 
-// askEach puts a question to each of several servers at once, and yields their answers as they come, for up to timeout. A
-// caller that has heard enough ends no question: a connection that is made for one may be what others wait for.
+// askEach puts a question to each of several servers at once, and yields their answers as they
+// come, for up to timeout. A caller that has heard enough ends no question: a connection that is
+// made for one may be what others wait for.
 func askEach(ctx context.Context, timeout time.Duration, nodes map[string]rueidis.Client, question func(rueidis.Builder) rueidis.Completed) iter.Seq2[string, rueidis.RedisResult] {
 	type answer struct {
 		addr string
@@ -144,8 +147,9 @@ func askEach(ctx context.Context, timeout time.Duration, nodes map[string]rueidi
 	}
 }
 
-// checkEviction warns of servers that drop keys when their memory is full: a dropped key is a fresh budget. All keys
-// here have an end, so that the volatile policies drop them too. It reports false if a server has not said its policy.
+// checkEviction warns of servers that drop keys when their memory is full: a dropped key is a fresh
+// budget. All keys here have an end, so that the volatile policies drop them too. It reports false
+// if a server has not said its policy.
 func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool {
 	if b.checks.warned {
 		return true
@@ -206,9 +210,10 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// checkCaching turns the memory of refusals on if the client keeps a value that it has read, and lets it go when it changes.
-// Not all that accept CLIENT TRACKING say so: a proxy may not, nor does Redis to a user that may not use CLIENT CACHING. It
-// is asked of the server that has the key name, if there is one. It reports false if that has to be asked again.
+// checkCaching turns the memory of refusals on if the client keeps a value that it has read, and
+// lets it go when it changes. Not all that accept CLIENT TRACKING say so: a proxy may not, nor does
+// Redis to a user that may not use CLIENT CACHING. It is asked of the server that has the key name,
+// if there is one. It reports false if that has to be asked again.
 func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client, name string) bool {
 	if b.denials == nil || b.checks.caching {
 		return true
@@ -241,10 +246,12 @@ func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client, name 
 	return true
 }
 
-// tellTime is how long a server may take to say that a key has changed, which takes it a round trip.
+// tellTime is how long a server may take to say that a key has changed, which takes it a round
+// trip.
 const tellTime = 300 * time.Millisecond
 
-// tryCaching reports whether the client keeps the value of a key that it has read, and whether it is told that it changes.
+// tryCaching reports whether the client keeps the value of a key that it has read, and whether it
+// is told that it changes.
 func tryCaching(ctx context.Context, client rueidis.Client, key string) (keeps, tells bool, err error) {
 	get := func() (value string) {
 		res := client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), time.Minute)

@@ -24,7 +24,8 @@ import (
 
 const clusterSoon = 30 * time.Second // what a busy machine may take for a failover
 
-// TestCluster runs on three masters with a replica each. Its parts go on with what the ones before left of the cluster.
+// TestCluster runs on three masters with a replica each. Its parts go on with what the ones before
+// left of the cluster.
 func TestCluster(t *testing.T) {
 	c := testserver.RedisCluster(t, 3, 1)
 	t.Run("Conformance", func(t *testing.T) { clusterConformance(t, c) })
@@ -45,7 +46,7 @@ func clusterConformance(t *testing.T, c *testserver.Cluster) {
 	t.Cleanup(client.Close)
 	require.Equal(t, rueidis.ClientModeCluster, client.Mode())
 	backendtest.Run(t, backendtest.Harness{
-		New: func(t *testing.T) (backend.Backend, func(time.Duration)) {
+		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
 			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithTimeout(dialBudget))
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
@@ -178,8 +179,8 @@ func clusterClose(t *testing.T, c *testserver.Cluster) {
 	})
 }
 
-// clusterLoad takes from keys in 16 goroutines until stop is called, through two Backends as of two processes, of which
-// only one remembers refusals.
+// clusterLoad takes from keys in 16 goroutines until stop is called, through two Backends as of two
+// processes, of which only one remembers refusals.
 type clusterLoad struct {
 	t        *testing.T
 	limit    backend.Limit
@@ -248,7 +249,8 @@ func (l *clusterLoad) stop() {
 	}
 }
 
-// exactly fails the test unless every key admitted its limit: no unit was lost, none was given twice.
+// exactly fails the test unless every key admitted its limit: no unit was lost, none was given
+// twice.
 func (l *clusterLoad) exactly() {
 	l.t.Helper()
 	require.Zero(l.t, l.errors.Load(), "of %d calls", l.calls.Load())
@@ -258,7 +260,8 @@ func (l *clusterLoad) exactly() {
 	l.t.Logf("%d calls", l.calls.Load())
 }
 
-// Slots move to other masters under load, and their keys one at a time: no call fails, and every key admits its limit.
+// Slots move to other masters under load, and their keys one at a time: no call fails, and every
+// key admits its limit.
 func clusterReshard(t *testing.T, c *testserver.Cluster) {
 	const slots, each = 50, 4 // half of the slots move
 	p := prefix()
@@ -337,8 +340,8 @@ func clusterKeysOf(c *testserver.Cluster, b *redis.Backend, owner *testserver.Se
 	return keys
 }
 
-// A master hands over to its replica under load. The old one stops for that until the new one has everything, so that
-// nothing is lost: every key admits its limit.
+// A master hands over to its replica under load. The old one stops for that until the new one has
+// everything, so that nothing is lost: every key admits its limit.
 func clusterFailover(t *testing.T, c *testserver.Cluster) {
 	master, replica := c.Servers[1], c.Servers[4]
 	p := prefix()
@@ -364,8 +367,8 @@ func clusterFailover(t *testing.T, c *testserver.Cluster) {
 	dialRemembered(t, b, idle[0], dialLimit(1))
 }
 
-// A master dies. Keys of other shards are decided until the cluster itself is down; when the replica has taken over, all
-// are again, by the same Backend, and what was replicated counts.
+// A master dies. Keys of other shards are decided until the cluster itself is down; when the
+// replica has taken over, all are again, by the same Backend, and what was replicated counts.
 func clusterKill(t *testing.T, c *testserver.Cluster) {
 	master, replica := c.Servers[0], c.Servers[3]
 	p := prefix()
@@ -434,8 +437,8 @@ func clusterKill(t *testing.T, c *testserver.Cluster) {
 	assert.Empty(t, log.String())
 }
 
-// A cluster that is down for a moment when the application starts is asked again later whether it has client-side
-// caching, and is not complained of twice.
+// A cluster that is down for a moment when the application starts is asked again later whether it
+// has client-side caching, and is not complained of twice.
 func TestClusterDownAtStart(t *testing.T) {
 	t.Parallel()
 	c := testserver.RedisCluster(t, 1, 0)

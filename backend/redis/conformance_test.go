@@ -88,7 +88,8 @@ func conformance(t *testing.T, client rueidis.Client) {
 	})
 }
 
-// kept returns how long the server would keep key if its clock had moved as the backend's did since the last write.
+// kept returns how long the server would keep key if its clock had moved as the backend's did since
+// the last write.
 func kept(t *testing.T, client rueidis.Client, key string, now int64) time.Duration {
 	ctx := context.Background()
 	value, err := client.Do(ctx, client.B().Get().Key(key).Build()).ToString()

@@ -18,19 +18,22 @@ import (
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// gatherFrom is the number of calls under way at a server from which a connection gathers commands. With 8 and 16 callers
-// gathering is slower, with 32 it makes no difference, and with more it is faster: BenchmarkDial.
+// gatherFrom is the number of calls under way at a server from which a connection gathers commands.
+// With 8 and 16 callers gathering is slower, with 32 it makes no difference, and with more it is
+// faster: BenchmarkDial.
 const gatherFrom = 20
 
 // conn is a connection of Dial's. It does three things that rueidis does not.
 //
-// It writes many commands at a time if there are many. The first command that is due wakes rueidis' writer, which Go runs
-// next: before those run that got their replies at the same time, and have commands too. So each would be written by itself,
-// and a write to a network costs more than all else that a caller does for a decision. Here the writer first lets those run
-// that are ready to, and waits for nobody; their commands go out together.
+// It writes many commands at a time if there are many. The first command that is due wakes rueidis'
+// writer, which Go runs next: before those run that got their replies at the same time, and have
+// commands too. So each would be written by itself, and a write to a network costs more than all
+// else that a caller does for a decision. Here the writer first lets those run that are ready to,
+// and waits for nobody; their commands go out together.
 //
-// It tells the gate that the server is heard as soon as bytes come: the goroutines that they are for may have to wait.
-// Connections to Sentinels, and to replicas, do not count: only one that carries our keys does.
+// It tells the gate that the server is heard as soon as bytes come: the goroutines that they are
+// for may have to wait. Connections to Sentinels, and to replicas, do not count: only one that
+// carries our keys does.
 //
 // And it keeps what a server says before it closes a connection that it does not want.
 type conn struct {
@@ -102,7 +105,9 @@ func (l *link) wrap(option *rueidis.ClientOption) {
 	atOnce := option.DisableTCPNoDelay // TCP gathers
 	option.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
 		c, err := dial(ctx, addr, d, t)
-		if err != nil && gate.GaveUp(err) && gate.Over(ctx) { // of the call that connects for all: for the others it is no time-out of the dialer
+		if err != nil && gate.GaveUp(err) && gate.Over(ctx) {
+			// The call that connects for all has no time left: for the others that is no time-out
+			// of the dialer.
 			err = fmt.Errorf("dial %s: %w", addr, cmp.Or(ctx.Err(), context.DeadlineExceeded))
 		}
 		if err != nil {

@@ -62,8 +62,8 @@ func takeFrom(tb testing.TB, b *redis.Backend, goroutines, n int) {
 	wg.Wait()
 }
 
-// A write of many lets those run first who are ready to; a write of few goes out at once. Go's scheduler may now and then do
-// otherwise.
+// A write of many lets those run first who are ready to; a write of few goes out at once. Go's
+// scheduler may now and then do otherwise.
 func TestConnGathersCommandsOfMany(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const writes = 200
@@ -101,7 +101,8 @@ func (writer) SetDeadline(time.Time) error      { return nil }
 func (writer) SetReadDeadline(time.Time) error  { return nil }
 func (writer) SetWriteDeadline(time.Time) error { return nil }
 
-// Where many ask at once, several of their commands go out with one write; a single caller has one write a decision.
+// Where many ask at once, several of their commands go out with one write; a single caller has one
+// write a decision.
 func TestDialGathersCommands(t *testing.T) {
 	server := testserver.Redis(t)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // or writes depend on what else the machine does

@@ -12,17 +12,20 @@ import (
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// denials remembers refusals until their wait is over, so that a caller who is over the limit costs Redis next to nothing.
+// denials remembers refusals until their wait is over, so that a caller who is over the limit costs
+// Redis next to nothing.
 //
-// A refusal changes nothing in Redis, so the key's value stays as it is until somebody changes it or it expires, and
-// each of these is pushed to every client that read it under CLIENT TRACKING. The value that the refusal saw is named
-// by the instant of its last write. A request for a refused key reads it through the client-side cache: the first time
-// that is a GET, from then on no command at all until the server says that the key changed, or the connection is lost.
-// Only if the value is still the one that the refusal saw is the request refused here. What a GET finds is never older
-// than the refusal, because the script's reply came before it was sent.
+// A refusal changes nothing in Redis, so the key's value stays as it is until somebody changes it
+// or it expires, and each of these is pushed to every client that read it under CLIENT TRACKING.
+// The value that the refusal saw is named by the instant of its last write. A request for a refused
+// key reads it through the client-side cache: the first time that is a GET, from then on no command
+// at all until the server says that the key changed, or the connection is lost. Only if the value
+// is still the one that the refusal saw is the request refused here. What a GET finds is never
+// older than the refusal, because the script's reply came before it was sent.
 //
-// Not everything is pushed: SWAPDB is not, nor a step of the server's clock, and a proxy may accept CLIENT TRACKING and push
-// nothing at all. So a refusal that is recheckAfter old is asked for again by one caller, while the others are still refused.
+// Not everything is pushed: SWAPDB is not, nor a step of the server's clock, and a proxy may accept
+// CLIENT TRACKING and push nothing at all. So a refusal that is recheckAfter old is asked for again
+// by one caller, while the others are still refused.
 type denials struct {
 	on     atomic.Bool // set once client-side caching was seen to work
 	seed   maphash.Seed
@@ -35,8 +38,8 @@ type denials struct {
 
 // denial is a refusal of the server. But for its atomics it is not changed once it is shared.
 type denial struct {
-	cached   atomic.Int64 // until when the client's cache should have the value, in ns since sent; 0 if that is not known
-	recheck  atomic.Int64 // when the server is to be asked again, in ns since sent; 0 is recheckAfter
+	cached   atomic.Int64 // until when the client's cache should have the value, in ns since sent
+	recheck  atomic.Int64 // when to ask the server again, in ns since sent; 0 is recheckAfter
 	plan     *plan
 	cost     int64         // refused, as is every larger one; at least 1
 	wait     time.Duration // of the server, from the decision on
@@ -50,20 +53,22 @@ type denial struct {
 
 const (
 	denialShards = 64
-	// maxDenials bounds what is remembered: about 0.5 kB each, and with up to four limits never more than 1.9 kB, or 30 MB
-	// for all; plans are shared. The client's cache has 0.7 kB more for each, or as much as a log has in Redis, and a bound of
-	// its own: CacheSizeEachConn.
+	// maxDenials bounds what is remembered: about 0.5 kB each, and with up to four limits never
+	// more than 1.9 kB, or 30 MB for all; plans are shared. The client's cache has 0.7 kB more for
+	// each, or as much as a log has in Redis, and a bound of its own: CacheSizeEachConn.
 	maxDenials = 16_384
 	// maxDeniedKey is the length in bytes of the longest key that is remembered.
 	maxDeniedKey = 1024
-	// maxDeniedCharges is how many charges of all logs of a key are remembered at most. The server sends the oldest ones
-	// that the cost waits for, and the last: two for a cost of one.
+	// maxDeniedCharges is how many charges of all logs of a key are remembered at most. The server
+	// sends the oldest ones that the cost waits for, and the last: two for a cost of one.
 	maxDeniedCharges = 16
-	// minWait is the shortest wait that is worth remembering: within it a second request would have to come.
+	// minWait is the shortest wait that is worth remembering: within it a second request would have
+	// to come.
 	minWait = time.Millisecond
-	// recheckAfter is how long a refusal is relied on. A caller that is refused for no longer than that by mistake notices it
-	// as little as a lost packet or two, and a key that is asked for without end costs a script and a GET in that time: with
-	// all that is remembered, what Redis decides in a few hundredths of a second.
+	// recheckAfter is how long a refusal is relied on. A caller that is refused for no longer than
+	// that by mistake notices it as little as a lost packet or two, and a key that is asked for
+	// without end costs a script and a GET in that time: with all that is remembered, what Redis
+	// decides in a few hundredths of a second.
 	recheckAfter = 5 * time.Second
 	// recheckAgain is when the next caller asks, if the last had no answer.
 	recheckAgain = time.Second
@@ -77,7 +82,8 @@ func newDenials() *denials {
 	return d
 }
 
-// of returns the refusal that a Take has to look at; nil if the server has to be asked. It may be called on nil.
+// of returns the refusal that a Take has to look at; nil if the server has to be asked. It may be
+// called on nil.
 func (d *denials) of(key string, p *plan, cost int64) *denial {
 	if d == nil || d.len.Load() == 0 {
 		return nil
@@ -101,11 +107,13 @@ func (d *denials) of(key string, p *plan, cost int64) *denial {
 	return den
 }
 
-// confirm refuses a cost that den refused, if the key's value is still the one that den saw. If it is not known, the server
-// has to be asked, in what is left of the call's time; err says that nothing is.
+// confirm refuses a cost that den refused, if the key's value is still the one that den saw. If it
+// is not known, the server has to be asked, in what is left of the call's time; err says that
+// nothing is.
 func (d *denials) confirm(t *trip, key string, den *denial, cost int64) (res backend.Result, decided int, refused bool, err error) {
-	// The decision was made between sent and received. Measured from the earlier, the wait is over too early rather than
-	// too late; measured from the later, a caller is told to wait too long rather than too short.
+	// The decision was made between sent and received. Measured from the earlier, the wait is over
+	// too early rather than too late; measured from the later, a caller is told to wait too long
+	// rather than too short.
 	now := time.Now()
 	left := den.wait - now.Sub(den.sent)
 	if left <= 0 || t.server.gate.Open() { // then nobody could say that the key changed

@@ -25,7 +25,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// soon is how long a change anywhere may take to arrive, and a client to connect again, on the slowest machine.
+// soon is how long a change anywhere may take to arrive, and a client to connect again, on the
+// slowest machine.
 const soon = 5 * time.Second
 
 var everyAlgorithm = []backend.Algorithm{backend.TokenBucket, backend.SlidingWindow, backend.SlidingLog, backend.FixedWindow}
@@ -34,7 +35,8 @@ func hourly(count int64, a backend.Algorithm) backend.Limit {
 	return backend.Limit{Count: count, Period: time.Hour, Algorithm: a}
 }
 
-// limitSets returns lists of limits of which each has room for count units at first: one of each algorithm, and mixed.
+// limitSets returns lists of limits of which each has room for count units at first: one of each
+// algorithm, and mixed.
 func limitSets(count int64) map[string][]backend.Limit {
 	sets := map[string][]backend.Limit{}
 	for _, a := range everyAlgorithm {
@@ -44,7 +46,8 @@ func limitSets(count int64) map[string][]backend.Limit {
 	return sets
 }
 
-// newInstance returns one of several instances of an application: a Backend with a client and connections of its own.
+// newInstance returns one of several instances of an application: a Backend with a client and
+// connections of its own.
 func newInstance(tb testing.TB, addr, prefix string, opts ...redis.Option) *redis.Backend {
 	tb.Helper()
 	return redis.New(newClient(tb, addr, true),
@@ -86,8 +89,8 @@ func ask(tb testing.TB, s *testserver.Server, args ...string) any {
 	return reply
 }
 
-// calls returns how often each command was called, by clients and by scripts. It leaves out PING, which keeps
-// connections alive, and INFO, which asks.
+// calls returns how often each command was called, by clients and by scripts. It leaves out PING,
+// which keeps connections alive, and INFO, which asks.
 func calls(tb testing.TB, s *testserver.Server) map[string]int {
 	tb.Helper()
 	stats := map[string]int{}
@@ -259,7 +262,8 @@ func TestDenialEndsWithForeignValue(t *testing.T) {
 	}, soon, time.Millisecond)
 }
 
-// The write that a refusal saw is told apart from every other, also from one whose instant begins with the same digits.
+// The write that a refusal saw is told apart from every other, also from one whose instant begins
+// with the same digits.
 func TestDenialNamesTheWrite(t *testing.T) {
 	s := testserver.Redis(t)
 	b := newInstance(t, s.Addr(), prefix())
@@ -272,7 +276,8 @@ func TestDenialNamesTheWrite(t *testing.T) {
 	require.Eventually(t, func() bool { return decide(t, b, "key", 1, limit).Allowed }, soon, time.Millisecond)
 }
 
-// No instance refuses what the server had room for just before, however short the periods are, and whoever else takes.
+// No instance refuses what the server had room for just before, however short the periods are, and
+// whoever else takes.
 func TestDenialNeverOutlasts(t *testing.T) {
 	s := testserver.Redis(t)
 	p := prefix()
@@ -524,7 +529,8 @@ func TestDenialsAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// So is what is remembered of logs: a refusal that waits for few charges, not one that waits for thousands.
+// So is what is remembered of logs: a refusal that waits for few charges, not one that waits for
+// thousands.
 func TestDenialsAreBoundedInCharges(t *testing.T) {
 	s := testserver.Redis(t)
 	b := newInstance(t, s.Addr(), prefix())
@@ -560,7 +566,8 @@ func TestDenialsAreBoundedInCharges(t *testing.T) {
 	}
 }
 
-// A refusal that is not read yet, and is no use because the server hangs, takes no time but that of the call.
+// A refusal that is not read yet, and is no use because the server hangs, takes no time but that of
+// the call.
 func TestDenialTakesNoTimeOfItsOwn(t *testing.T) {
 	const timeout = time.Second
 	s := testserver.Redis(t)
@@ -615,7 +622,8 @@ func TestDenialsOfAServerThatHangs(t *testing.T) {
 	assert.Less(t, time.Since(start), 5*time.Second)
 }
 
-// Refusals and tiers that are in the client's cache do not wait for calls that the server has to answer, however many those are.
+// Refusals and tiers that are in the client's cache do not wait for calls that the server has to
+// answer, however many those are.
 func TestCacheHitsDoNotWaitForCalls(t *testing.T) {
 	s := testserver.Redis(t)
 	b := newInstance(t, s.Addr(), prefix(), redis.WithTimeout(time.Minute))
@@ -656,7 +664,8 @@ func TestCacheHitsDoNotWaitForCalls(t *testing.T) {
 	}
 }
 
-// Without client-side caching, in the server or in the client, everything works, and one line of the log says so.
+// Without client-side caching, in the server or in the client, everything works, and one line of
+// the log says so.
 func TestDenialsNeedCaching(t *testing.T) {
 	real, mini := testserver.Redis(t), miniredis.RunT(t)
 	limit := hourly(5, backend.FixedWindow)

@@ -15,28 +15,48 @@ import (
 // dialTimeout is how long connecting may take, unless the URL says otherwise.
 const dialTimeout = time.Second
 
-// Dial returns a Backend that is connected to the server, the Cluster or, with master_set, the Sentinels at rawURL:
+// Dial returns a Backend that is connected to the server, the Cluster or, with master_set, the
+// Sentinels at rawURL:
 //
-//	redis://user:password@host:6379/0                     a server, or a Cluster, which is recognised
-//	redis://host1:6379?addr=host2:6379&addr=host3:6379    a Cluster, by some of its nodes
-//	redis://s1:26379?addr=s2:26379&master_set=mymaster    Sentinels and the name of their master
-//	rediss://…                                            the same over TLS, see below
-//	unix:///run/redis/redis.sock?db=0                     a socket
+//	redis://user:password@host:6379/0                   a server, or a Cluster, which is recognised
+//	redis://host1:6379?addr=host2:6379&addr=host3:6379  a Cluster, by some of its nodes
+//	redis://s1:26379?addr=s2:26379&master_set=mymaster  Sentinels and the name of their master
+//	rediss://…                                          the same over TLS, see below
+//	unix:///run/redis/redis.sock?db=0                   a socket
 //
-// Over TLS a server's certificate has to be for the host in the URL, also of the servers of a Cluster that is found by one
-// address. With several addresses, or with Sentinels, it has to be for the host by which that server is reached; set
-// ServerName in the tls.Config by [WithClientOption] if all have one for the same name.
+// Over TLS a server's certificate has to be for the host in the URL, also of the servers of a
+// Cluster that is found by one address. With several addresses, or with Sentinels, it has to be for
+// the host by which that server is reached; set ServerName in the tls.Config by [WithClientOption]
+// if all have one for the same name.
 //
-// The other parameters are those of rueidis.ParseURL: db, dial_timeout, write_timeout, client_cache=0, skip_verify,
-// protocol, client_name, and max_retries, of which 0 is what Dial does anyway. It differs from rueidis' defaults in what
-// makes a limiter fast and keeps it from hanging: it pipelines over one connection to each server, on which it writes
-// together what many callers ask at the same time, retries nothing, gives up dialing after 250 ms, finds a dead peer within
-// 500 ms, keeps buffers small, and uses client-side caching if the server has it.
+// A user needs these rights, with the prefix of [WithPrefix] in place of gl. INFO is for a warning
+// if the server drops keys when its memory is full, and the rights to CLIENT are for remembering
+// refusals.
 //
-// An application also starts while Redis is down: Dial returns once Redis answered, or after the time of [WithTimeout];
-// it tries again while it is asked for decisions, which fail with backend.ErrUnavailable until then. It returns an error
-// if rawURL or an option is not valid and, with [WithPing], if Redis did not answer before ctx ended.
-// Close the Backend when it is no longer used.
+//	ACL SETUSER limits on >password ~gl1:* +evalsha +eval +get +set +del +time +ping +info
+//	    +client|tracking +client|caching
+//
+// In a Cluster add +cluster|slots +cluster|shards +asking, on every node; behind Sentinels add
+// +role, on the master and its replicas. The Sentinels' own user, which [WithClientOption] sets,
+// needs
+//
+//	ACL SETUSER limits on >password &* +sentinel|get-master-addr-by-name +sentinel|sentinels
+//	    +subscribe +unsubscribe +ping +client|tracking
+//
+// The other parameters are those of rueidis.ParseURL: db, dial_timeout, write_timeout,
+// client_cache=0, skip_verify, protocol, client_name, and max_retries, of which 0 is what Dial does
+// anyway. Dial differs from rueidis' defaults in what makes a limiter fast and keeps it from
+// hanging: it pipelines over one connection to each server, on which it writes together what many
+// callers ask at the same time, retries nothing, gives up dialing after 1 s, finds a dead peer
+// within 3 s, keeps buffers small, and uses client-side caching if the server has it. Whether a
+// server answers is measured where its connection is read: however busy the application is, a
+// server that sends something is not taken for one that hangs.
+//
+// An application also starts while Redis is down: Dial returns once Redis is connected, or after
+// the time of [WithTimeout]. It tries again while it is asked for decisions, which fail with
+// backend.ErrUnavailable until then. It returns an error if rawURL or an option is not valid and,
+// with [WithPing], if Redis did not decide before ctx ended. Close the Backend when it is no longer
+// used.
 func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) {
 	b, err := newBackend(opts)
 	if err != nil {
@@ -69,7 +89,8 @@ func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) 
 	return b, nil
 }
 
-// clientOption returns how to connect to rawURL. Its errors never quote the URL, which may hold a password.
+// clientOption returns how to connect to rawURL. Its errors never quote the URL, which may hold a
+// password.
 func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.ClientOption, error) {
 	u, problem := parseURL(rawURL)
 	if problem == "" {
@@ -94,9 +115,10 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 		option.ConnWriteTimeout = 2 * time.Second
 	}
 	option.Dialer.KeepAlive = time.Second
-	// One connection for each server: its batches are the largest, and it carries more than a server can decide. On two
-	// cores it decided 13 % more with 64 goroutines than two connections, and 26 to 30 % more than four and eight; with 512, 6
-	// to 21 %: benchmarks/cmd/bench -only connections. Many cores may differ.
+	// One connection for each server: its batches are the largest, and it carries more than a
+	// server can decide. On two cores it decided 13 % more with 64 goroutines than two connections,
+	// and 26 to 30 % more than four and eight; with 512, 6 to 21 %: benchmarks/cmd/bench -only
+	// connections. Many cores may differ.
 	option.PipelineMultiplex = -1
 	option.ReadBufferEachConn, option.WriteBufferEachConn = 32<<10, 32<<10
 	option.CacheSizeEachConn = 16 << 20
@@ -138,8 +160,9 @@ func parseURL(rawURL string) (u *url.URL, problem string) {
 	return u, ""
 }
 
-// checkURL returns what is wrong with u, "" if nothing is. A "?", "#" or "/" in a password that is not escaped ends the
-// host: what follows must not be taken for something else, nor be sent anywhere.
+// checkURL returns what is wrong with u, "" if nothing is. A "?", "#" or "/" in a password that is
+// not escaped ends the host: what follows must not be taken for something else, nor be sent
+// anywhere.
 func checkURL(u *url.URL) string {
 	query, err := url.ParseQuery(u.RawQuery)
 	switch {

@@ -62,7 +62,8 @@ func dialBackend(tb testing.TB, url string, opts ...redis.Option) *redis.Backend
 
 var dialKeys atomic.Int64
 
-// dialDecides fails the test unless b decides: of a new key with a limit of 1 it admits one and refuses one.
+// dialDecides fails the test unless b decides: of a new key with a limit of 1 it admits one and
+// refuses one.
 func dialDecides(tb testing.TB, b *redis.Backend) {
 	tb.Helper()
 	key := fmt.Sprint("decides\x00", dialKeys.Add(1))
@@ -73,7 +74,8 @@ func dialDecides(tb testing.TB, b *redis.Backend) {
 	}
 }
 
-// dialUnavailable fails the test unless err says that the store did not decide, and holds no password.
+// dialUnavailable fails the test unless err says that the store did not decide, and holds no
+// password.
 func dialUnavailable(tb testing.TB, err error) {
 	tb.Helper()
 	require.ErrorIs(tb, err, backend.ErrUnavailable)
@@ -211,7 +213,8 @@ func TestDialTLS(t *testing.T) {
 	assert.True(t, strings.HasPrefix(evalsha, "calls=9,"), "evalsha: %s", evalsha)
 }
 
-// With several addresses each server has to have a certificate for its own name: one name for all is that of one address.
+// With several addresses each server has to have a certificate for its own name: one name for all
+// is that of one address.
 func TestDialTLSNames(t *testing.T) {
 	t.Parallel()
 	for query, want := range map[string]string{"": "first.test", "?addr=second.test:6379": "", "?master_set=limits": ""} {
@@ -267,8 +270,8 @@ func TestDialRefused(t *testing.T) {
 	}
 }
 
-// A URL that cannot be right is refused by Dial, with what to do about it and without its password, wherever that
-// stands.
+// A URL that cannot be right is refused by Dial, with what to do about it and without its password,
+// wherever that stands.
 func TestDialMalformedURL(t *testing.T) {
 	t.Parallel()
 	const s = dialSecret
@@ -515,7 +518,8 @@ func TestDialWrongPassword(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "Redis answers"), "%v", &log)
 }
 
-// A Backend goes on by itself after its server restarted; the new process does not know the scripts.
+// A Backend goes on by itself after its server restarted; the new process does not know the
+// scripts.
 func TestDialServerRestarts(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
@@ -608,7 +612,8 @@ func TestDialPing(t *testing.T) {
 	}
 }
 
-// After Close every call is an error, also of a key whose refusal was remembered, and of calls under way.
+// After Close every call is an error, also of a key whose refusal was remembered, and of calls
+// under way.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)
@@ -650,7 +655,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// While the client is being closed, which takes as long as its time-outs if the server hangs, nobody waits for that.
+// While the client is being closed, which takes as long as its time-outs if the server hangs,
+// nobody waits for that.
 func TestCloseOfAServerThatHangs(t *testing.T) {
 	server := testserver.Redis(t)
 	b := dialBackend(t, server.URL(), redis.WithPing(), redis.WithTimeout(10*time.Millisecond), redis.WithClientOption(func(o *rueidis.ClientOption) {
@@ -732,8 +738,8 @@ func TestCloseWhileConnecting(t *testing.T) {
 	dialUnavailable(t, err)
 }
 
-// dialGoroutines returns those that this package and its client run, by their number. It leaves out those of rueidis
-// that sleep before they close what a cluster no longer needs.
+// dialGoroutines returns those that this package and its client run, by their number. It leaves out
+// those of rueidis that sleep before they close what a cluster no longer needs.
 func dialGoroutines() map[string]string {
 	buf := make([]byte, 1<<20)
 	n := runtime.Stack(buf, true)
@@ -753,7 +759,8 @@ func dialGoroutines() map[string]string {
 	return found
 }
 
-// dialLeavesNone fails the test unless the goroutines that use starts end. It is not for parallel tests.
+// dialLeavesNone fails the test unless the goroutines that use starts end. It is not for parallel
+// tests.
 func dialLeavesNone(t *testing.T, use func()) {
 	t.Helper()
 	before := dialGoroutines()
@@ -808,7 +815,8 @@ func TestDialLeavesNoGoroutine(t *testing.T) {
 	}
 }
 
-// A server without client-side caching is as good, but for refusals that are not remembered: one line says so.
+// A server without client-side caching is as good, but for refusals that are not remembered: one
+// line says so.
 func TestDialWithoutTracking(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t)

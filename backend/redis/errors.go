@@ -9,9 +9,9 @@ import (
 	"github.com/ginlimit/ginlimit/internal/storeerr"
 )
 
-// What kept Redis from deciding, for errors.Is and, in a word, for [backend.ErrorKind]. Each stands beside
-// [backend.ErrUnavailable] in the chain of an error. A server that did not answer in time is context.DeadlineExceeded; one
-// that cannot be reached is a net.Error or io.EOF.
+// What kept Redis from deciding, for errors.Is and, in a word, for [backend.ErrorKind]. Each stands
+// beside [backend.ErrUnavailable] in the chain of an error. A server that did not answer in time is
+// context.DeadlineExceeded; one that cannot be reached is a net.Error or io.EOF.
 var (
 	ErrBreakerOpen        = storeerr.ErrBreakerOpen
 	ErrBusy               = storeerr.ErrBusy // running a script
@@ -30,7 +30,8 @@ var (
 	ErrUnknownCommand = storeerr.New("unknown_command", "the server lacks a command", "use a server that has GET, SET, DEL, TIME, EVAL and EVALSHA, and does not rename them")
 )
 
-// kinds tells the answers of a server apart, by how they begin, or by what they contain if a script says them.
+// kinds tells the answers of a server apart, by how they begin, or by what they contain if a script
+// says them.
 var kinds = []struct {
 	text string
 	err  error
@@ -59,8 +60,8 @@ func kindOf(text string) error {
 	return nil
 }
 
-// unavailable returns the error of an operation that failed; nil if it did not. It does not quote a key, also if the
-// server does.
+// unavailable returns the error of an operation that failed; nil if it did not. It does not quote a
+// key, also if the server does.
 func (c *config) unavailable(op string, cause error) error {
 	if cause == nil {
 		return nil
@@ -81,8 +82,8 @@ func (c *config) unavailable(op string, cause error) error {
 	return storeerr.Unavailable("redis: "+op, reason, cause)
 }
 
-// withoutKeys leaves out of a server's answer what it quotes of a command: the arguments of one that it does not know, of
-// which it may show a part, and our keys.
+// withoutKeys leaves out of a server's answer what it quotes of a command: the arguments of one
+// that it does not know, of which it may show a part, and our keys.
 func (c *config) withoutKeys(text string) string {
 	for _, arguments := range []string{", with args beginning with:", ", with args beginning with "} {
 		text, _, _ = strings.Cut(text, arguments)
@@ -97,8 +98,8 @@ func (c *config) withoutKeys(text string) string {
 	return before + "(a key)"
 }
 
-// remedy returns what to do about an error that the server refuses calls with, where that is another thing than for other
-// stores; "" elsewhere.
+// remedy returns what to do about an error that the server refuses calls with, where that is
+// another thing than for other stores; "" elsewhere.
 func remedy(err error) string {
 	switch {
 	case errors.Is(err, ErrDenied):

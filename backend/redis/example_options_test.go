@@ -51,7 +51,8 @@ func ExampleWithTimeout() {
 	// Output: true
 }
 
-// A Redis, or a proxy before it, that has no client-side caching: every refusal asks it, and nothing is logged of that.
+// A Redis, or a proxy before it, that has no client-side caching: every refusal asks it, and
+// nothing is logged of that.
 func ExampleWithDenyCache() {
 	server, _ := miniredis.Run() // an application has a real one
 	b, err := redis.Dial(context.Background(), "redis://"+server.Addr()+"?client_cache=0",
@@ -115,7 +116,8 @@ func ExampleWithClientOption() {
 	defer b.Close()
 }
 
-// An operator's tool that changes a customer's tier: every instance of the application sees it within milliseconds.
+// An operator's tool that changes a customer's tier: every instance of the application sees it
+// within milliseconds.
 func ExampleNewTiers() {
 	server, _ := miniredis.Run() // an application has a real one
 	client, err := rueidis.NewClient(rueidis.ClientOption{

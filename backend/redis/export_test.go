@@ -21,7 +21,8 @@ func Now(b *Backend) (micros int64) { return b.clock() }
 // ParseRule returns the rule that a slot names.
 var ParseRule = parseRule
 
-// EndRefusalsAtOnce has the log say that what b's servers refused is over as soon as they do it again.
+// EndRefusalsAtOnce has the log say that what b's servers refused is over as soon as they do it
+// again.
 func EndRefusalsAtOnce(b *Backend) {
 	for _, s := range b.link.servers.Load().all {
 		log := s.decisions.create()

@@ -25,10 +25,10 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// The fault suite: 1,000 callers at once while something breaks. For each fault it checks that no more was admitted than
-// the limit, times the number of times that the fault took the state away, that every decision ended soon, that decisions
-// are reached again afterwards, and that nothing is left behind; and it prints what it saw as a table. FAULTS=long takes
-// its time: make test-faults.
+// The fault suite: 1,000 callers at once while something breaks. For each fault it checks that no
+// more was admitted than the limit, times the number of times that the fault took the state away,
+// that every decision ended soon, that decisions are reached again afterwards, and that nothing is
+// left behind; and it prints what it saw as a table. FAULTS=long takes its time: make test-faults.
 
 const (
 	faultCallers = 1000

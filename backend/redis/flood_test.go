@@ -17,8 +17,9 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// A flood that keeps the process busy lets nobody past the limits of a server that answers. It is never taken for one that is
-// silent, and no decision is given up because goroutines wait for their turn, also when the server does not know the script.
+// A flood that keeps the process busy lets nobody past the limits of a server that answers. It is
+// never taken for one that is silent, and no decision is given up because goroutines wait for their
+// turn, also when the server does not know the script.
 func TestAFloodOpensNoDoor(t *testing.T) {
 	for name, connect := range map[string]func(t *testing.T, s *testserver.Server) *redis.Backend{
 		"Dial": func(t *testing.T, s *testserver.Server) *redis.Backend { return gateBackend(t, s.URL()) },
@@ -33,16 +34,11 @@ func TestAFloodOpensNoDoor(t *testing.T) {
 func flood(t *testing.T, b *redis.Backend) {
 	const users, each, callers, hogs, asks = 400, 10, 1000, 4, 8000
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var hogging, calling sync.WaitGroup
 	for range hogs {
 		hogging.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 			}
 		})
 	}
@@ -51,7 +47,8 @@ func flood(t *testing.T, b *redis.Backend) {
 	for range callers {
 		calling.Go(func() {
 			for i := asked.Add(1); i <= asks; i = asked.Add(1) {
-				for end := time.Now().Add(100 * time.Microsecond); time.Now().Before(end); { // what else a request costs
+				for end := time.Now().Add(100 * time.Microsecond); time.Now().Before(end); {
+					// what else a request costs
 				}
 				res, err := b.Take(context.Background(), fmt.Sprint("user\x00", i%users), 1, hourly(each, backend.TokenBucket))
 				switch {
@@ -65,7 +62,7 @@ func flood(t *testing.T, b *redis.Backend) {
 		})
 	}
 	calling.Wait()
-	close(stop)
+	stop.Store(true)
 	hogging.Wait()
 	errs.Range(func(text, _ any) bool { t.Log(text); return true })
 	require.Zero(t, failed.Load(), "of %d decisions", asks)

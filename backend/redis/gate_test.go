@@ -29,9 +29,9 @@ func gateBackend(t *testing.T, url string, opts ...redis.Option) *redis.Backend 
 	return b
 }
 
-// A server that accepts and never answers costs each caller its time budget at most, and once it is known to hang next to
-// nothing. What was decided on meanwhile is an error that a failure policy may let pass. When the server goes on, the
-// same Backend does.
+// A server that accepts and never answers costs each caller its time budget at most, and once it is
+// known to hang next to nothing. What was decided on meanwhile is an error that a failure policy
+// may let pass. When the server goes on, the same Backend does.
 func TestAServerThatHangs(t *testing.T) {
 	server := testserver.Redis(t)
 	b := gateBackend(t, server.URL())
@@ -75,7 +75,8 @@ func TestAServerThatHangs(t *testing.T) {
 	}, 10*time.Second, 10*time.Millisecond)
 }
 
-// Nobody gets past a limit by giving up: a deadline or a cancellation of the caller's is no failure of the store.
+// Nobody gets past a limit by giving up: a deadline or a cancellation of the caller's is no failure
+// of the store.
 func TestCallersThatGiveUp(t *testing.T) {
 	for name, connect := range map[string]func(t *testing.T, s *testserver.Server) *redis.Backend{
 		"Dial": func(t *testing.T, s *testserver.Server) *redis.Backend { return gateBackend(t, s.URL()) },
@@ -110,7 +111,8 @@ func TestCallersThatGiveUp(t *testing.T) {
 	}
 }
 
-// A call whose time is over connects, or reads a refusal or a tier, for others at the same time. They lose nothing by it.
+// A call whose time is over connects, or reads a refusal or a tier, for others at the same time.
+// They lose nothing by it.
 func TestAnothersTime(t *testing.T) {
 	t.Parallel()
 	const timeout = 2 * time.Second
@@ -129,13 +131,13 @@ func TestAnothersTime(t *testing.T) {
 			require.Eventually(t, func() bool { return s.Info("clients", "connected_clients") == "1" }, soon, time.Millisecond)
 			return take(t, b)
 		},
-		"refusal": func(t *testing.T, b *redis.Backend, s *testserver.Server) func() error {
+		"refusal": func(t *testing.T, b *redis.Backend, _ *testserver.Server) func() error {
 			decide(t, b, "key", 1, limit)
 			decide(t, b, "key", 1, limit)
 			require.Equal(t, 1, redis.DenialsLen(b))
 			return take(t, b)
 		},
-		"tier": func(t *testing.T, b *redis.Backend, s *testserver.Server) func() error {
+		"tier": func(t *testing.T, b *redis.Backend, _ *testserver.Server) func() error {
 			tiers := b.Tiers()
 			return func() error {
 				_, err := tiers.Lookup(t.Context(), "c")
@@ -165,8 +167,8 @@ func TestAnothersTime(t *testing.T) {
 	}
 }
 
-// A server that takes connections and answers nothing opens the breaker, also where a decision has more time than connecting:
-// then no context ends, but the connections.
+// A server that takes connections and answers nothing opens the breaker, also where a decision has
+// more time than connecting: then no context ends, but the connections.
 func TestAServerThatHangsWithTimeToSpare(t *testing.T) {
 	t.Parallel()
 	s := testserver.Redis(t)
@@ -263,8 +265,8 @@ func TestAShardThatHangs(t *testing.T) {
 	}, 20*time.Second, 50*time.Millisecond)
 }
 
-// Nor does one that hangs when the application starts: the others decide at once, each shard has a breaker, and refusals
-// are remembered.
+// Nor does one that hangs when the application starts: the others decide at once, each shard has a
+// breaker, and refusals are remembered.
 func TestAShardThatHangsAtStart(t *testing.T) {
 	c := testserver.RedisCluster(t, 3, 0)
 	for _, s := range c.Servers {

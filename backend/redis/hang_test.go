@@ -23,7 +23,8 @@ type decision struct {
 	err      error
 }
 
-// thousandASecond makes a call every ms, whatever became of those before, and returns all in the order of their starts.
+// thousandASecond makes a call every ms, whatever became of those before, and returns all in the
+// order of their starts.
 func thousandASecond(b backend.Backend, length time.Duration) []decision {
 	all := make([]decision, length/time.Millisecond)
 	var wg sync.WaitGroup
@@ -43,8 +44,9 @@ func thousandASecond(b backend.Backend, length time.Duration) []decision {
 	return all
 }
 
-// A server that hangs under load: what that costs the callers, and how soon decisions are reached again after SIGCONT,
-// or after a restart. The figures are printed; FAULTS=long takes a minute of load, as make test-faults does.
+// A server that hangs under load: what that costs the callers, and how soon decisions are reached
+// again after SIGCONT, or after a restart. The figures are printed; FAULTS=long takes a minute of
+// load, as make test-faults does.
 func TestHangUnderLoad(t *testing.T) {
 	length, rounds := 2*time.Second, 1
 	if os.Getenv("FAULTS") == "long" {
@@ -109,8 +111,8 @@ func TestHangUnderLoad(t *testing.T) {
 	}
 }
 
-// A server that hangs before the application starts costs no more than one that hangs later: only those wait for a
-// connection who begin to make one.
+// A server that hangs before the application starts costs no more than one that hangs later: only
+// those wait for a connection who begin to make one.
 func TestHangBeforeDial(t *testing.T) {
 	server := testserver.Redis(t)
 	server.Pause()

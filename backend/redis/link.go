@@ -26,7 +26,7 @@ type link struct {
 	mu     sync.Mutex
 	closed bool
 	trying chan struct{} // closed when the attempt under way is over; nil if there is none
-	err    error         // of the last attempt, or of a call that waited for the first; nil if none has failed
+	err    error         // of the last attempt, or of a call that waited for the first
 	told   time.Time     // when it was said that there is no connection
 	again  time.Time     // when the next attempt may begin
 }
@@ -50,7 +50,8 @@ type trip struct {
 	ctx    context.Context // of the server's gate
 }
 
-// to begins a call for key. If there is no client yet it waits for one, in the time that the call has.
+// to begins a call for key. If there is no client yet it waits for one, in the time that the call
+// has.
 func (l *link) to(op, key string) (trip, error) {
 	s := l.servers.Load().of(key)
 	t := trip{link: l, op: op, key: key, server: s, ctx: s.gate.Context()}
@@ -113,14 +114,15 @@ func (t *trip) ask(q question) (gate.End, error) {
 	return gate.Failed, failed // such as the dialer's time-out
 }
 
-// others reports whether err is the end of another call's time. rueidis connects, and reads a key through its cache, once
-// for all that ask at the same time; all get what ended that for the first. A call that has time left may ask again, because
-// nothing of it was sent.
+// others reports whether err is the end of another call's time. rueidis connects, and reads a key
+// through its cache, once for all that ask at the same time; all get what ended that for the first.
+// A call that has time left may ask again, because nothing of it was sent.
 func (t *trip) others(err error) bool {
 	return err != nil && gate.GaveUp(err) && !dialing(err) && !gate.Over(t.ctx)
 }
 
-// refusals returns the log of what the server refuses; nil if the caller is the only one that minds.
+// refusals returns the log of what the server refuses; nil if the caller is the only one that
+// minds.
 func (t *trip) refusals() *refusals {
 	switch t.op {
 	case opTierLookup:
@@ -139,8 +141,9 @@ func (t *trip) do(cmd func() rueidis.Completed) error {
 	return t.through(func() (bool, error) { return false, t.client.Do(t.ctx, cmd()).Error() })
 }
 
-// eval runs a script on the key, and returns what it replies. A server that does not know the script, because it is new,
-// restarted or was flushed, gets the text. Nothing else is tried again: a call whose reply was lost may have charged.
+// eval runs a script on the key, and returns what it replies. A server that does not know the
+// script, because it is new, restarted or was flushed, gets the text. Nothing else is tried again:
+// a call whose reply was lost may have charged.
 func (t *trip) eval(c call) (res rueidis.RedisResult, err error) {
 	err = t.through(func() (bool, error) {
 		for done := false; !done; {
@@ -154,9 +157,9 @@ func (t *trip) eval(c call) (res rueidis.RedisResult, err error) {
 	return res, err
 }
 
-// teach sends the text of a script that the server does not know, and has it run. A text has up to 41 kB: of many calls at
-// once, at a server that has just started, one sends it. teach reports false if another has done so since taught: then the
-// script is asked for again.
+// teach sends the text of a script that the server does not know, and has it run. A text has up to
+// 41 kB: of many calls at once, at a server that has just started, one sends it. teach reports
+// false if another has done so since taught: then the script is asked for again.
 func (t *trip) teach(c call, taught uint64, res *rueidis.RedisResult) bool {
 	s := t.server
 	select {
@@ -184,10 +187,11 @@ type reading struct {
 	left   time.Duration // for which the cache has it, unless it is dropped; 0 if that is not known
 }
 
-// read is a GET through the client's cache, which keeps the value for up to ttl. A read that the server has to answer needs
-// a slot of the gate, as every call, but which reads do is not known before. Those that the cache should have, as known says,
-// are made without one, so that they do not wait for calls of the server. Few of them miss: a value is dropped when its key
-// changes, or when the connection is lost, and then a new one has to be made first.
+// read is a GET through the client's cache, which keeps the value for up to ttl. A read that the
+// server has to answer needs a slot of the gate, as every call, but which reads do is not known
+// before. Those that the cache should have, as known says, are made without one, so that they do
+// not wait for calls of the server. Few of them miss: a value is dropped when its key changes, or
+// when the connection is lost, and then a new one has to be made first.
 func (t *trip) read(ttl time.Duration, known bool) (r reading, err error) {
 	fresh := t.server.gate.Open() // what the cache has says nothing of whether the server answers
 	q := func() (bool, error) {
@@ -217,8 +221,9 @@ func (t *trip) read(ttl time.Duration, known bool) (r reading, err error) {
 
 func (l *link) set(client rueidis.Client) { l.current.Store(&client) }
 
-// wait waits for the client until ctx ends; ours says that this is all the time that a call has. Once that was too short
-// or an attempt failed, only those wait that begin one, because all others would lose their time too.
+// wait waits for the client until ctx ends; ours says that this is all the time that a call has.
+// Once that was too short or an attempt failed, only those wait that begin one, because all others
+// would lose their time too.
 func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
 	l.mu.Lock()
 	if client := l.current.Load(); client != nil { // made meanwhile
@@ -270,8 +275,8 @@ func (l *link) fail(err error) {
 	}
 }
 
-// connect makes a client, or not; either ends by itself, by the time-outs of the client's options. A server without
-// client-side caching gets one that does without.
+// connect makes a client, or not; either ends by itself, by the time-outs of the client's options.
+// A server without client-side caching gets one that does without.
 func (l *link) connect(done chan struct{}) {
 	client, err := rueidis.NewClient(*l.option)
 	if errors.Is(err, rueidis.ErrNoCache) {
@@ -302,7 +307,8 @@ func (l *link) connect(done chan struct{}) {
 	}
 }
 
-// close closes the client if it is not the caller's. A call that comes later gets rueidis.ErrClosing.
+// close closes the client if it is not the caller's. A call that comes later gets
+// rueidis.ErrClosing.
 func (l *link) close() {
 	if l.option == nil {
 		return
@@ -316,7 +322,8 @@ func (l *link) close() {
 	}
 }
 
-// failing reports whether there is no client because the last attempt to make one failed, or takes too long.
+// failing reports whether there is no client because the last attempt to make one failed, or takes
+// too long.
 func (l *link) failing() bool {
 	if l.current.Load() != nil {
 		return false

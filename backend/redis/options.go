@@ -10,12 +10,13 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise. Within it a lost packet is sent again,
-// and a server on another continent answers. A server that hangs makes those wait that come in that time, for half of it on
-// average; then the breaker opens.
+// DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise. Within it a
+// lost packet is sent again, and a server on another continent answers. A server that hangs makes
+// those wait that come in that time, for half of it on average; then the breaker opens.
 const DefaultTimeout = 500 * time.Millisecond
 
-// Option changes a default of [Dial], [New] or [NewTiers]. One that is not valid, or that means nothing there, is refused.
+// Option changes a default of [Dial], [New] or [NewTiers]. One that is not valid, or that means
+// nothing there, is refused.
 type Option func(*config) error
 
 type config struct {
@@ -52,9 +53,10 @@ func (c *config) log() *slog.Logger {
 	return c.logger
 }
 
-// WithPrefix sets what every key in Redis begins with, before the version of the layout and the hash tag; the default
-// is "gl", for keys such as gl1:{api:ip:203.0.113.7}. Applications that share a Redis and use the same names for their
-// limiters need different prefixes. It is 1 to 64 characters of printable ASCII, without spaces and braces.
+// WithPrefix sets what every key in Redis begins with, before the version of the layout and the
+// hash tag; the default is "gl", for keys such as gl1:{api:ip:203.0.113.7}. Applications that share
+// a Redis and use the same names for their limiters need different prefixes. It is 1 to 64
+// characters of printable ASCII, without spaces and braces.
 func WithPrefix(prefix string) Option {
 	return func(c *config) error {
 		if prefix == "" || len(prefix) > 64 || strings.ContainsFunc(prefix, func(r rune) bool { return r <= ' ' || r > '~' || r == '{' || r == '}' }) {
@@ -65,10 +67,11 @@ func WithPrefix(prefix string) Option {
 	}
 }
 
-// WithTimeout sets the time budget of one decision, whatever Redis does; the default is [DefaultTimeout]. A deadline or a
-// cancellation of the caller's context does not count: nobody gets past a limit by giving up, and a charge that was sent is
-// spent. A call may get up to a tenth less, and gets more while this process is too busy to let its goroutines run: Redis is
-// not taken for silent because of that. It is 1 ms to 1 minute.
+// WithTimeout sets the time budget of one decision, whatever Redis does; the default is
+// [DefaultTimeout]. A deadline or a cancellation of the caller's context does not count: nobody
+// gets past a limit by giving up, and a charge that was sent is spent. A call may get up to a tenth
+// less, and gets more while this process is too busy to let its goroutines run: Redis is not taken
+// for silent because of that. It is 1 ms to 1 minute.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < time.Millisecond || d > time.Minute {
@@ -79,9 +82,10 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithDenyCache says whether refusals are remembered in the process until their wait is over, which is the default.
-// It needs a server and a client with client-side caching; without, refusals are not remembered, and one log line with
-// the code GINLIMIT006 says so, unless this option says false.
+// WithDenyCache says whether refusals are remembered in the process until their wait is over, which
+// is the default. It needs a server and a client with client-side caching; without, refusals are
+// not remembered, and one log line with the code GINLIMIT006 says so, unless this option says
+// false.
 func WithDenyCache(on bool) Option {
 	return func(c *config) error {
 		c.denyCache, c.notTiers = on, "redis.WithDenyCache"
@@ -89,8 +93,11 @@ func WithDenyCache(on bool) Option {
 	}
 }
 
-// WithPing makes Dial fail if Redis does not answer, within the context that it is given. Without it an application
-// also starts while Redis is down; its limiters' failure policies decide until it is up.
+// WithPing makes Dial fail if Redis does not decide, within the context that it is given. It has
+// every master do what decisions and Reset have it do, with a key of ours that it deletes: a server
+// that is full, or denies access, is found out when the application starts. Without it an
+// application also starts while Redis is down; its limiters' failure policies decide until it is
+// up.
 func WithPing() Option {
 	return func(c *config) error {
 		c.ping, c.dialOnly = true, "redis.WithPing"
@@ -98,7 +105,8 @@ func WithPing() Option {
 	}
 }
 
-// WithLogger sets where diagnostics go; the default is slog.Default(). Each is written once, never for each request.
+// WithLogger sets where diagnostics go; the default is slog.Default(). Each is written once, never
+// for each request.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		if l == nil {
@@ -109,9 +117,9 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithClientOption lets set change how Dial's client is set up, after the URL and Dial's own defaults were applied: a
-// tls.Config with a private CA, credentials that rotate, the password of the Sentinels. It may be given several
-// times; they run in this order.
+// WithClientOption lets set change how Dial's client is set up, after the URL and Dial's own
+// defaults were applied: a tls.Config with a private CA, credentials that rotate, the password of
+// the Sentinels. It may be given several times; they run in this order.
 func WithClientOption(set func(*rueidis.ClientOption)) Option {
 	return func(c *config) error {
 		if set == nil {

@@ -20,7 +20,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
 
-// untold is a Backend in a synctest bubble, on a server that accepts CLIENT TRACKING and never says that a key has changed.
+// untold is a Backend in a synctest bubble, on a server that accepts CLIENT TRACKING and never says
+// that a key has changed.
 type untold struct {
 	*redis.Backend
 	server *miniredis.Miniredis
@@ -72,7 +73,8 @@ func (u *untold) step(d time.Duration) {
 	u.server.SetTime(u.now)
 }
 
-// A server that keeps what was read and never says that it changed is found out: then refusals are not remembered.
+// A server that keeps what was read and never says that it changed is found out: then refusals are
+// not remembered.
 func TestAServerThatTellsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUntold(t)
@@ -90,16 +92,17 @@ func TestAServerThatTellsNothing(t *testing.T) {
 	})
 }
 
-// What nobody says is a short mistake: after 5 s one caller asks again, while all others are still refused.
+// What nobody says is a short mistake: after 5 s one caller asks again, while all others are still
+// refused.
 func TestADenialIsAskedForAgain(t *testing.T) {
 	const callers = 10
-	for name, change := range map[string]func(t *testing.T, u *untold){
-		"SWAPDB": func(t *testing.T, u *untold) { u.server.SwapDB(0, 1) },
-		"Reset elsewhere": func(t *testing.T, u *untold) {
+	for name, change := range map[string]func(u *untold){
+		"SWAPDB": func(u *untold) { u.server.SwapDB(0, 1) },
+		"Reset elsewhere": func(u *untold) {
 			u.server.Del(redis.StateKey(u.Backend, "k"))
 		},
-		"the server's clock goes on": func(t *testing.T, u *untold) { u.step(40 * time.Minute) },
-		"nothing":                    func(t *testing.T, u *untold) {},
+		"the server's clock goes on": func(u *untold) { u.step(40 * time.Minute) },
+		"nothing":                    func(*untold) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -131,7 +134,7 @@ func TestADenialIsAskedForAgain(t *testing.T) {
 				require.True(t, decide(t, u.Backend, "k", 2, limit).Allowed)
 				require.False(t, decide(t, u.Backend, "k", 1, limit).Allowed)
 				require.Equal(t, backend.SourceDenyCache, decide(t, u.Backend, "k", 1, limit).Source)
-				change(t, u)
+				change(u)
 				for range 4 {
 					stored, local, _ := take()
 					require.Equal(t, [2]int{0, callers}, [2]int{stored, local})
@@ -154,7 +157,8 @@ func TestADenialIsAskedForAgain(t *testing.T) {
 	}
 }
 
-// A clock that goes back makes a caller wait as long as the store says, and not for the remembered wait before.
+// A clock that goes back makes a caller wait as long as the store says, and not for the remembered
+// wait before.
 func TestADenialAndAClockThatGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUntold(t)

@@ -1,10 +1,11 @@
-// Package redis is the backend that many processes share: state lives in Redis, Valkey, a Redis Cluster or a set-up
-// with Sentinel, and is reached through rueidis. One decision is one round trip, one EVALSHA of a script that charges
-// all limits of a key or none, by the server's clock.
-// Refusals are remembered in the process until their wait is over; client-side caching drops them within milliseconds if
-// the key changes anywhere.
+// Package redis is the backend that many processes share: state lives in Redis, Valkey, a Redis
+// Cluster or a set-up with Sentinel, and is reached through rueidis. One decision is one round
+// trip, one EVALSHA of a script that charges all limits of a key or none, by the server's clock.
+// Refusals are remembered in the process until their wait is over; client-side caching drops them
+// within milliseconds if the key changes anywhere.
 //
-// [Dial] is the one obvious way to get a [Backend]; [New] uses a client that the application has already.
+// [Dial] is the one obvious way to get a [Backend]; [New] uses a client that the application has
+// already.
 package redis
 
 import (
@@ -22,7 +23,8 @@ import (
 )
 
 // Backend is a [backend.Backend] on Redis. Every error of its methods that comes from Redis has
-// [backend.ErrUnavailable] in its chain, and no error holds a password. It retries nothing that could be charged twice.
+// [backend.ErrUnavailable] in its chain, and no error holds a password. It retries nothing that
+// could be charged twice.
 type Backend struct {
 	config
 	link    *link
@@ -38,15 +40,22 @@ type Backend struct {
 
 var _ backend.Backend = (*Backend)(nil)
 
-// New returns a Backend that uses client and never closes it. It panics if an option is not valid, or is one of those
-// that only Dial can honour. It asks the server for its settings, for at most the time of [WithTimeout], to say in the
-// log if they do not suit a limiter.
+// New returns a Backend that uses client and never closes it. It panics if an option is not valid,
+// or is one of those that only Dial can honour. It asks the server for its settings, for at most
+// the time of [WithTimeout], to say in the log if they do not suit a limiter. The documentation of
+// [Dial] lists the rights that client's user needs.
 //
-// Make one Backend for each client, and take its Tiers from it: the number of calls under way is bounded for each Backend,
-// and what several of them ask of one client may together be more than it takes. Then callers wait for seconds if the server
-// hangs, whatever [WithTimeout] says.
+// Whether a server answers is measured where calls end, because New does not see client's
+// connections: by the time in which this process lets its goroutines run, none of them is answered.
+// Dial's connections tell more, and sooner.
 //
-// A client that is made for this should have AlwaysPipelining set and short time-outs: Dial's documentation says which.
+// Make one Backend for each client, and take its Tiers from it: the number of calls under way is
+// bounded for each Backend, and what several of them ask of one client may together be more than it
+// takes. Then callers wait for seconds if the server hangs, whatever [WithTimeout] says.
+//
+// A client that is made for this should have AlwaysPipelining set and short time-outs: Dial's
+// documentation says which. Without AlwaysPipelining a call may end by the clock, also while this
+// process is busy.
 func New(client rueidis.Client, opts ...Option) *Backend {
 	b, err := newBackend(opts)
 	if err == nil {
@@ -85,15 +94,16 @@ func newBackend(opts []Option) (*Backend, error) {
 	return b, nil
 }
 
-// Close closes the connections of a Backend made by Dial; calls fail from then on. It does nothing to the client that
-// was given to New. It always returns nil.
+// Close closes the connections of a Backend made by Dial; calls fail from then on. It does nothing
+// to the client that was given to New. It always returns nil.
 func (b *Backend) Close() error {
 	b.link.close()
 	return nil
 }
 
-// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered. A deadline or a cancellation of
-// the caller's does not count: the decision is made in the time of [WithTimeout].
+// Take implements [backend.Backend]. It is one EVALSHA, or none if a refusal is remembered. A
+// deadline or a cancellation of the caller's does not count: the decision is made in the time of
+// [WithTimeout].
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return backend.Result{}, err
@@ -134,7 +144,8 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	return res, nil
 }
 
-// take has the server decide, and remembers its refusal. It returns the index of the limit that decided.
+// take has the server decide, and remembers its refusal. It returns the index of the limit that
+// decided.
 func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Result) (decided int, err error) {
 	sent := time.Now()
 	said, err := t.eval(p.call(cost, b.now()))
@@ -166,7 +177,8 @@ func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Re
 	return decided, nil
 }
 
-// testExtra is how many ms longer a key is kept than its state lasts if its clock is not the server's.
+// testExtra is how many ms longer a key is kept than its state lasts if its clock is not the
+// server's.
 const testExtra = 3_600_000
 
 // now returns what comes after the first argument if a test sets the clock, else "".

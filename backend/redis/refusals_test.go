@@ -39,8 +39,8 @@ func (l *dialLog) lines(words ...string) (n int) {
 	return n
 }
 
-// While a server refuses for good, the log says so once for each kind, with the server, the cause and a remedy, and once when
-// it is over. No error and no line quotes the caller's key.
+// While a server refuses for good, the log says so once for each kind, with the server, the cause
+// and a remedy, and once when it is over. No error and no line quotes the caller's key.
 func TestRefusalsAreInTheLog(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -121,7 +121,7 @@ func TestRefusalsAreInTheLog(t *testing.T) {
 
 			run(c.strike)
 			_, err := redis.Dial(t.Context(), s.URL(), dialPatient(redis.WithPing())...)
-			if c.err != redis.ErrForeign { // which is of another key
+			if !errors.Is(c.err, redis.ErrForeign) { // which is of another key
 				dialUnavailable(t, err)
 				require.ErrorIs(t, err, c.err, "WithPing does what decisions do")
 			}
@@ -243,7 +243,8 @@ func TestConnectionsThatAreRefused(t *testing.T) {
 	}
 }
 
-// saysAndCloses listens, and to every connection says something and closes it. It returns the address.
+// saysAndCloses listens, and to every connection says something and closes it. It returns the
+// address.
 func saysAndCloses(t *testing.T, text string) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -265,7 +266,8 @@ func saysAndCloses(t *testing.T, text string) string {
 	return l.Addr().String()
 }
 
-// A healthy server that is far away decides, and if it is given too little time the log says what to do.
+// A healthy server that is far away decides, and if it is given too little time the log says what
+// to do.
 func TestAServerThatIsFarAway(t *testing.T) {
 	t.Parallel()
 	px := newFaultProxy(t, testserver.Redis(t).Addr())
@@ -288,7 +290,8 @@ func TestAServerThatIsFarAway(t *testing.T) {
 		"failure policy", "Fallback"), "%v", &log)
 }
 
-// A Cluster may announce addresses that cannot be reached from here: the error and the log name them.
+// A Cluster may announce addresses that cannot be reached from here: the error and the log name
+// them.
 func TestAClusterWhoseAddressesAreElsewhere(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

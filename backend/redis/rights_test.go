@@ -14,8 +14,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// The rights that the documentation of Dial lists: for a user of the server, what is added in a Cluster and behind Sentinels,
-// and those of the Sentinels' own user.
+// The rights that the documentation of Dial lists: for a user of the server, what is added in a
+// Cluster and behind Sentinels, and those of the Sentinels' own user.
 var (
 	rights         = strings.Fields("~gl1:* +evalsha +eval +get +set +del +time +ping +info +client|tracking +client|caching")
 	clusterRights  = strings.Fields("+cluster|slots +asking")
@@ -115,7 +115,8 @@ func TestRights(t *testing.T) {
 	})
 }
 
-// Without any one of them the application says so: Dial with WithPing, and the log of one that started without.
+// Without any one of them the application says so: Dial with WithPing, and the log of one that
+// started without.
 func TestRightsThatAreMissing(t *testing.T) {
 	t.Parallel()
 	s := testserver.Redis(t)

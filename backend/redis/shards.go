@@ -14,21 +14,23 @@ import (
 	"github.com/ginlimit/ginlimit/internal/storelog"
 )
 
-// maxInFlight bounds the calls under way at one server. It is there because rueidis keeps commands in a ring of 1,024 for
-// each connection, and a caller that finds the ring full waits whatever its context says: this is half of a ring. A
-// command stays in the ring when its call is over, until the server answers: if it does not, the breaker opens before the
-// calls that come after those fill the other half.
+// maxInFlight bounds the calls under way at one server. It is there because rueidis keeps commands
+// in a ring of 1,024 for each connection, and a caller that finds the ring full waits whatever its
+// context says: this is half of a ring. A command stays in the ring when its call is over, until
+// the server answers: if it does not, the breaker opens before the calls that come after those fill
+// the other half.
 const maxInFlight = 512
 
-// slots is the number of hash slots of a Cluster.
-const slots = 16384
+// hashSlots is the number of hash slots of a Cluster.
+const hashSlots = 16384
 
-// servers are those of a link: one, or one for each shard of a Cluster, so that one that is down does not stop the others.
-// Shards are told apart by the slots that they had when a Cluster was asked; if slots move later, a gate stands before parts
-// of two servers, which makes it less exact and not wrong.
+// servers are those of a link: one, or one for each shard of a Cluster, so that one that is down
+// does not stop the others. Shards are told apart by the slots that they had when a Cluster was
+// asked; if slots move later, a gate stands before parts of two servers, which makes it less exact
+// and not wrong.
 type servers struct {
 	all    []*server
-	shards *[slots]uint8 // index of all, by slot; nil if there is one
+	shards *[hashSlots]uint8 // index of all, by slot; nil if there is one
 }
 
 // server is what stands before a server.
@@ -46,7 +48,7 @@ func (s *servers) of(key string) *server {
 	if s.shards == nil {
 		return s.all[0]
 	}
-	return s.all[s.shards[slot(key)]]
+	return s.all[s.shards[hashSlot(key)]]
 }
 
 // at returns the server with an address; nil if it is not known by that.
@@ -74,14 +76,14 @@ var crc = func() (table [256]uint16) {
 	return table
 }()
 
-// slot returns the slot of a key of ours, which has one hash tag.
-func slot(key string) (slot uint16) {
+// hashSlot returns the slot of a key of ours, which has one hash tag.
+func hashSlot(key string) (slot uint16) {
 	_, tag, _ := strings.Cut(key, "{")
 	tag, _, _ = strings.Cut(tag, "}")
 	for i := range len(tag) {
 		slot = slot<<8 ^ crc[byte(slot>>8)^tag[i]]
 	}
-	return slot % slots
+	return slot % hashSlots
 }
 
 // newServer returns what stands before a server; before all of them if it has no name.
@@ -104,8 +106,8 @@ func (l *link) newServer(name string) *server {
 	return s
 }
 
-// refusals is the log of what a server refuses, made when that happens first: then the server's address is known. nil logs
-// nothing.
+// refusals is the log of what a server refuses, made when that happens first: then the server's
+// address is known. nil logs nothing.
 type refusals struct {
 	create func() *storelog.Log
 	log    atomic.Pointer[storelog.Log]
@@ -149,7 +151,8 @@ func (l *link) findShardsLater(client rueidis.Client) {
 	}()
 }
 
-// divide reports false if no server of a Cluster answered. Any of them can: none is waited for that hangs.
+// divide reports false if no server of a Cluster answered. Any of them can: none is waited for that
+// hangs.
 func (l *link) divide(ctx context.Context, client rueidis.Client) bool {
 	if client.Mode() != rueidis.ClientModeCluster {
 		return true
@@ -168,7 +171,7 @@ func (l *link) divide(ctx context.Context, client rueidis.Client) bool {
 
 // divideBy makes the servers of what CLUSTER SLOTS answered.
 func (l *link) divideBy(ranges []rueidis.RedisMessage) {
-	found := &servers{shards: new([slots]uint8)}
+	found := &servers{shards: new([hashSlots]uint8)}
 	index := map[string]uint8{}
 	for _, r := range ranges {
 		fields, err := r.ToArray()
@@ -178,7 +181,7 @@ func (l *link) divideBy(ranges []rueidis.RedisMessage) {
 		from, err1 := fields[0].AsInt64()
 		to, err2 := fields[1].AsInt64()
 		master, err3 := fields[2].ToArray()
-		if errors.Join(err1, err2, err3) != nil || from < 0 || to >= slots || len(master) < 2 {
+		if errors.Join(err1, err2, err3) != nil || from < 0 || to >= hashSlots || len(master) < 2 {
 			continue
 		}
 		host, _ := master[0].ToString()
@@ -202,8 +205,8 @@ func (l *link) divideBy(ranges []rueidis.RedisMessage) {
 	}
 }
 
-// Breakers tells of each server, by its address, whether its circuit breaker is open: calls for it fail at once. In a
-// Cluster every master has one; otherwise there is one for all.
+// Breakers tells of each server, by its address, whether its circuit breaker is open: calls for it
+// fail at once. In a Cluster every master has one; otherwise there is one for all.
 func (b *Backend) Breakers() map[string]bool {
 	servers := b.link.servers.Load()
 	if servers.shards == nil {

@@ -23,11 +23,13 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// The soak: four instances under mixed load while one fault follows another at random. `make soak` takes ten minutes.
+// The soak: four instances under mixed load while one fault follows another at random. `make soak`
+// takes ten minutes.
 //
-// The server keeps its data over a kill -9, so that only FLUSHALL takes state away: what is admitted is held to the limit
-// between two of them. A call that failed may have charged or not; that is why refusals are judged by keys that are
-// never asked for as much as they may have, and by every key's full capacity at the end.
+// The server keeps its data over a kill -9, so that only FLUSHALL takes state away: what is
+// admitted is held to the limit between two of them. A call that failed may have charged or not;
+// that is why refusals are judged by keys that are never asked for as much as they may have, and by
+// every key's full capacity at the end.
 
 const (
 	soakInstances = 4
@@ -233,8 +235,9 @@ func (s *soak) fault(t *testing.T, r *rand.Rand) {
 	case "SCRIPT FLUSH":
 		do("SCRIPT", "FLUSH")
 	case "FLUSHALL":
-		// The totals of an hour are judged and begin anew. What was admitted just before and told just after, or leased,
-		// counts for the new time: some calls of each worker, and a lease of each instance.
+		// The totals of an hour are judged and begin anew. What was admitted just before and told
+		// just after, or leased, counts for the new time: some calls of each worker, and a lease of
+		// each instance.
 		began := s.time(t)
 		do("FLUSHALL")
 		s.mu.Lock()

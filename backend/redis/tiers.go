@@ -17,23 +17,27 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// Tiers are tier records that live in Redis: which limits a customer has. They are read through client-side caching, so
-// that a Lookup costs no round trip once the id was seen, and a tier that was changed anywhere is seen by every instance
-// within milliseconds. Without client-side caching every Lookup asks Redis.
+// Tiers are tier records that live in Redis: which limits a customer has. They are read through
+// client-side caching, so that a Lookup costs no round trip once the id was seen, and a tier that
+// was changed anywhere is seen by every instance within milliseconds. Without client-side caching
+// every Lookup asks Redis.
 //
 // A record is a JSON text without an end to its life, which an operator can read and set too:
 //
 //	SET gl1:tier:{customer-42} '{"name":"pro","limits":[{"count":100,"period":"1m","burst":20}]}'
 //
-// The other fields of a limit are "name", "algorithm" ("token bucket", which is the default, "sliding window", "sliding
-// log" or "fixed window") and "unlimited". All methods may be called concurrently.
+// The other fields of a limit are "name", "algorithm" ("token bucket", which is the default,
+// "sliding window", "sliding log" or "fixed window") and "unlimited". All methods may be called
+// concurrently.
 type Tiers struct {
 	config
 	link   *link
 	seed   maphash.Seed
 	recent [256]atomic.Pointer[record] // by their text: customers share few different tiers
-	cached [256]atomic.Uint64          // of ids whose records the client's cache should have: 40 bits of their hashes, and until when, in s since made
 	made   time.Time
+	// cached has the ids whose records the client's cache should have: 40 bits of the hash of each,
+	// and 24 of until when, in s since made.
+	cached [256]atomic.Uint64
 }
 
 // record is a tier and what it was read from.
@@ -42,13 +46,15 @@ type record struct {
 	tier backend.Tier
 }
 
-// tierTTL bounds how long a tier is kept in the process without Redis being asked. Changes are pushed earlier.
+// tierTTL bounds how long a tier is kept in the process without Redis being asked. Changes are
+// pushed earlier.
 const tierTTL = time.Minute
 
-// NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching; if a Backend has it already,
-// use [Backend.Tiers], which share the bound of what is under way with it. It panics if an option
-// is not valid; those that count are [WithPrefix] and [WithTimeout]. It asks a Cluster for its shards, for at most the time
-// of WithTimeout: one that is down does not stop the look-ups of the others.
+// NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching;
+// if a Backend has it already, use [Backend.Tiers], which share the bound of what is under way with
+// it. It panics if an option is not valid; those that count are [WithPrefix] and [WithTimeout]. It
+// asks a Cluster for its shards, for at most the time of WithTimeout: one that is down does not
+// stop the look-ups of the others.
 func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
 	t := &Tiers{config: defaults()}
 	err := t.apply(opts)
@@ -69,7 +75,8 @@ func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
 	return t.init()
 }
 
-// Tiers returns the tier records in b's Redis, through b's connections and with its prefix and timeout.
+// Tiers returns the tier records in b's Redis, through b's connections and with its prefix and
+// timeout.
 func (b *Backend) Tiers() *Tiers {
 	return (&Tiers{config: b.config, link: b.link}).init()
 }
@@ -79,12 +86,12 @@ func (t *Tiers) init() *Tiers {
 	return t
 }
 
-// Lookup returns the tier of id, the zero Tier if there is none. An error means that Redis could not be asked, or that
-// the record is not valid; then it has [backend.ErrUnavailable] in its chain. The limits of the Tier are shared: do not
-// change them.
+// Lookup returns the tier of id, the zero Tier if there is none. An error means that Redis could
+// not be asked, or that the record is not valid; then it has [backend.ErrUnavailable] in its chain.
+// The limits of the Tier are shared: do not change them.
 //
-// A deadline or a cancellation of the caller's does not count, here and in the other methods: each is made in the time of
-// [WithTimeout].
+// A deadline or a cancellation of the caller's does not count, here and in the other methods: each
+// is made in the time of [WithTimeout].
 func (t *Tiers) Lookup(_ context.Context, id string) (backend.Tier, error) {
 	trip, err := t.link.to(opTierLookup, t.key(tierKind, id))
 	if err != nil {
@@ -128,8 +135,9 @@ func (t *Tiers) parse(text string) (backend.Tier, error) {
 	return tier, err
 }
 
-// Set makes tier that of id, on every instance. It returns an error if a limit or a name is not valid, if two limits have one
-// name, or if Redis failed: then the record may have been set nonetheless.
+// Set makes tier that of id, on every instance. It returns an error if a limit or a name is not
+// valid, if two limits have one name, or if Redis failed: then the record may have been set
+// nonetheless.
 func (t *Tiers) Set(_ context.Context, id string, tier backend.Tier) error {
 	text, err := formatTier(tier)
 	if err != nil {

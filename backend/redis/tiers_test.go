@@ -55,7 +55,8 @@ func TestTiersKeepEverything(t *testing.T) {
 	}
 }
 
-// lookUp waits until id has tier: for a moment after a change the client's cache may hold the one before.
+// lookUp waits until id has tier: for a moment after a change the client's cache may hold the one
+// before.
 func lookUp(t *testing.T, tiers *redis.Tiers, id string, tier backend.Tier) {
 	t.Helper()
 	var got backend.Tier
@@ -69,7 +70,8 @@ func lookUp(t *testing.T, tiers *redis.Tiers, id string, tier backend.Tier) {
 	}
 }
 
-// A tier that was looked up costs no command until it changes, on any instance; so does an id without one.
+// A tier that was looked up costs no command until it changes, on any instance; so does an id
+// without one.
 func TestTiersAreCachedUntilTheyChange(t *testing.T) {
 	server, ctx := testserver.Redis(t), context.Background()
 	one, other := redis.NewTiers(newClient(t, server.Addr(), true)), redis.NewTiers(newClient(t, server.Addr(), true))
@@ -159,7 +161,8 @@ func TestTiersOfABackend(t *testing.T) {
 	assert.Equal(t, tierExamples[1], tier)
 }
 
-// What is found in the client's cache says nothing about the server, and takes no probe of it from those who ask it.
+// What is found in the client's cache says nothing about the server, and takes no probe of it from
+// those who ask it.
 func TestCachedTiersLeaveTheProbes(t *testing.T) {
 	server := testserver.Redis(t)
 	b := gateBackend(t, server.URL())
@@ -183,7 +186,8 @@ func TestCachedTiersLeaveTheProbes(t *testing.T) {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
-// When the server answers again, the breaker closes though all that is looked up is in the client's cache.
+// When the server answers again, the breaker closes though all that is looked up is in the client's
+// cache.
 func TestCachedTiersCloseTheBreaker(t *testing.T) {
 	server := testserver.Redis(t)
 	tiers := redis.NewTiers(newClient(t, server.Addr(), true))
@@ -235,8 +239,8 @@ func TestLookupsOfAServerThatHangs(t *testing.T) {
 	}, 10*time.Second, 10*time.Millisecond)
 }
 
-// One shard of a Cluster that hangs does not stop the look-ups of the others, even if the Cluster could not be asked for
-// its shards when the Tiers were made.
+// One shard of a Cluster that hangs does not stop the look-ups of the others, even if the Cluster
+// could not be asked for its shards when the Tiers were made.
 func TestTiersOfAShardThatHangs(t *testing.T) {
 	c := testserver.RedisCluster(t, 3, 0)
 	for name, late := range map[string]bool{"at once": false, "later": true} {

@@ -1,17 +1,19 @@
-// Package gate stands between a backend and its server: it bounds how many calls are under way and how long each takes,
-// and lets none through while the server does not answer.
+// Package gate stands between a backend and its server: it bounds how many calls are under way and
+// how long each takes, and lets none through while the server does not answer.
 //
-// A gate measures time in ticks, tenths of what a call has. A tick that comes late counts as one all the same, and before
-// each tick those goroutines run that are ready to. So a process that stands still, or has more to do than it can, does
-// not take the time that it lost itself for silence of the server.
+// A gate measures time in ticks, tenths of what a call has. A tick that comes late counts as one
+// all the same, and before each tick those goroutines run that are ready to. So a process that
+// stands still, or has more to do than it can, does not take the time that it lost itself for
+// silence of the server.
 //
-// The calls that begin within one tick share a context. If nothing was heard of the server from the tick in which they
-// began until their time is over, the server is silent.
+// The calls that begin within one tick share a context. If nothing was heard of the server from the
+// tick in which they began until their time is over, the server is silent.
 //
-// A circuit breaker of a library would do, but for two things: the bound and the breaker have to be one, because what
-// waits at the bound when the breaker opens must not go through, and what waits for the server need not wait any longer;
-// and a call through both costs 34 to 37 ns here, on a machine that others share, its time limit included (go test -bench
-// Gate), where sony/gobreaker 2.4, which takes a mutex twice, cost 150 to 180 without a bound and a limit.
+// A circuit breaker of a library would do, but for two things: the bound and the breaker have to be
+// one, because what waits at the bound when the breaker opens must not go through, and what waits
+// for the server need not wait any longer; and a call through both costs 34 to 37 ns here, on a
+// machine that others share, its time limit included (go test -bench Gate), where sony/gobreaker
+// 2.4, which takes a mutex twice, cost 150 to 180 without a bound and a limit.
 package gate
 
 import (
@@ -26,7 +28,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/storeerr"
 )
 
-// ErrOpen is the error of calls that are not made, or not waited for, because the server does not answer.
+// ErrOpen is the error of calls that are not made, or not waited for, because the server does not
+// answer.
 var ErrOpen = storeerr.ErrBreakerOpen
 
 // End tells how a call ended.
@@ -48,7 +51,8 @@ const (
 	ticksOfACall = 10
 	// maxFailures is the number of failures in a row that close the way.
 	maxFailures = 5
-	// closedTime is how long nobody goes through then. After it, one call at a time probes the server.
+	// closedTime is how long nobody goes through then. After it, one call at a time probes the
+	// server.
 	closedTime = 200 * time.Millisecond
 )
 
@@ -99,8 +103,8 @@ func (b *budget) end(err error) {
 	close(b.done)
 }
 
-// New returns a Gate that lets maxCalls through at a time, each for about timeout at most. changed, which may be nil, is
-// told when the breaker opens, and why, and when it closes.
+// New returns a Gate that lets maxCalls through at a time, each for about timeout at most. changed,
+// which may be nil, is told when the breaker opens, and why, and when it closes.
 func New(maxCalls int, timeout time.Duration, changed func(open bool, cause error)) *Gate {
 	g := &Gate{timeout: timeout, changed: changed, made: time.Now(), slots: make(chan struct{}, maxCalls)}
 	g.clock.Store(1)
@@ -110,9 +114,10 @@ func New(maxCalls int, timeout time.Duration, changed func(open bool, cause erro
 // now returns the time since g was made, never 0.
 func (g *Gate) now() time.Duration { return time.Since(g.made) + 1 }
 
-// Context returns the context of a call that begins now: it ends when the time of a call is over, or with [ErrOpen] when the
-// breaker opens. Callers' own contexts do not count: a caller that gives up early must not get past a limit by it, and a
-// charge that was sent is spent. Calls share contexts, so that it allocates ten times in the time of a call.
+// Context returns the context of a call that begins now: it ends when the time of a call is over,
+// or with [ErrOpen] when the breaker opens. Callers' own contexts do not count: a caller that gives
+// up early must not get past a limit by it, and a charge that was sent is spent. Calls share
+// contexts, so that it allocates ten times in the time of a call.
 func (g *Gate) Context() context.Context {
 	if b := g.current.Load(); b != nil {
 		return b
@@ -134,8 +139,9 @@ func (g *Gate) Context() context.Context {
 	return b
 }
 
-// tick ends the contexts whose time is over. Before it ends those whose calls nobody answered it opens the breaker, if
-// several wait: otherwise those that came later would wait for their whole time, too, to find out one by one.
+// tick ends the contexts whose time is over. Before it ends those whose calls nobody answered it
+// opens the breaker, if several wait: otherwise those that came later would wait for their whole
+// time, too, to find out one by one.
 func (g *Gate) tick() {
 	began := time.Now()
 	runtime.Gosched() // an answer that has come is heard first
@@ -163,8 +169,8 @@ func (g *Gate) tick() {
 // waits returns the number of calls that are under way or wait for a slot.
 func (g *Gate) waits() int { return len(g.slots) + int(g.waiting.Load()) }
 
-// Enter returns nil if the caller may go through; then it has to call Leave. It waits for its turn until ctx ends, which is
-// one of Context.
+// Enter returns nil if the caller may go through; then it has to call Leave. It waits for its turn
+// until ctx ends, which is one of Context.
 func (g *Gate) Enter(ctx context.Context) error {
 	if err := g.enter(ctx); err != nil {
 		return err
@@ -196,7 +202,8 @@ func (g *Gate) enter(ctx context.Context) error {
 	return nil
 }
 
-// pass returns nil if the way is open, or if it was closed for long enough and the caller is the one to try it.
+// pass returns nil if the way is open, or if it was closed for long enough and the caller is the
+// one to try it.
 func (g *Gate) pass() error {
 	until := g.until.Load()
 	if until == 0 {
@@ -233,22 +240,23 @@ func (g *Gate) Record(ctx context.Context, end End, err error) {
 	case Failed:
 		g.fail(ctx.(*budget), err)
 	case Late:
-		if b := ctx.(*budget); g.answered.Load() <= b.born { // otherwise the server answers, though not all in time
+		// If others were answered, the server answers, though not all in time.
+		if b := ctx.(*budget); g.answered.Load() <= b.born {
 			g.fail(b, fmt.Errorf("no call was answered within %v", g.timeout))
 		}
 	}
 }
 
-// Heard says that the server sent something. That is less than an answer, which may come too late for its call: a gate
-// before a server that is heard opens only if calls fail.
+// Heard says that the server sent something. That is less than an answer, which may come too late
+// for its call: a gate before a server that is heard opens only if calls fail.
 func (g *Gate) Heard() {
 	if now := g.clock.Load(); g.heard.Load() != now {
 		g.heard.Store(now)
 	}
 }
 
-// fail counts a failure. Calls that share a context are one together: they end all at once if their time is over, or if the
-// connection breaks that carried them.
+// fail counts a failure. Calls that share a context are one together: they end all at once if their
+// time is over, or if the connection breaks that carried them.
 func (g *Gate) fail(b *budget, err error) {
 	if b.failed.CompareAndSwap(false, true) && g.failures.Add(1) >= maxFailures {
 		g.open(err)
@@ -283,7 +291,8 @@ func GaveUp(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// Over reports whether ctx has ended, or its deadline has passed: a connection that knows the deadline may end first.
+// Over reports whether ctx has ended, or its deadline has passed: a connection that knows the
+// deadline may end first.
 func Over(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)

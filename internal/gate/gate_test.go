@@ -19,7 +19,8 @@ import (
 
 const timeout = 100 * time.Millisecond
 
-// call makes a call that the server answers after a time, or never, and returns how it ended and what it took.
+// call makes a call that the server answers after a time, or never, and returns how it ended and
+// what it took.
 func call(g *gate.Gate, answer time.Duration) (time.Duration, error) {
 	start := time.Now()
 	ctx := g.Context()
@@ -84,8 +85,8 @@ func TestAnAnswerStartsTheCountAnew(t *testing.T) {
 	})
 }
 
-// A thousand calls a second for a server that falls silent: those wait that come before the time of the first of them is
-// over, and next to nobody later.
+// A thousand calls a second for a server that falls silent: those wait that come before the time of
+// the first of them is over, and next to nobody later.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
@@ -162,8 +163,8 @@ func TestASlowServerIsNotASilentOne(t *testing.T) {
 	})
 }
 
-// Nor is one that answers all the time while more ask than it can answer: neither because they have waited for a slot, nor
-// because the last who got one had little time left, and all end at once.
+// Nor is one that answers all the time while more ask than it can answer: neither because they have
+// waited for a slot, nor because the last who got one had little time left, and all end at once.
 func TestABusyServerIsNotASilentOne(t *testing.T) {
 	for slots, answer := range map[int]time.Duration{4: 5 * time.Millisecond, 16: 30 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
@@ -202,7 +203,8 @@ func TestNobodyAsks(t *testing.T) {
 	})
 }
 
-// A server that sends something is not silent, but if it answers every call too late there is nothing to wait for.
+// A server that sends something is not silent, but if it answers every call too late there is
+// nothing to wait for.
 func TestAnswersThatComeTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
@@ -304,7 +306,8 @@ func TestTheBound(t *testing.T) {
 	})
 }
 
-// The time of a call begins when it does, give or take a tenth of it, however long nobody called before.
+// The time of a call begins when it does, give or take a tenth of it, however long nobody called
+// before.
 func TestContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate.New(8, timeout, nil)

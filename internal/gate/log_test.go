@@ -14,7 +14,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/storeerr"
 )
 
-// The log says of which server nothing is heard, why, how much time it had, what to do, and who decides meanwhile.
+// The log says of which server nothing is heard, why, how much time it had, what to do, and who
+// decides meanwhile.
 func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text bytes.Buffer
