@@ -326,7 +326,8 @@ func TestKindsOfErrors(t *testing.T) {
 	require.NoError(t, postgres.Migrate(t.Context(), newPool(t, url, 1, user(nobody)), opts...), "where there is nothing to do")
 }
 
-// A standby refuses charges. It can be looked at if the table is logged; otherwise that is not there.
+// A standby refuses charges. It can be looked at if the table is logged; otherwise that is not
+// there.
 func TestStandby(t *testing.T) {
 	server := testserver.Postgres(t)
 	pool := newPool(t, server.URL(), 4, nil)
