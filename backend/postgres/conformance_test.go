@@ -117,6 +117,7 @@ func TestConformance(t *testing.T) {
 	url := serverURL(t)
 	for _, way := range ways[:2] { // the others differ in how statements are sent: TestMemoryAndPostgresAgree
 		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
 			pool := newPool(t, url, 8, way.pool)
 			// A sweep that began before the clock went back would delete what was written after
 			// that.
