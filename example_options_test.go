@@ -64,12 +64,12 @@ func ExamplePerMinute() {
 }
 
 func ExamplePerHour() {
-	fmt.Println(ginlimit.PerHour(5).WithAlgorithm(backend.SlidingLog))
+	fmt.Println(ginlimit.PerHour(5).WithAlgorithm(ginlimit.SlidingLog))
 	// Output: 5 per 1h0m0s, sliding log
 }
 
 func ExamplePerDay() {
-	fmt.Println(ginlimit.PerDay(10_000).WithAlgorithm(backend.FixedWindow))
+	fmt.Println(ginlimit.PerDay(10_000).WithAlgorithm(ginlimit.FixedWindow))
 	// Output: 10000 per 24h0m0s, fixed window
 }
 

@@ -47,7 +47,7 @@ func ExampleNew_groups() {
 	r.GET("/healthz", health) // registered before r.Use: not limited
 	r.Use(ginlimit.New(ginlimit.PerSecond(50), ginlimit.ByIP(), ginlimit.WithName("address")))
 
-	r.POST("/login", ginlimit.New(ginlimit.PerHour(10).WithAlgorithm(backend.SlidingLog), ginlimit.ByIP(), ginlimit.WithName("login")), login)
+	r.POST("/login", ginlimit.New(ginlimit.PerHour(10).WithAlgorithm(ginlimit.SlidingLog), ginlimit.ByIP(), ginlimit.WithName("login")), login)
 
 	api := r.Group("/api", ginlimit.New(ginlimit.PerMinute(300), ginlimit.ByIP(), ginlimit.WithName("api")))
 	api.GET("/items", listItems)
@@ -70,7 +70,7 @@ func ExampleWithLimits() {
 	r := gin.New()
 	r.SetTrustedProxies(nil)
 	r.Use(ginlimit.New(ginlimit.PerSecond(10), ginlimit.ByIP(),
-		ginlimit.WithLimits(ginlimit.PerDay(10_000).WithAlgorithm(backend.FixedWindow)),
+		ginlimit.WithLimits(ginlimit.PerDay(10_000).WithAlgorithm(ginlimit.FixedWindow)),
 	))
 	r.GET("/", ok)
 
@@ -80,9 +80,9 @@ func ExampleWithLimits() {
 
 func ExampleLimit_algorithms() {
 	steady := ginlimit.PerMinute(100).WithBurst(20)                        // 100 a minute, but at most 20 at once
-	exact := ginlimit.PerHour(5).WithAlgorithm(backend.SlidingLog)         // never a sixth in any hour
-	smooth := ginlimit.PerMinute(600).WithAlgorithm(backend.SlidingWindow) // three numbers, however large the count
-	quota := ginlimit.PerDay(10_000).WithAlgorithm(backend.FixedWindow)    // a day from the first request
+	exact := ginlimit.PerHour(5).WithAlgorithm(ginlimit.SlidingLog)         // never a sixth in any hour
+	smooth := ginlimit.PerMinute(600).WithAlgorithm(ginlimit.SlidingWindow) // three numbers, however large the count
+	quota := ginlimit.PerDay(10_000).WithAlgorithm(ginlimit.FixedWindow)    // a day from the first request
 	odd := ginlimit.Per(3, 7*time.Millisecond).Named("sampling")           // odd rates are exact too
 	for _, l := range []ginlimit.Limit{steady, exact, smooth, quota, odd} {
 		fmt.Println(l)

@@ -82,8 +82,8 @@ type service struct {
 // Fixed windows of an hour, because nothing is refilled while the phases run: what the metrics say is the same on a
 // slow machine.
 var (
-	free = ginlimit.PerHour(20).WithAlgorithm(backend.FixedWindow)
-	pro  = ginlimit.PerHour(1000).WithAlgorithm(backend.FixedWindow)
+	free = ginlimit.PerHour(20).WithAlgorithm(ginlimit.FixedWindow)
+	pro  = ginlimit.PerHour(1000).WithAlgorithm(ginlimit.FixedWindow)
 )
 
 func newService(s *store, t *telemetry) (*service, error) {

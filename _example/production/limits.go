@@ -12,7 +12,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/ginlimit/ginlimit"
-	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
 
@@ -32,11 +31,11 @@ func defaultRates() rates {
 		client:  ginlimit.PerSecond(100).WithBurst(200),
 		// A quota, as people understand it: a day from the first request. A token bucket of as many a day would let
 		// nearly twice as many pass on the first.
-		clientDay: ginlimit.PerDay(100_000).WithAlgorithm(backend.FixedWindow),
+		clientDay: ginlimit.PerDay(100_000).WithAlgorithm(ginlimit.FixedWindow),
 		// Few and precious: never an eleventh failure in any 15 minutes.
-		login:        ginlimit.Per(10, 15*time.Minute).WithAlgorithm(backend.SlidingLog),
+		login:        ginlimit.Per(10, 15*time.Minute).WithAlgorithm(ginlimit.SlidingLog),
 		searchSecond: ginlimit.PerSecond(20),
-		searchDay:    ginlimit.PerDay(20_000).WithAlgorithm(backend.FixedWindow),
+		searchDay:    ginlimit.PerDay(20_000).WithAlgorithm(ginlimit.FixedWindow),
 	}
 }
 

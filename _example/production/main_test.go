@@ -20,7 +20,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/ginlimit/ginlimit"
-	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
@@ -35,9 +34,9 @@ func smallRates() rates {
 		address:      ginlimit.PerHour(1_000_000),
 		client:       ginlimit.PerHour(3),
 		clientDay:    ginlimit.PerDay(1_000_000),
-		login:        ginlimit.PerHour(3).WithAlgorithm(backend.SlidingLog),
+		login:        ginlimit.PerHour(3).WithAlgorithm(ginlimit.SlidingLog),
 		searchSecond: ginlimit.PerHour(20),
-		searchDay:    ginlimit.PerDay(1_000_000).WithAlgorithm(backend.FixedWindow),
+		searchDay:    ginlimit.PerDay(1_000_000).WithAlgorithm(ginlimit.FixedWindow),
 	}
 }
 
@@ -527,7 +526,7 @@ func TestSearchCosts(t *testing.T) {
 func TestSearchHasADayToo(t *testing.T) {
 	i := newInstance(t, testserver.Redis(t), with(func(r *rates) {
 		r.client = ginlimit.PerHour(1000)
-		r.searchDay = ginlimit.PerDay(12).WithAlgorithm(backend.FixedWindow)
+		r.searchDay = ginlimit.PerDay(12).WithAlgorithm(ginlimit.FixedWindow)
 	}))
 	want(t, i.get("/search?size=100", alice...), http.StatusOK)
 	r := i.get("/search?size=30", alice...)

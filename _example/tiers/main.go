@@ -19,7 +19,6 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/ginlimit/ginlimit"
-	"github.com/ginlimit/ginlimit/backend"
 )
 
 // anonymous is the limiter's own limit: of callers without an account, and of all while no plan can be looked up.
@@ -34,7 +33,7 @@ var plans = map[string]ginlimit.Tier{
 	"free": {Name: "free", Limits: []ginlimit.Limit{ginlimit.PerMinute(10)}},
 	"pro": {Name: "pro", Limits: []ginlimit.Limit{
 		ginlimit.PerSecond(20),
-		ginlimit.PerDay(1000).WithAlgorithm(backend.FixedWindow),
+		ginlimit.PerDay(1000).WithAlgorithm(ginlimit.FixedWindow),
 	}},
 	"enterprise": {Name: "enterprise", Limits: []ginlimit.Limit{ginlimit.Unlimited()}},
 }

@@ -26,7 +26,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ginlimit/ginlimit"
-	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
 
@@ -71,7 +70,7 @@ func ululeBefore(r *gin.Engine) {
 }
 
 func ululeAfter(r *gin.Engine) {
-	r.Use(ginlimit.New(ginlimit.PerMinute(3).WithAlgorithm(backend.FixedWindow), ginlimit.ByIP(),
+	r.Use(ginlimit.New(ginlimit.PerMinute(3).WithAlgorithm(ginlimit.FixedWindow), ginlimit.ByIP(),
 		ginlimit.WithHeaders(ginlimit.HeadersLegacyEpoch)))
 }
 

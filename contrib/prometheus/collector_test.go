@@ -200,7 +200,7 @@ func TestNearLimit(t *testing.T) {
 		{ginlimit.PerHour(10), 10, near(1)},         // all
 		{ginlimit.PerHour(100), 0, near(0.8)},       // 80 left is not below 80
 		{ginlimit.PerHour(100), 1, near(0.81)},      //
-		{ginlimit.PerHour(10).WithAlgorithm(backend.SlidingLog), 2, nil},
+		{ginlimit.PerHour(10).WithAlgorithm(ginlimit.SlidingLog), 2, nil},
 	} {
 		c := ginlimitprom.New(step.opts...)
 		serve(t, c, 20, step.limit, ginlimit.Global())

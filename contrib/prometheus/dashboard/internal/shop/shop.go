@@ -39,7 +39,7 @@ var plans = map[string]ginlimit.Tier{
 
 // window returns a limit of n a second, over two, that shows how near callers come to it.
 func window(n int64) ginlimit.Limit {
-	return ginlimit.Per(2*n, 2*time.Second).WithAlgorithm(backend.SlidingWindow)
+	return ginlimit.Per(2*n, 2*time.Second).WithAlgorithm(ginlimit.SlidingWindow)
 }
 
 // Open starts a shop that counts in the Redis at a URL.
