@@ -165,7 +165,7 @@ func TestOtherLimitsWriteNothing(t *testing.T) {
 // A reply holds little of a log, whatever its limit was and is.
 func TestRepliesAreShort(t *testing.T) {
 	s := testserver.Redis(t)
-	r := &callRecorder{Client: newClient(t, s.Addr(), false), scripts: map[string]string{}, keys: map[string]int{}}
+	r := &callRecorder{Client: newClient(t, s.Addr(), false), scripts: map[string]string{}}
 	b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
 	k := keyspace{t, r.Client}
 	for _, units := range []int64{1, 3} {
