@@ -13,7 +13,7 @@ if type(raw) == 'string' then
   slots = read(raw, rules)
 end
 if not slots then
-  return foreign(KEYS[1], raw, {})
+  return foreign(KEYS[1], raw)
 end
 load(slots, now)
 if not refund(slots, rules, match(slots, rules), now, ARGV[#ARGV] + 0.0, first + 0.0) then

@@ -20,7 +20,7 @@ if raw then
     slots, base = read(raw, rules)
   end
   if type(raw) ~= 'string' or not slots then
-    return foreign(KEYS[1], raw, cost > 0 and rules or {})
+    return foreign(KEYS[1], raw, cost > 0 and rules)
   end
   written = string.match(raw, '^%d+ %d+')
 end

@@ -107,21 +107,17 @@ local function store(key, slots)
 end
 
 -- foreign answers for a key whose value is not ours. It gives the key an end, so that it locks nobody out for
--- ever: the longest that a state of the rules could matter, or none if there are none.
+-- ever: the longest that a state of the rules could matter, or none if there are no rules.
 local function foreign(key, raw, rules)
   if type(raw) == 'table' and not string.find(raw.err, 'WRONGTYPE', 1, true) then
     return raw
   end
-  local longest = 0.0
-  for i = 1, #rules do
-    local r = rules[i]
-    if r.algorithm == 'b' then
-      longest = math.max(longest, r.full_us + (r.full_num > 0 and 1 or 0))
-    elseif r.algorithm then
-      longest = math.max(longest, 2 * r.period)
+  if rules then
+    local longest = 1000.0 -- the shortest end there is
+    for i = 1, #rules do
+      local r = rules[i]
+      longest = math.max(longest, r.full_us or r.period and 2 * r.period or 0)
     end
-  end
-  if longest > 0 then
     local ttl, most = redis.call('PTTL', key), math.ceil(longest / 1000)
     if ttl < 0 or ttl > most then
       redis.call('PEXPIRE', key, digits(most))

@@ -100,6 +100,8 @@ var foreignValues = map[string][]string{
 	"missing use":     {"SET", "key", "1795273622 0 s5/1s 0"},
 	"missing log":     {"SET", "key", "1795273622 0 l5/1s 0,3,24:"},
 	"part of a log":   {"SET", "key", "1795273622 0 l5/1s 0,3,7:1234567"},
+	"use without log": {"SET", "key", "1795273622 0 l5/1s 0,3,0:"},
+	"log without use": {"SET", "key", "1795273622 0 l5/1s 0,0,8:12345678"},
 	"half a slot":     {"SET", "key", "1795273622 0 5/1s"},
 	"text after it":   {"SET", "key", "1795273622 0 5/1s 0 and more"},
 }
