@@ -15,7 +15,7 @@ import (
 type lateWriter struct {
 	gin.ResponseWriter
 	c      *gin.Context
-	within []*record // of an engine that is mounted in this one
+	within []*record // of a writer that stands in front, perhaps of an engine mounted in this one
 }
 
 // writeLate puts a lateWriter in front of the request's writer.
@@ -40,9 +40,7 @@ func (w *lateWriter) show() {
 	}
 	records := w.records()
 	if outer := w.behind(); outer != nil { // it will do so
-		if outer.c != w.c {
-			outer.within = records
-		}
+		outer.within = records
 		return
 	}
 	h := w.Header()

@@ -496,7 +496,7 @@ func TestLateHeaders(t *testing.T) {
 	}
 	odd := func(c *gin.Context) {
 		for name, values := range map[string][]string{
-			"RateLimit-Policy":      {`"a, \"b\";q=1";q=1;w=1 ,"c";q=2;w=2`, ``, `, "d";q=3;w=3,`},
+			"RateLimit-Policy":      {`"a,\"b\";q=1";q=1;w=1 ,"c";q=2;w=2`, ``, `, "d";q=3;w=3,`},
 			"RateLimit":             {`"c";r=1`, `"d";r=2`},
 			"X-RateLimit-Limit":     {"7", "8"},
 			"X-RateLimit-Remaining": {"7", "8"},
@@ -517,6 +517,7 @@ func TestLateHeaders(t *testing.T) {
 		return want
 	}
 	same := limiter("gw", 100, isLate)
+	responded := limiter("gw", 100, isLate)
 	checked := limiter("gw", 100, isLate)
 	for _, tt := range []struct {
 		name string
@@ -535,11 +536,11 @@ func TestLateHeaders(t *testing.T) {
 			with(map[string]string{"RateLimit-Policy": `"b";q=1000;w=3600, ` + gw + ", " + svc})},
 		{"a gateway that shows the draft's fields only",
 			routed(handle("gw", 100, isLate, ginlimit.WithHeaders(ginlimit.HeadersIETF)), odd),
-			map[string]string{"RateLimit-Policy": gw + `, "a, \"b\";q=1";q=1;w=1, "c";q=2;w=2, "d";q=3;w=3`,
+			map[string]string{"RateLimit-Policy": gw + `, "a,\"b\";q=1";q=1;w=1, "c";q=2;w=2, "d";q=3;w=3`,
 				"RateLimit":         `"gw";r=99;t=3600`,
 				"X-RateLimit-Limit": "7 | 8", "X-RateLimit-Remaining": "7 | 8", "X-RateLimit-Reset": "7 | 8"}},
 		{"fields of all kinds", routed(handle("gw", 100, isLate), odd),
-			with(map[string]string{"RateLimit-Policy": gw + `, "a, \"b\";q=1";q=1;w=1, "c";q=2;w=2, "d";q=3;w=3`})},
+			with(map[string]string{"RateLimit-Policy": gw + `, "a,\"b\";q=1";q=1;w=1, "c";q=2;w=2, "d";q=3;w=3`})},
 		{"the policy of the gateway itself", routed(handle("gw", 100, isLate),
 			proxyTo(t, routed(handle("gw", 100), answer))),
 			with(map[string]string{"RateLimit-Policy": gw})},
@@ -559,6 +560,11 @@ func TestLateHeaders(t *testing.T) {
 			func(c *gin.Context) { checked.Check(c); checked.Check(c); answer(c) }),
 			with(map[string]string{"RateLimit-Policy": gw, "RateLimit": `"gw";r=97;t=3600`,
 				"X-RateLimit-Remaining": "97"})},
+		{"the same limiter charged after Respond", routed(func(c *gin.Context) {
+			responded.Respond(c, responded.Check(c))
+			responded.Check(c)
+			answer(c)
+		}), with(map[string]string{"RateLimit-Policy": gw, "RateLimit": `"gw";r=98;t=3600`, "X-RateLimit-Remaining": "98"})},
 		{"nobody else's fields", routed(handle("gw", 100, isLate), answer),
 			with(map[string]string{"RateLimit-Policy": gw})},
 		{"a dry run", routed(handle("gw", 100, isLate, ginlimit.WithDryRun(true)), func(c *gin.Context) {
@@ -581,6 +587,20 @@ func TestLateHeaders(t *testing.T) {
 				}
 			}
 			assert.Equal(t, tt.want, got)
+		})
+	}
+}
+
+// TestAWriterThatStays: what a later handler leaves in c.Writer is not the limiter's to take out.
+func TestAWriterThatStays(t *testing.T) {
+	type own struct{ gin.ResponseWriter }
+	for when, opt := range late {
+		t.Run(when, func(t *testing.T) {
+			w := send(engine(func(c *gin.Context) {
+				c.Next()
+				assert.IsType(t, &own{}, c.Writer)
+			}, hour(9, opt), func(c *gin.Context) { c.Writer = &own{c.Writer} }))
+			assert.Equal(t, "8", w.Header().Get("X-RateLimit-Remaining"))
 		})
 	}
 }

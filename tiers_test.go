@@ -294,11 +294,11 @@ func TestManyLastTiers(t *testing.T) {
 				return ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerHour(100)}}, nil
 			}
 		})))
-	const customers = 2000
+	const customers = 12_000
 	for n := range customers {
 		send(r, header("Key", fmt.Sprint(n)))
 	}
-	for n := range 30_000 {
+	for n := range customers {
 		send(r, header("Key", "x"+fmt.Sprint(n)))
 	}
 	down = true
@@ -308,7 +308,7 @@ func TestManyLastTiers(t *testing.T) {
 			known++
 		}
 	}
-	assert.Greater(t, known, customers*95/100)
+	assert.Greater(t, known, customers*85/100)
 }
 
 // TestTiersNeedTheirLimits: a key does not tell the tier of its caller.

@@ -312,7 +312,8 @@ func TestWaitIsBoundedPerLimiter(t *testing.T) {
 			keys{{"innocent a", 5}, {"innocent b", 1}, {"innocent c", 60}}...),
 			map[string][2]int{"flood": {106, 107}, "innocent a": {4, 4}, "innocent b": {0, 0},
 				"innocent c": {59, 59}}, 1024},
-		{"one place is taken from nobody", many, map[string][2]int{"one": {0, 1}}, 1024},
+		{"one place is taken from nobody", many,
+			map[string][2]int{"one": {0, 1}, "one 0": {1, 1}, "one 1023": {1, 1}, "one 1024": {0, 0}, "one 1099": {0, 0}}, 1024},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
