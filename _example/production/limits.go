@@ -71,8 +71,9 @@ func newLimiters(r rates, b *redis.Backend, tiers *redis.Tiers, observe func(con
 		// what a client should plan by.
 		address: add("address", r.address, ginlimit.ByIP(), ginlimit.WithHeaders(ginlimit.HeadersNone)),
 
-		// The zero Tier of those whom nobody gave one, and any failure to look it up, means the rate here. FailOpen is
-		// the default, and said here because it is a decision: reads go on while Redis is down.
+		// The zero Tier of those whom nobody gave one means the rate here. If it cannot be looked up, the tier that the
+		// caller had last decides, for ten minutes, and otherwise the rate here. FailOpen is the default, and said here
+		// because it is a decision: reads go on while Redis is down.
 		client: add("client", r.client, caller, shared,
 			ginlimit.WithTier(tierOf(tiers)), ginlimit.WithFailurePolicy(ginlimit.FailOpen)),
 

@@ -87,10 +87,11 @@ func tierOf(db *database) func(*gin.Context) (ginlimit.Tier, error) {
 	}
 }
 
-// logFailedLookUp makes a failure seen, because callers would only notice that their limits are low.
+// logFailedLookUp makes a failure seen. Callers keep the plan that they had last, for ten minutes, and would only then
+// notice that their limits are low.
 func logFailedLookUp(_ context.Context, d ginlimit.Decision) {
 	if d.TierErr != nil {
-		log.Printf("limiter %s: own limits instead of a plan's: %v", d.Limiter, d.TierErr)
+		log.Printf("limiter %s: the plan could not be looked up: %v", d.Limiter, d.TierErr)
 	}
 }
 
