@@ -79,11 +79,11 @@ func ExampleWithLimits() {
 }
 
 func ExampleLimit_algorithms() {
-	steady := ginlimit.PerMinute(100).WithBurst(20)                        // 100 a minute, but at most 20 at once
+	steady := ginlimit.PerMinute(100).WithBurst(20)                         // 100 a minute, but at most 20 at once
 	exact := ginlimit.PerHour(5).WithAlgorithm(ginlimit.SlidingLog)         // never a sixth in any hour
 	smooth := ginlimit.PerMinute(600).WithAlgorithm(ginlimit.SlidingWindow) // three numbers, however large the count
 	quota := ginlimit.PerDay(10_000).WithAlgorithm(ginlimit.FixedWindow)    // a day from the first request
-	odd := ginlimit.Per(3, 7*time.Millisecond).Named("sampling")           // odd rates are exact too
+	odd := ginlimit.Per(3, 7*time.Millisecond).Named("sampling")            // odd rates are exact too
 	for _, l := range []ginlimit.Limit{steady, exact, smooth, quota, odd} {
 		fmt.Println(l)
 	}
