@@ -89,7 +89,9 @@ func Address(c *gin.Context) (netip.Addr, bool) {
 //
 // The function looks at the address that [Address] returns, and reports false if that may be a
 // proxy's, not the caller's. This is so if a header shows that a proxy passed the request on, and
-// the header cannot be read, or the proxy has a private address and the engine does not trust it.
+// the header cannot be read, or the proxy has a private address and the engine does not trust it,
+// or reads none of its headers. They are X-Forwarded-For, -Proto and -Host, Forwarded, X-Real-IP and
+// Via.
 // Otherwise a forgotten SetTrustedProxies would exempt everybody that comes through a proxy on the
 // same host. A proxy that writes no header cannot be told from a caller.
 //
@@ -105,12 +107,16 @@ func FromNetworks(prefixes ...string) func(*gin.Context) bool {
 	}
 	var cache engineCache
 	return func(c *gin.Context) bool {
-		text, doubt := cache.of(c).addressOf(c)
+		facts := cache.of(c)
+		text, doubt := facts.addressOf(c)
 		addr, ok := parseAddr(text)
 		if !ok || doubt != certain {
 			return false
 		}
 		addr = addr.WithZone("").Unmap()
+		if isLocal(addr) && facts.unread(c.Request, text) {
+			return false
+		}
 		inside := canonical(addr)
 		if isLocal(inside) {
 			inside = addr
@@ -182,6 +188,18 @@ func (f *engineFacts) forwarded(header http.Header) bool {
 		}
 	}
 	return false
+}
+
+// signsOfProxies are header fields that proxies write, in canonical form.
+var signsOfProxies = [...]string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "X-Forwarded-Proto", "X-Forwarded-Host"}
+
+// unread reports whether text is the address of the connection only because the engine does not read
+// the field that a proxy wrote: RemoteIPHeaders does not name it, or ForwardedByClientIP is off.
+func (f *engineFacts) unread(r *http.Request, text string) bool {
+	if text != socketAddr(r.RemoteAddr) || f.forwarded(r.Header) {
+		return false
+	}
+	return slices.ContainsFunc(signsOfProxies[:], func(field string) bool { return len(r.Header[field]) > 0 })
 }
 
 // follow returns the address of a request that has such a field and came from remote.

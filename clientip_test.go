@@ -258,6 +258,44 @@ func TestFromNetworks(t *testing.T) {
 	}
 }
 
+// TestFromNetworksAndFieldsNobodyReads: what passes through a proxy on the same host is not its own,
+// also where the engine does not read the field in which the proxy says so.
+func TestFromNetworksAndFieldsNobodyReads(t *testing.T) {
+	in := ginlimit.FromNetworks("127.0.0.1", "192.0.2.0/24")
+	nobody := func() *gin.Engine { return engine() }
+	realIP := func() *gin.Engine {
+		r := trusting("10.0.0.0/8")
+		r.RemoteIPHeaders = []string{"X-Real-IP"}
+		return r
+	}
+	off := func() *gin.Engine {
+		r := trusting("127.0.0.1")
+		r.ForwardedByClientIP = false
+		return r
+	}
+	for _, tt := range []struct {
+		engine       func() *gin.Engine
+		remote       string
+		field, value string
+		want         bool
+	}{
+		{nobody, "127.0.0.1:1", "Forwarded", "for=203.0.113.7", false},
+		{nobody, "127.0.0.1:1", "Via", "1.1 varnish", false},
+		{nobody, "127.0.0.1:1", "X-Forwarded-Proto", "https", false},
+		{nobody, "127.0.0.1:1", "X-Forwarded-Host", "example.com", false},
+		{realIP, "127.0.0.1:1", "X-Forwarded-For", "203.0.113.7", false},
+		{off, "127.0.0.1:1", "X-Forwarded-For", "203.0.113.7", false},
+		{off, "127.0.0.1:1", "X-Real-IP", "203.0.113.7", false},
+		{nobody, "127.0.0.1:1", "Accept", "*/*", true},
+		{realIP, "10.1.2.3:1", "X-Real-IP", "127.0.0.1", true},    // a trusted proxy says so
+		{nobody, "192.0.2.1:1", "Via", "1.1 its own proxy", true}, // a public address is no proxy of ours
+	} {
+		ask(tt.engine(), func(c *gin.Context) {
+			assert.Equal(t, tt.want, in(c), "%s: %s: %s", tt.remote, tt.field, tt.value)
+		}, remote(tt.remote), header(tt.field, tt.value))
+	}
+}
+
 func TestFromNetworksPanicsOnNonsense(t *testing.T) {
 	for _, text := range []string{"", " ", "localhost", "10.0.0.0/33", "10.0.0/8", "10.0.0.1:80", "[::1]", "::/129", "10.0.0.0/8,127.0.0.1", "private"} {
 		err := func() (err error) {
