@@ -105,7 +105,7 @@ func remedy(err error) string {
 	case errors.Is(err, ErrDenied):
 		return "check the URL's user and password, and grant the rights that the documentation of redis.Dial lists"
 	case errors.Is(err, ErrOutOfMemory):
-		return "new callers cannot be counted, while those that are known still are; raise maxmemory, and let a limit by network (ByIPPrefix) " +
+		return "no charge can be written, whoever asks; raise maxmemory, and let a limit by network (ByIPPrefix) " +
 			"in memory stand before this one, so that a flood of keys cannot fill the server"
 	case errors.Is(err, ErrReadOnly):
 		return "connect to the master, or use the URL of the Sentinels or of the Cluster"

@@ -59,7 +59,7 @@ func TestRefusalsAreInTheLog(t *testing.T) {
 		{"other keys", nil, [][]string{{"ACL", "SETUSER", "default", "resetkeys", "~other:*"}}, [][]string{{"ACL", "SETUSER", "default", "allkeys"}},
 			redis.ErrDenied, "denied", "grant the rights"},
 		{"full", nil, [][]string{{"CONFIG", "SET", "maxmemory", "1"}}, [][]string{{"CONFIG", "SET", "maxmemory", "0"}},
-			redis.ErrOutOfMemory, "out_of_memory", "new callers cannot be counted"},
+			redis.ErrOutOfMemory, "out_of_memory", "no charge can be written"},
 		{"a replica", nil, [][]string{{"REPLICAOF", "127.0.0.1", "1"}}, [][]string{{"REPLICAOF", "NO", "ONE"}},
 			redis.ErrReadOnly, "read_only", "connect to the master"},
 		{"too few replicas", nil, [][]string{{"CONFIG", "SET", "min-replicas-to-write", "1"}}, [][]string{{"CONFIG", "SET", "min-replicas-to-write", "0"}},
