@@ -10,10 +10,7 @@ import (
 	"time"
 )
 
-const (
-	clusterLimit = 20 * time.Second // for the cluster to agree
-	slots        = 16384
-)
+const slots = 16384
 
 // Cluster is a Redis Cluster. A node counts as failed after 2 s.
 type Cluster struct {
@@ -54,7 +51,7 @@ func (c *Cluster) form(masters, replicasPerMaster int) error {
 			}
 		}
 	}
-	if err := poll(clusterLimit, func() error { return c.agreed(0) }); err != nil {
+	if err := poll(patience, func() error { return c.agreed(0) }); err != nil {
 		return err
 	}
 	for i, s := range c.Servers[masters:] {
@@ -66,7 +63,7 @@ func (c *Cluster) form(masters, replicasPerMaster int) error {
 			return err
 		}
 	}
-	return poll(clusterLimit, func() error { return c.agreed(masters * replicasPerMaster) })
+	return poll(patience, func() error { return c.agreed(masters * replicasPerMaster) })
 }
 
 // agreed is nil when every node knows all others and the number of replicas, and all slots are served.
@@ -217,7 +214,7 @@ func moveKeys(slot string, from, to *Server, pauseEachKey func()) error {
 func (c *Cluster) Failover(replica *Server) error {
 	const again = 6 * time.Second // a manual failover is given up after 5 s
 	var asked time.Time
-	return poll(clusterLimit, func() error {
+	return poll(patience, func() error {
 		me, ok := replica.myself()
 		if !ok {
 			return errors.New("testserver: no answer from the replica")

@@ -90,7 +90,7 @@ ignore_startup_parameters = extra_float_digits
 		clean()
 	}
 	addr := net.JoinHostPort("127.0.0.1", port)
-	err = poll(startLimit, func() error {
+	err = poll(patience, func() error {
 		select {
 		case <-p.exited:
 			return final{errors.New("it ended")}

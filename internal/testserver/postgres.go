@@ -17,10 +17,7 @@ import (
 	"time"
 )
 
-const (
-	postgresLimit = 60 * time.Second // from the start of a process to its first answer, with recovery after a Kill
-	stopLimit     = 10 * time.Second // for a shutdown
-)
+const stopLimit = 10 * time.Second // for a shutdown
 
 // PostgresServer is one PostgreSQL with a directory of its own. Its superuser is postgres, without a password. Its
 // methods may be called concurrently, except that Kill, Restart and Stop are called one at a time.
@@ -142,7 +139,7 @@ func (s *PostgresServer) run() error {
 	}
 	s.proc.Store(p)
 	s.killed = false
-	err = poll(postgresLimit, func() error {
+	err = poll(patience, func() error {
 		select {
 		case <-p.exited:
 			return final{errors.New("it ended")}
@@ -248,7 +245,7 @@ func (s *PostgresServer) Kill() {
 // the server has recovered and answers.
 func (s *PostgresServer) Restart() error {
 	s.Kill()
-	for deadline := time.Now().Add(startLimit); ; {
+	for deadline := time.Now().Add(patience); ; {
 		err := s.run()
 		if err == nil || !s.portTaken() || time.Now().After(deadline) {
 			return err

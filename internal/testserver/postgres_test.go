@@ -55,7 +55,7 @@ func TestPostgres(t *testing.T) {
 	s := Postgres(t, "-c", "max_connections=11")
 	ask := func(want, sql string) {
 		t.Helper()
-		if got, err := query(commandLimit, s, sql); err != nil || got != want {
+		if got, err := query(patience, s, sql); err != nil || got != want {
 			t.Fatalf("%s: %q, %v; want %q", sql, got, err, want)
 		}
 	}
@@ -92,7 +92,7 @@ func TestPostgres(t *testing.T) {
 	}
 
 	s.Pause()
-	if got, err := query(100*time.Millisecond, s, "SELECT 1"); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if got, err := query(100*time.Millisecond, s, "SELECT 1"); !timedOut(err) {
 		t.Fatalf("a paused server: %q, %v", got, err)
 	}
 	s.Resume()

@@ -13,9 +13,9 @@ import (
 )
 
 // Do sends one command on a connection of its own, so that it works after a Restart too. The reply is a string,
-// an int64, a []any or nil; an error reply is an error with the server's words. It waits for 10 s at most.
+// an int64, a []any or nil; an error reply is an error with the server's words. It waits for a minute at most.
 func (s *Server) Do(args ...string) (any, error) {
-	reply, err := s.do(commandLimit, args...)
+	reply, err := s.do(patience, args...)
 	if err != nil {
 		return nil, fmt.Errorf("testserver: %s: %s: %w", s.addr, args[0], err)
 	}

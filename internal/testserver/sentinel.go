@@ -4,13 +4,9 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
-	"time"
 )
 
-const (
-	sentinelLimit = 20 * time.Second // for the sentinels to agree
-	masterSet     = "mymaster"
-)
+const masterSet = "mymaster"
 
 // Sentinel is a master named mymaster with its replicas, watched by three sentinels. A master that does not
 // answer for 1 s is down if two of them say so.
@@ -41,7 +37,7 @@ func RedisSentinel(tb testing.TB, replicas int) *Sentinel {
 
 func (s *Sentinel) form() error {
 	// Replicas first: a sentinel that finds none in its first INFO of the master asks again 10 s later.
-	if err := poll(sentinelLimit, s.replicating); err != nil {
+	if err := poll(patience, s.replicating); err != nil {
 		return err
 	}
 	host, port := s.Master.hostPort()
@@ -57,7 +53,7 @@ func (s *Sentinel) form() error {
 			return err
 		}
 	}
-	return poll(sentinelLimit, s.agreed)
+	return poll(patience, s.agreed)
 }
 
 func (s *Sentinel) replicating() error {

@@ -25,10 +25,9 @@ import (
 )
 
 const (
-	startLimit   = 10 * time.Second // from the start of a process to its first answer
-	commandLimit = 10 * time.Second // for one command of Do
-	askLimit     = time.Second      // for one command of a loop that asks again
-	portTries    = 5
+	patience  = time.Minute     // for whatever a server does in a moment on a machine that is not busy
+	askLimit  = 5 * time.Second // for one command of a loop that asks again
+	portTries = 5
 )
 
 // Server is one redis-server process with a directory of its own. Its methods may be called concurrently, except
@@ -134,7 +133,7 @@ func (s *Server) run() error {
 		return fmt.Errorf("testserver: %w", err)
 	}
 	s.proc.Store(p)
-	err = poll(startLimit, func() error {
+	err = poll(patience, func() error {
 		select {
 		case <-p.exited:
 			return final{errors.New("it ended")}
@@ -230,7 +229,7 @@ func (s *Server) Kill() {
 // waits until the server answers and has loaded its data.
 func (s *Server) Restart() error {
 	s.Kill()
-	for deadline := time.Now().Add(startLimit); ; {
+	for deadline := time.Now().Add(patience); ; {
 		err := s.run()
 		if err == nil || !s.portTaken() || time.Now().After(deadline) {
 			return err
