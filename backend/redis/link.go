@@ -184,7 +184,7 @@ type reading struct {
 	value  string
 	exists bool
 	hit    bool          // the client's cache had it
-	left   time.Duration // for which the cache has it, unless it is dropped; 0 if that is not known
+	left   time.Duration // for which the cache has it from now on, if that was not known before
 }
 
 // read is a GET through the client's cache, which keeps the value for up to ttl. A read that the
@@ -202,7 +202,10 @@ func (t *trip) read(ttl time.Duration, known bool) (r reading, err error) {
 			res = t.client.DoCache(t.ctx, get.Cache().ToStaticTTL(), ttl)
 		}
 		value, err := res.ToString()
-		r = reading{value: value, exists: err == nil, hit: res.IsCacheHit(), left: max(0, time.Duration(res.CachePTTL())*time.Millisecond)}
+		r = reading{value: value, exists: err == nil, hit: res.IsCacheHit()}
+		if !r.hit || !known {
+			r.left = max(0, time.Duration(res.CachePTTL())*time.Millisecond)
+		}
 		if rueidis.IsRedisNil(err) {
 			err = nil
 		}

@@ -34,10 +34,7 @@ type Tiers struct {
 	link   *link
 	seed   maphash.Seed
 	recent [256]atomic.Pointer[record] // by their text: customers share few different tiers
-	made   time.Time
-	// cached has the ids whose records the client's cache should have: 40 bits of the hash of each,
-	// and 24 of until when, in s since made.
-	cached [256]atomic.Uint64
+	cached [256]atomic.Uint64          // hashes of ids whose records the client's cache should have
 }
 
 // record is a tier and what it was read from.
@@ -82,7 +79,7 @@ func (b *Backend) Tiers() *Tiers {
 }
 
 func (t *Tiers) init() *Tiers {
-	t.seed, t.made = maphash.MakeSeed(), time.Now()
+	t.seed = maphash.MakeSeed()
 	return t
 }
 
@@ -98,14 +95,14 @@ func (t *Tiers) Lookup(_ context.Context, id string) (backend.Tier, error) {
 		return backend.Tier{}, err
 	}
 	t.link.findShardsLater(trip.client)
-	const seconds = 1<<24 - 1
-	hash, now := maphash.String(t.seed, id), uint64(time.Since(t.made)/time.Second)
-	cached := &t.cached[hash%uint64(len(t.cached))]
-	was := cached.Load()
-	known := was&^seconds == hash&^seconds && now&seconds < was&seconds
+	hash := maphash.String(t.seed, id) | 1 // never 0
+	cached := &t.cached[hash>>1%uint64(len(t.cached))]
+	known := cached.Load() == hash
 	r, err := trip.read(tierTTL, known)
-	if !known || !r.hit {
-		cached.Store(hash&^seconds | (now+uint64(r.left/time.Second))&seconds)
+	if !known && r.left > 0 {
+		cached.Store(hash)
+	} else if known && !r.hit && r.left == 0 {
+		cached.Store(0)
 	}
 	if err != nil {
 		return backend.Tier{}, err
