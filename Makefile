@@ -1,15 +1,20 @@
-# make run       starts the quick start on 127.0.0.1:8080, or on ADDR
-# make servers   installs what tests start, from the system's packages, if it is missing
-# make test      make servers, then every module's tests with the race detector, on short schedules; budgets of allocations
-# make test-long every module's tests at full length, without the race detector: all schedules, faults and a soak
-# make test-faults breaks Redis in every way, at length, and prints what came of it
-# make soak      ten minutes of mixed load with random faults
-# make cross     vets for Windows, macOS, arm64 and 32 bits, and tests the root, backend and memory with 32 bits
-# make lint      gofmt, tidy, vet, golangci-lint, govulncheck
-# make fuzz      runs every fuzz test for FUZZTIME
-# make mutate    breaks the algorithms on purpose; every break must fail the suite
-# make bench     measures ginlimit, other limiters and floors side by side, about 27 minutes, and draws the charts
-# make pictures  draws how the algorithms treat the same traffic
+# make run           starts the quick start on 127.0.0.1:8080, or on ADDR
+# make servers       installs what tests start, from the system's packages, if it is missing
+# make test          make servers, then every module with the race detector, on short schedules,
+#                    and the budgets of allocations
+# make test-long     every module at full length, without the race detector, with faults and a soak
+# make test-faults   breaks Redis in every way, at length, and prints what came of it
+# make soak          ten minutes of mixed load with random faults
+# make cross         vets for Windows, macOS, arm64 and 32 bits, and tests the arithmetic with 32
+# make lint          gofmt, tidy, vet, golangci-lint, govulncheck
+# make fuzz          runs every fuzz test for FUZZTIME
+# make mutate        breaks the algorithms on purpose; every break must fail the suite
+# make bench         measures ginlimit, other limiters and floors side by side, about 27 minutes,
+#                    and draws the charts
+# make pictures      draws how the algorithms treat the same traffic
+# make release       prepares VERSION in bin/release, tries it as a new user would, and says how to
+#                    publish it
+# make release-test  does so with HEAD in a clone, which is thrown away
 
 SHELL    := /bin/bash
 MODULES  := $(dir $(shell git ls-files 'go.mod' '*/go.mod'))
@@ -18,7 +23,7 @@ FUZZTIME ?= 2m
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run servers test test-long test-faults soak cross lint fuzz mutate bench pictures
+.PHONY: run servers test test-long test-faults soak cross lint fuzz mutate bench release release-test pictures
 
 run:
 	cd _example && go run ./quickstart
@@ -63,3 +68,9 @@ fuzz:
 
 mutate:
 	backend/backendtest/mutate.sh
+
+release:
+	@.ci/release $(VERSION)
+
+release-test:
+	@.ci/release-test
