@@ -244,6 +244,7 @@ func refusing(e *env) {
 		}
 		e.must(key, 1, limits...)
 		check(1, false, true, false)
+		check(2, false, true, false) // the minute has just enough
 		check(3, false, true, true)
 		check(9, true, true, true)
 	}
