@@ -14,11 +14,6 @@ local function fixed_window_used(r, st, now)
   return st.used
 end
 
--- fixed_window_fits reports whether at most units are in use.
-local function fixed_window_fits(r, st, now, units)
-  return st.used <= units
-end
-
 local function fixed_window_expiry(r, st)
   return st.time + r.period -- also of a window whose charges were all refunded
 end
@@ -26,6 +21,10 @@ end
 -- fixed_window_carry keeps the units, and the age in proportion to the period.
 local function fixed_window_carry(r, st, now, old)
   st.time = now - scaled(r, now - st.time, old)
+end
+
+local function fixed_window_charge(r, st, now, cost)
+  st.used = st.used + cost
 end
 
 local function fixed_window_refund(r, st, now, charged, cost)
@@ -36,7 +35,7 @@ local function fixed_window_refund(r, st, now, charged, cost)
   return true
 end
 
-algorithms.f = {
-  age = fixed_window_age, used = fixed_window_used, fits = fixed_window_fits, expiry = fixed_window_expiry,
-  carry = fixed_window_carry, charge = window_charge, refund = fixed_window_refund,
+return {
+  age = fixed_window_age, used = fixed_window_used, expiry = fixed_window_expiry,
+  carry = fixed_window_carry, charge = fixed_window_charge, refund = fixed_window_refund,
 }

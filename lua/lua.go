@@ -17,17 +17,25 @@ import (
 //go:embed *.lua *.tmpl
 var files embed.FS
 
-// law are the files that decide, in the order in which they use each other. All algorithms are there, whatever
-// the limits of a call are, because the limits that a key was charged under before may be others.
-var law = []string{"rule", "token_bucket", "sliding_window", "sliding_log", "fixed_window", "slots", "value"}
+// law returns what decides. All algorithms are there, whatever the limits of a call are, because the limits that a key
+// was charged under before may be others. But making their functions takes longer than a decision, so that the file of each
+// is a function itself, which slots.lua calls when it is needed.
+func law() string {
+	var b strings.Builder
+	b.WriteString(join("rule"))
+	for _, file := range []string{"token_bucket", "sliding_window", "sliding_log", "fixed_window"} {
+		b.WriteString("local function " + file + "()\n" + join(file) + "end\n")
+	}
+	return b.String() + join("slots", "value")
+}
 
 // Take returns the script that decides for any limits; take.lua says what it is called with, and what it replies.
 func Take() string {
-	return join("open") + "local raw, n = nil, #ARGV - 1\n" + join(law...) + join("take")
+	return join("open") + "local raw, n = nil, #ARGV - 1\n" + law() + join("take")
 }
 
 // Refund returns the script that gives a charge back; refund.lua says what it is called with, and what it replies.
-func Refund() string { return join("open") + join(law...) + join("refund") }
+func Refund() string { return join("open") + law() + join("refund") }
 
 // QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units take parts of a
 // microsecond.
@@ -101,7 +109,7 @@ func QuickTake(limits []QuickLimit, args []string) string {
 		}
 		b.WriteString("}\n")
 	}
-	return join("open") + comments.ReplaceAllString(b.String(), "") + join(law...) + join("take")
+	return join("open") + comments.ReplaceAllString(b.String(), "") + law() + join("take")
 }
 
 // comments are whole lines of them: Redis keeps the text of every script.

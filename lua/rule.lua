@@ -5,13 +5,13 @@
 -- Times are whole microseconds since 1970, 1.8e15 now, and with the longest refill below 2^53 until the year
 -- 2155. Only products can be larger, and every product goes through mul_add_div.
 --
--- All numbers are doubles, also in Lua 5.4, whose integers would wrap around: what is read gets "+ 0.0",
--- and digits writes it, since ".." would write 1.0 there and round 15 digits elsewhere.
+-- All numbers are doubles, also in Lua 5.4, whose integers would wrap around: what is read gets "+ 0.0", and format
+-- writes it as '%.0f', since ".." would write 1.0 there and round 15 digits elsewhere.
 
-local now = sec * 1000000.0 + usec
+local now, format = sec * 1000000.0 + usec, string.format
 
--- algorithms holds the functions of each algorithm, by its letter.
-local algorithms = {}
+-- row returns the row of the algorithm that a letter stands for: see slots.lua.
+local row
 
 -- mul_add_div returns the quotient and the remainder of (a*b + c) / d. The quotient must be below 2^53:
 -- every caller says why it is.
@@ -45,11 +45,6 @@ local function mul_add_div(a, b, c, d)
     return quo + 1, rem - d
   end
   return quo, rem
-end
-
--- digits returns n as it is written.
-local function digits(n)
-  return string.format('%.0f', n)
 end
 
 -- A span is a length of time as a token bucket measures it, in two numbers: whole microseconds, and 1/count of
@@ -89,18 +84,18 @@ local function new_rule(text)
   if not algorithm or #count > 15 or #period > 15 or #burst > 16 then
     return nil
   end
-  local r = {text = text, algorithm = algorithm, count = count + 0.0, period = period + 0.0}
+  local r = {
+    text = text, algorithm = algorithm, row = row(algorithm), count = count + 0.0, period = period + 0.0,
+    capacity = count + 0.0, full_us = false, full_num = false, -- full is the span of the capacity of a bucket
+  }
   if unit == 's' then
     r.period = r.period * 1000000
   end
   if r.count < 1 or r.period < 1000 or r.period > 31622400000000 then
     return nil
-  end
-  r.capacity = r.count
-  if algorithm ~= '' then
+  elseif algorithm ~= '' then
     return burst == '' and r or nil
   end
-  r.algorithm = 'b'
   if burst ~= '' then
     burst = string.match(burst, '^%+(%d+)$')
     if not burst or burst + 0.0 < 1 then

@@ -20,18 +20,17 @@ end
 
 -- sliding_log_encode returns the entries of a charge.
 local function sliding_log_encode(at, units)
-  local time = ''
-  units = math.min(units, 999999999999999)
-  for _ = 1, 7 do
-    local byte = math.fmod(at, 256)
-    time = string.char(byte) .. time
-    at = (at - byte) / 256
-  end
+  local low = at % 16777216 -- three bytes, and the four before them
+  local high = (at - low) / 16777216
+  local d, c, b = high % 256, high % 65536, high % 16777216
+  local g, f = low % 256, low % 65536
   local entries, exponent = '', 0
+  units = math.min(units, 999999999999999)
   while units > 0 do
-    local digit = math.fmod(units, 10)
+    local digit = units % 10
     if digit > 0 then
-      entries = entries .. time .. string.char(exponent * 16 + digit)
+      entries = entries .. string.char((high - b) / 16777216, (b - c) / 65536, (c - d) / 256, d,
+        (low - f) / 65536, (f - g) / 256, g, exponent * 16 + digit)
     end
     units = (units - digit) / 10
     exponent = exponent + 1
@@ -79,21 +78,18 @@ local function sliding_log_age(r, st, now)
     end
     st.log, st.time = table.concat(entries), now
   end
-  local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
-  st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
-  if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
-    st.rule = nil
+  if sliding_log_entry(st.log, 0) <= now - r.period then
+    local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
+    st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
+    if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
+      st.rule = nil
+    end
   end
   return repaired
 end
 
 local function sliding_log_used(r, st, now)
   return st.used
-end
-
--- sliding_log_fits reports whether at most units are in use.
-local function sliding_log_fits(r, st, now, units)
-  return st.used <= units
 end
 
 local function sliding_log_expiry(r, st)
@@ -161,7 +157,7 @@ local function sliding_log_shorten(st, capacity, cost)
   return short
 end
 
-algorithms.l = {
-  age = sliding_log_age, used = sliding_log_used, fits = sliding_log_fits, expiry = sliding_log_expiry,
+return {
+  age = sliding_log_age, used = sliding_log_used, expiry = sliding_log_expiry,
   carry = sliding_log_carry, charge = sliding_log_charge, refund = sliding_log_refund, shorten = sliding_log_shorten,
 }

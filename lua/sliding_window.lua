@@ -22,11 +22,6 @@ local function sliding_window_used(r, st, now)
   return st.used + weight
 end
 
--- sliding_window_fits reports whether at most units are in use.
-local function sliding_window_fits(r, st, now, units)
-  return sliding_window_used(r, st, now) <= units -- rounding up makes no difference: units are whole
-end
-
 local function sliding_window_expiry(r, st)
   if st.used > 0 then
     return st.time + 2 * r.period
@@ -39,8 +34,7 @@ local function sliding_window_carry(r, st, now, old)
   st.time = now - scaled(r, now - st.time, old)
 end
 
--- window_charge is of both windows.
-local function window_charge(r, st, now, cost)
+local function sliding_window_charge(r, st, now, cost)
   st.used = st.used + cost
 end
 
@@ -57,7 +51,7 @@ local function sliding_window_refund(r, st, now, charged, cost)
   return true
 end
 
-algorithms.s = {
-  age = sliding_window_age, used = sliding_window_used, fits = sliding_window_fits, expiry = sliding_window_expiry,
-  carry = sliding_window_carry, charge = window_charge, refund = sliding_window_refund,
+return {
+  age = sliding_window_age, used = sliding_window_used, expiry = sliding_window_expiry,
+  carry = sliding_window_carry, charge = sliding_window_charge, refund = sliding_window_refund,
 }

@@ -1,17 +1,34 @@
 -- What is done with the slots of a key, whatever their algorithms: the twin of backend/algorithm/take.go. A slot
 -- is a state and the rule that it was charged under, or empty, without a rule.
 --
--- The row of an algorithm has the functions of its Go twin in the same order, but fits in place of until: whether
--- that is 0. How long it is, what remains and when nothing will be in use the caller works out with the Go
--- functions, and checks the verdict by them.
+-- The row of an algorithm has the functions of its Go twin in the same order, but until and reset: how long a cost
+-- has to wait, what remains and when nothing will be in use the caller works out with the Go functions, and checks
+-- the verdict by them. Here it is enough to know what is in use now.
+
+-- rows has those that were made. Making one takes longer than what it is asked for.
+local rows = {}
+
+row = function(letter)
+  local made = rows[letter]
+  if not made then
+    if letter == '' then
+      made = token_bucket()
+    elseif letter == 's' then
+      made = sliding_window()
+    elseif letter == 'l' then
+      made = sliding_log()
+    else
+      made = fixed_window()
+    end
+    rows[letter] = made
+  end
+  return made
+end
 
 -- expiry returns the instant from which a slot says nothing any more: the twin of Rule.Expiry.
 local function expiry(slot)
   local r = slot.rule
-  if not r then
-    return 0.0
-  end
-  return algorithms[r.algorithm].expiry(r, slot)
+  return r and r.row.expiry(r, slot) or 0.0
 end
 
 -- load brings slots up to now, each under its own rule, and empties those that say nothing any more. It reports
@@ -24,23 +41,19 @@ local function load(slots, now)
     if r and expiry(slot) <= now then
       slots[i] = {}
     elseif r then
-      repaired = algorithms[r.algorithm].age(r, slot, now) or repaired
+      repaired = r.row.age(r, slot, now) or repaired
     end
   end
   return repaired
 end
 
--- kin reports whether two rules count in the same way over the same period.
-local function kin(a, b)
-  return a.algorithm == b.algorithm and a.period == b.period
-end
-
--- match returns for each rule the index of its slot, or nil: each rule that keeps a state has at most one slot
--- with a state, and each slot at most one rule. The same numbers come first, then the same algorithm and period,
--- each at its own position before any other, and last what is at its own position.
+-- match returns for each rule the index of its slot, or nil, and for each slot that of its rule: each rule that
+-- keeps a state has at most one slot with a state, and each slot at most one rule. The same numbers come first, then
+-- the same algorithm and period, each at its own position before any other, and last what is at its own position.
 local function match(slots, rules)
-  local found, claimed, missing = {}, {}, #rules
+  local found, claimed = {}, {}
   for pass = 1, 5 do
+    local missing = false
     for i = 1, #rules do
       local r = rules[i]
       local from, to = 1, #slots
@@ -49,17 +62,19 @@ local function match(slots, rules)
       end
       for j = from, (found[i] or r.stateless) and 0 or to do
         local old = slots[j].rule
-        if old and not claimed[j] and (old.text == r.text or pass > 2 and kin(old, r) or pass == 5) then
-          found[i], claimed[j], missing = j, true, missing - 1
+        if old and not claimed[j] and (old.text == r.text or pass == 5
+            or pass > 2 and old.row == r.row and old.period == r.period) then
+          found[i], claimed[j] = j, i
           break
         end
       end
+      missing = missing or not found[i]
     end
-    if missing == 0 then
+    if not missing then
       break
     end
   end
-  return found
+  return found, claimed
 end
 
 -- fits reports whether cost can be charged to all rules now: whether each would wait for 0 microseconds.
@@ -68,7 +83,7 @@ local function fits(slots, rules, found, now, cost)
     local r, slot = rules[i], found[i] and slots[found[i]]
     if r.text == '0' or r.capacity and cost > r.capacity then
       return false
-    elseif slot and not algorithms[slot.rule.algorithm].fits(slot.rule, slot, now, r.capacity - cost) then
+    elseif slot and slot.rule.row.used(slot.rule, slot, now) + cost > r.capacity then
       return false
     end
   end
@@ -84,30 +99,17 @@ local function charge(slots, rules, found, now, cost)
     local r, slot = rules[i], found[i] and slots[found[i]] or {}
     charged[i] = {}
     if not r.stateless then
-      local algorithm, old, units = algorithms[r.algorithm], slot.rule, cost
-      if not old or old.algorithm ~= r.algorithm then
-        units = cost + (old and algorithms[old.algorithm].used(old, slot, now) or 0)
+      local old, units = slot.rule, cost
+      if not old or old.row ~= r.row then
+        units = cost + (old and old.row.used(old, slot, now) or 0)
         slot = {time = now, used = 0.0, rest = 0.0, log = ''}
       elseif old.text ~= r.text then
-        algorithm.carry(r, slot, now, old)
+        r.row.carry(r, slot, now, old)
       end
       slot.rule = r
-      algorithm.charge(r, slot, now, units)
+      r.row.charge(r, slot, now, units)
       charged[i] = slot
     end
   end
   return charged
-end
-
--- refund gives cost, charged at an instant, back to the slots of rules, each under its own rule, and reports
--- whether there was anything. A slot of another algorithm than the rule's gives nothing back.
-local function refund(slots, rules, found, now, charged, cost)
-  local given = false
-  for i = 1, #rules do
-    local slot = found[i] and slots[found[i]]
-    if slot and slot.rule.algorithm == rules[i].algorithm then
-      given = algorithms[slot.rule.algorithm].refund(slot.rule, slot, now, charged, cost) or given
-    end
-  end
-  return given
 end

@@ -14,7 +14,7 @@ local rules, keep = new_rules(ARGV, 2, n)
 if keep and raw == nil then
   raw = redis.pcall('GET', KEYS[1])
 end
-local slots, base, written = {}, 0.0, '0 0'
+local slots, base = {}, 0.0
 if raw then
   if type(raw) == 'string' then
     slots, base = read(raw, rules)
@@ -22,35 +22,31 @@ if raw then
   if type(raw) ~= 'string' or not slots then
     return foreign(KEYS[1], raw, cost > 0 and rules)
   end
-  written = string.match(raw, '^%d+ %d+')
 end
 
 local repaired = load(slots, now)
-local found = match(slots, rules)
-local charged = cost > 0 and fits(slots, rules, found, now, cost)
+local found, claimed = match(slots, rules)
+local charged, value = cost > 0 and fits(slots, rules, found, now, cost), nil
 if charged then
   slots = charge(slots, rules, found, now, cost)
 end
-if charged or repaired and cost > 0 then -- otherwise a wait would begin anew with each refusal
-  if keep then -- an unlimited charge forgets nothing
-    store(KEYS[1], slots)
-  end
-  base, written = now, sec .. ' ' .. usec
+if charged and not keep then -- an unlimited charge forgets nothing
+  return sec .. ' ' .. usec .. write(slots, now)
+elseif charged or repaired and cost > 0 then -- otherwise a wait would begin anew with each refusal
+  value, base = store(KEYS[1], slots), now
 end
 
-local asks = {} -- the rule that asks, by slot
-for i = 1, n do
-  if found[i] and not charged then
-    asks[found[i]] = rules[i]
-  end
-end
+local short = not value
 for i = 1, #slots do
-  local slot, r = slots[i], asks[i]
-  if slot.rule and slot.rule.algorithm == 'l' then
-    slot.log = algorithms.l.shorten(slot, r and r.capacity or slot.used, r and math.max(cost, 1) or 0)
+  local slot, r = slots[i], not charged and claimed[i] and rules[claimed[i]]
+  if slot.rule and slot.rule.row.shorten then
+    slot.log = slot.rule.row.shorten(slot, r and r.capacity or slot.used, r and math.max(cost, 1) or 0)
+    short = true
   end
 end
-local value = written .. write(slots, base)
+if short then
+  value = string.match(value or raw or '0 0', '^%d+ %d+') .. write(slots, base)
+end
 if charged then
   return value
 end

@@ -21,13 +21,6 @@ local function token_bucket_used(r, st, now)
   return units
 end
 
--- token_bucket_fits reports whether at most units are in use.
-local function token_bucket_fits(r, st, now, units)
-  local us, num = span_of(r, math.min(units, r.capacity))
-  local debt = st.time - now
-  return debt < us or debt == us and st.rest <= num
-end
-
 local function token_bucket_expiry(r, st)
   return st.rest > 0 and st.time + 1 or st.time
 end
@@ -72,7 +65,7 @@ local function token_bucket_refund(r, st, now, charged, cost)
   return true
 end
 
-algorithms.b = {
-  age = token_bucket_age, used = token_bucket_used, fits = token_bucket_fits, expiry = token_bucket_expiry,
+return {
+  age = token_bucket_age, used = token_bucket_used, expiry = token_bucket_expiry,
   carry = token_bucket_carry, charge = token_bucket_charge, refund = token_bucket_refund,
 }

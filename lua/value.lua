@@ -11,16 +11,12 @@
 -- where rule is the text of the rule that the state was charged under, and time is relative to the instant of
 -- the write. A value of a later version will not begin with a digit.
 
--- read returns the slots of a value and the instant it was written at, nothing if it is not one of ours. Slots
--- of one of the rules get that rule.
+-- read returns the slots of a value and the instant it was written at, nothing if it is not one of ours. Rules are
+-- those that slots are likely to be of.
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
   if not sec or #sec > 10 or #usec > 6 then
     return nil
-  end
-  local known = {}
-  for i = 1, #rules do
-    known[rules[i].text] = rules[i]
   end
   local slots, base = {}, sec * 1000000.0 + usec
   while pos <= #raw do
@@ -28,37 +24,41 @@ local function read(raw, rules)
     if not text then
       return nil
     end
-    local slot = {}
     pos = after
-    if text ~= '-' then
-      local r = known[text] or new_rule(text)
-      if not r or r.stateless or #time > 16 or #a > 15 or #b > 15 then
+    if text == '-' then
+      slots[#slots + 1] = {}
+    else
+      local r = rules[#slots + 1]
+      if not r or r.text ~= text then
+        r = new_rule(text)
+      end
+      if not r or #time > 16 or #a > 15 or #b > 15 then
         return nil
       end
-      slot.rule, slot.time, slot.used, slot.rest, slot.log = r, base + time, 0.0, 0.0, ''
-      if r.algorithm == 'b' then
+      local used, rest, log = 0.0, 0.0, ''
+      if r.algorithm == '' then
         if a ~= '' then
-          slot.rest = a + 0.0
+          rest = a + 0.0
         end
-        if slot.rest >= r.count then
+        if rest >= r.count then
           return nil
         end
       elseif a == '' or b == '' and r.algorithm ~= 'f' then
         return nil
       else
-        slot.used = a + 0.0
+        used = a + 0.0
       end
       if r.algorithm == 's' then
-        slot.rest = b + 0.0
+        rest = b + 0.0
       elseif r.algorithm == 'l' then
-        slot.log = string.sub(raw, pos + 1, pos + b)
-        if #slot.log ~= b + 0.0 or #slot.log % 8 ~= 0 or (slot.used > 0) ~= (slot.log ~= '') then
+        log = string.sub(raw, pos + 1, pos + b)
+        if #log ~= b + 0.0 or #log % 8 ~= 0 or (used > 0) ~= (log ~= '') then
           return nil
         end
-        pos = pos + 1 + #slot.log
+        pos = pos + 1 + #log
       end
+      slots[#slots + 1] = {rule = r, time = base + time, used = used, rest = rest, log = log}
     end
-    slots[#slots + 1] = slot
   end
   return slots, base
 end
@@ -72,23 +72,24 @@ local function write(slots, base)
     if not r then
       text = text .. ' - 0'
     else
-      text = text .. ' ' .. r.text .. ' ' .. digits(slot.time - base)
-      if r.algorithm ~= 'b' then
-        text = text .. ',' .. digits(slot.used)
-      elseif slot.rest > 0 then
-        text = text .. ',' .. digits(slot.rest)
-      end
-      if r.algorithm == 's' then
-        text = text .. ',' .. digits(slot.rest)
-      elseif r.algorithm == 'l' then
-        text = text .. ',' .. #slot.log .. ':' .. slot.log
+      text = text .. ' ' .. r.text .. format(' %.0f', slot.time - base)
+      if r.algorithm == '' then
+        if slot.rest > 0 then
+          text = text .. format(',%.0f', slot.rest)
+        end
+      elseif r.algorithm == 'f' then
+        text = text .. format(',%.0f', slot.used)
+      elseif r.algorithm == 's' then
+        text = text .. format(',%.0f,%.0f', slot.used, slot.rest)
+      else
+        text = text .. format(',%.0f,%.0f:', slot.used, #slot.log) .. slot.log
       end
     end
   end
   return text
 end
 
--- store writes the slots that a key has from now on, value and time to live in one command.
+-- store writes the slots that a key has from now on, value and time to live in one command, and returns the value.
 local function store(key, slots)
   local last = 0.0
   for i = 1, #slots do
@@ -98,12 +99,14 @@ local function store(key, slots)
     end
     last = math.max(last, over)
   end
+  local value = sec .. ' ' .. usec .. write(slots, now)
   if last > now then
     -- The quotient is below 2^43, so that it has room for a thousandth: rounding never reaches a whole number.
-    redis.call('SET', key, sec .. ' ' .. usec .. write(slots, now), 'PX', digits(math.ceil((last - now) / 1000) + extra))
+    call('SET', key, value, 'PX', format('%.0f', math.ceil((last - now) / 1000) + extra))
   else
-    redis.call('DEL', key)
+    call('DEL', key)
   end
+  return value
 end
 
 -- foreign answers for a key whose value is not ours. It gives the key an end, so that it locks nobody out for
@@ -118,9 +121,9 @@ local function foreign(key, raw, rules)
       local r = rules[i]
       longest = math.max(longest, r.full_us or r.period and 2 * r.period or 0)
     end
-    local ttl, most = redis.call('PTTL', key), math.ceil(longest / 1000)
+    local ttl, most = call('PTTL', key), math.ceil(longest / 1000)
     if ttl < 0 or ttl > most then
-      redis.call('PEXPIRE', key, digits(most))
+      call('PEXPIRE', key, format('%.0f', most))
     end
   end
   return redis.error_reply('GINLIMIT the key holds a value that is not ours')

@@ -56,7 +56,7 @@ func TestQuickDecides(t *testing.T) {
 				if step%2 == 0 {
 					c = given
 				}
-				alone, _, ok := strings.Cut(c.script.text, "local now = sec")
+				alone, _, ok := strings.Cut(c.script.text, "local now, format")
 				require.True(t, ok)
 				got := eval(fmt.Sprint("quick", i), alone+left, c.args)
 				want := eval(fmt.Sprint("general", i), lua.Take(), given.args[:1+len(limits)])
@@ -89,7 +89,7 @@ func TestQuickDecides(t *testing.T) {
 		"1767225600 0 7/1s+2 5": "left", "1767225600 0 7/1s 5": "left", "1767225600 0 7/1s+20 5,": "left", "nonsense": "left", "": "left",
 	} {
 		for _, c := range []call{c, given} {
-			alone, _, _ := strings.Cut(c.script.text, "local now = sec")
+			alone, _, _ := strings.Cut(c.script.text, "local now, format")
 			require.NoError(t, server.Set("key", value))
 			require.Equal(t, want, eval("key", alone+left, c.args), "%q", value)
 		}

@@ -9,12 +9,11 @@ end
 local cost = first + 0
 local x1, y1 = ARGV[5] + 0, ARGV[6] + 0
 local x2, y2 = ARGV[7] + 0, ARGV[8] + 0
-local xn2, yn2, c2 = ARGV[9] + 0, ARGV[10] + 0, ARGV[11] + 0
 local raw, n = redis.pcall('GET', KEYS[1]), 2
 local pass, fit, gone, last = true, true, 0, 0
-local s, u, time1, time2, comma2, part2
+local s, u, time1, time2, part2
 if raw and not raw.err then -- a string has no field of that name; asking its type would take longer
-  s, u, time1, time2, comma2, part2 = string.match(raw, ARGV[4])
+  s, u, time1, time2, part2 = string.match(raw, ARGV[4])
   pass = s and #s < 11 and #u < 7
   gone = pass and (sec - s) * 1000000 + (usec - u)
 elseif raw then
@@ -37,37 +36,25 @@ if pass then
       last = over
     end
   end
-  do -- limit 2: x and xn/c refill the cost, y and yn/c the capacity; c is the count
-    local y, yn, c, debt, num = y2, yn2, c2, 0, 0
+  do -- limit 2: x is the count, y the period
+    local x, y, age, used = x2, y2, 0, 0
     if raw then
-      debt = time2 - gone
-      if part2 ~= '' then
-        num = part2 + 0
-        pass = pass and num < c
-      elseif comma2 ~= '' then
-        pass = false
-      end
-      if debt < 0 then
-        debt, num = 0, 0
-      end
-      pass = pass and #time2 < 17 and (debt < y or debt == y and num <= yn)
+      age, used = gone - time2, part2 + 0
+      pass = pass and #time2 < 17 and age >= 0 and used <= x
     end
-    local over = debt + x2
-    num = num + xn2
-    if num >= c then
-      over, num = over + 1, num - c
+    if age >= y then
+      age, used = 0, 0
     end
-    fit = fit and (over < y or over == y and num <= yn)
-    time2, part2 = over, ''
-    if num > 0 then
-      over, part2 = over + 1, ',' .. num
-    end
+    used = used + cost
+    fit = fit and used <= x
+    time2, part2 = 0 - age, used
+    local over = y - age
     if over > last then
       last = over
     end
   end
   if pass and fit then
-    local value = sec .. ' ' .. usec .. ' ' .. ARGV[2] .. ' ' .. time1 .. ' ' .. ARGV[3] .. ' ' .. time2 .. part2
+    local value = sec .. ' ' .. usec .. ' ' .. ARGV[2] .. ' ' .. time1 .. ' ' .. ARGV[3] .. ' ' .. time2 .. ',' .. part2
     call('SET', KEYS[1], value, 'PX', math.ceil(last / 1000) + extra)
     return value
   elseif pass and raw then

@@ -1,5 +1,5 @@
-local now = sec * 1000000.0 + usec
-local algorithms = {}
+local now, format = sec * 1000000.0 + usec, string.format
+local row
 local function mul_add_div(a, b, c, d)
   local p = a * b + c
   if p < 9007199254740992 then -- then it is exact: rounding never takes a number across 2^53
@@ -29,36 +29,57 @@ local function mul_add_div(a, b, c, d)
   end
   return quo, rem
 end
-local function digits(n)
-  return string.format('%.0f', n)
-end
 local function span_of(r, units)
   return mul_add_div(units, r.period, 0, r.count)
 end
+local function add(r, us, num, more_us, more_num)
+  us, num = us + more_us, num + more_num
+  if num >= r.count then
+    return us + 1, num - r.count
+  end
+  return us, num
+end
+local function sub(r, us, num, less_us, less_num)
+  us, num = us - less_us, num - less_num
+  if num < 0 then
+    return us - 1, num + r.count
+  end
+  return us, num
+end
+local function scaled(r, age, from)
+  local us = mul_add_div(age, r.period, 0, from.period)
+  return us
+end
 local function new_rule(text)
-  local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)%+?(%d*)$')
-  if not algorithm then
+  local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)(%+?%d*)$')
+  if not algorithm or #count > 15 or #period > 15 or #burst > 16 then
     return nil
   end
-  local r = {text = text, algorithm = algorithm, count = count + 0.0, period = period + 0.0}
-  if algorithm == '' then
-    r.algorithm = 'b'
-  end
+  local r = {
+    text = text, algorithm = algorithm, row = row(algorithm), count = count + 0.0, period = period + 0.0,
+    capacity = count + 0.0, full_us = false, full_num = false, -- full is the span of the capacity of a bucket
+  }
   if unit == 's' then
     r.period = r.period * 1000000
   end
-  if r.count < 1 or r.count > 999999999999999 or r.period < 1000 or r.period > 31622400000000 then
+  if r.count < 1 or r.period < 1000 or r.period > 31622400000000 then
     return nil
+  elseif algorithm ~= '' then
+    return burst == '' and r or nil
   end
-  r.capacity = r.count
-  if r.algorithm == 'b' then
-    if burst ~= '' then
-      r.capacity = burst + 0.0
-    end
-    if r.capacity < 1 or r.capacity > 999999999999999 or r.capacity / r.count * r.period > 3.2e15 then
+  if burst ~= '' then
+    burst = string.match(burst, '^%+(%d+)$')
+    if not burst or burst + 0.0 < 1 then
       return nil
     end
-    r.full_us, r.full_num = span_of(r, r.capacity)
+    r.capacity = burst + 0.0
+  end
+  if r.capacity / r.count * r.period > 3.2e15 then -- so that the quotient below fits
+    return nil
+  end
+  r.full_us, r.full_num = span_of(r, r.capacity)
+  if r.full_us > 3153600000000000 or r.full_us == 3153600000000000 and r.full_num > 0 then
+    return nil
   end
   return r
 end
@@ -71,20 +92,7 @@ local function new_rules(texts, from, n)
   end
   return rules, keep
 end
-local function token_bucket_add(r, us, num, more_us, more_num)
-  us, num = us + more_us, num + more_num
-  if num >= r.count then
-    return us + 1, num - r.count
-  end
-  return us, num
-end
-local function token_bucket_sub(r, us, num, less_us, less_num)
-  us, num = us - less_us, num - less_num
-  if num < 0 then
-    return us - 1, num + r.count
-  end
-  return us, num
-end
+local function token_bucket()
 local function token_bucket_age(r, st, now)
   local us = st.time - now
   if us > r.full_us or us == r.full_us and st.rest > r.full_num then
@@ -99,11 +107,6 @@ local function token_bucket_used(r, st, now)
     return units + 1
   end
   return units
-end
-local function token_bucket_fits(r, st, now, units)
-  local us, num = span_of(r, math.min(units, r.capacity))
-  local debt = st.time - now
-  return debt < us or debt == us and st.rest <= num
 end
 local function token_bucket_expiry(r, st)
   return st.rest > 0 and st.time + 1 or st.time
@@ -122,7 +125,7 @@ local function token_bucket_carry(r, st, now, old)
 end
 local function token_bucket_charge(r, st, now, cost)
   local us, num = span_of(r, cost)
-  st.time, st.rest = token_bucket_add(r, st.time, st.rest, us, num)
+  st.time, st.rest = add(r, st.time, st.rest, us, num)
 end
 local function token_bucket_refund(r, st, now, charged, cost)
   local full = r.full_us
@@ -134,7 +137,7 @@ local function token_bucket_refund(r, st, now, charged, cost)
   end
   local time, rest = now, 0.0
   if cost < r.capacity then
-    time, rest = token_bucket_sub(r, st.time, st.rest, span_of(r, cost))
+    time, rest = sub(r, st.time, st.rest, span_of(r, cost))
   end
   if time < now then
     time, rest = now, 0.0
@@ -142,10 +145,12 @@ local function token_bucket_refund(r, st, now, charged, cost)
   st.time, st.rest = time, rest
   return true
 end
-algorithms.b = {
-  age = token_bucket_age, used = token_bucket_used, fits = token_bucket_fits, expiry = token_bucket_expiry,
+return {
+  age = token_bucket_age, used = token_bucket_used, expiry = token_bucket_expiry,
   carry = token_bucket_carry, charge = token_bucket_charge, refund = token_bucket_refund,
 }
+end
+local function sliding_window()
 local function sliding_window_age(r, st, now)
   if st.time > now then
     st.time = now
@@ -163,9 +168,6 @@ local function sliding_window_used(r, st, now)
   end
   return st.used + weight
 end
-local function sliding_window_fits(r, st, now, units)
-  return sliding_window_used(r, st, now) <= units -- rounding up makes no difference: units are whole
-end
 local function sliding_window_expiry(r, st)
   if st.used > 0 then
     return st.time + 2 * r.period
@@ -173,9 +175,9 @@ local function sliding_window_expiry(r, st)
   return st.time + r.period -- also of a window whose charges were all refunded
 end
 local function sliding_window_carry(r, st, now, old)
-  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
+  st.time = now - scaled(r, now - st.time, old)
 end
-local function window_charge(r, st, now, cost)
+local function sliding_window_charge(r, st, now, cost)
   st.used = st.used + cost
 end
 local function sliding_window_refund(r, st, now, charged, cost)
@@ -189,10 +191,12 @@ local function sliding_window_refund(r, st, now, charged, cost)
   st[window] = math.max(0.0, st[window] - cost)
   return true
 end
-algorithms.s = {
-  age = sliding_window_age, used = sliding_window_used, fits = sliding_window_fits, expiry = sliding_window_expiry,
-  carry = sliding_window_carry, charge = window_charge, refund = sliding_window_refund,
+return {
+  age = sliding_window_age, used = sliding_window_used, expiry = sliding_window_expiry,
+  carry = sliding_window_carry, charge = sliding_window_charge, refund = sliding_window_refund,
 }
+end
+local function sliding_log()
 local function sliding_log_entry(log, i)
   local a, b, c, d, e, f, g, units = string.byte(log, i * 8 + 1, i * 8 + 8)
   local at = (((((a * 256.0 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g
@@ -204,18 +208,17 @@ local function sliding_log_entry(log, i)
   return at, units
 end
 local function sliding_log_encode(at, units)
-  local time = ''
-  units = math.min(units, 999999999999999)
-  for _ = 1, 7 do
-    local byte = math.fmod(at, 256)
-    time = string.char(byte) .. time
-    at = (at - byte) / 256
-  end
+  local low = at % 16777216 -- three bytes, and the four before them
+  local high = (at - low) / 16777216
+  local d, c, b = high % 256, high % 65536, high % 16777216
+  local g, f = low % 256, low % 65536
   local entries, exponent = '', 0
+  units = math.min(units, 999999999999999)
   while units > 0 do
-    local digit = math.fmod(units, 10)
+    local digit = units % 10
     if digit > 0 then
-      entries = entries .. time .. string.char(exponent * 16 + digit)
+      entries = entries .. string.char((high - b) / 16777216, (b - c) / 65536, (c - d) / 256, d,
+        (low - f) / 65536, (f - g) / 256, g, exponent * 16 + digit)
     end
     units = (units - digit) / 10
     exponent = exponent + 1
@@ -255,18 +258,17 @@ local function sliding_log_age(r, st, now)
     end
     st.log, st.time = table.concat(entries), now
   end
-  local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
-  st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
-  if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
-    st.rule = nil
+  if sliding_log_entry(st.log, 0) <= now - r.period then
+    local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
+    st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
+    if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
+      st.rule = nil
+    end
   end
   return repaired
 end
 local function sliding_log_used(r, st, now)
   return st.used
-end
-local function sliding_log_fits(r, st, now, units)
-  return st.used <= units
 end
 local function sliding_log_expiry(r, st)
   if st.used == 0 then
@@ -282,7 +284,7 @@ local function sliding_log_carry(r, st, now, old)
   for i = 0, #st.log / 8 - 1 do
     local at, units = sliding_log_entry(st.log, i)
     local age = math.max(0.0, math.min(now - at, old.period - 1)) -- in a log of ours it is
-    st.time = now - mul_add_div(age, r.period, 0, old.period) -- below r.period
+    st.time = now - scaled(r, age, old)
     entries[#entries + 1] = sliding_log_encode(st.time, units)
   end
   st.log = table.concat(entries)
@@ -323,10 +325,12 @@ local function sliding_log_shorten(st, capacity, cost)
   end
   return short
 end
-algorithms.l = {
-  age = sliding_log_age, used = sliding_log_used, fits = sliding_log_fits, expiry = sliding_log_expiry,
+return {
+  age = sliding_log_age, used = sliding_log_used, expiry = sliding_log_expiry,
   carry = sliding_log_carry, charge = sliding_log_charge, refund = sliding_log_refund, shorten = sliding_log_shorten,
 }
+end
+local function fixed_window()
 local function fixed_window_age(r, st, now)
   if st.time > now then
     st.time = now
@@ -337,14 +341,14 @@ end
 local function fixed_window_used(r, st, now)
   return st.used
 end
-local function fixed_window_fits(r, st, now, units)
-  return st.used <= units
-end
 local function fixed_window_expiry(r, st)
   return st.time + r.period -- also of a window whose charges were all refunded
 end
 local function fixed_window_carry(r, st, now, old)
-  st.time = now - mul_add_div(now - st.time, r.period, 0, old.period) -- below r.period: the age is below old's
+  st.time = now - scaled(r, now - st.time, old)
+end
+local function fixed_window_charge(r, st, now, cost)
+  st.used = st.used + cost
 end
 local function fixed_window_refund(r, st, now, charged, cost)
   if st.used == 0 or charged < st.time or charged >= st.time + r.period then
@@ -353,16 +357,31 @@ local function fixed_window_refund(r, st, now, charged, cost)
   st.used = math.max(0.0, st.used - cost)
   return true
 end
-algorithms.f = {
-  age = fixed_window_age, used = fixed_window_used, fits = fixed_window_fits, expiry = fixed_window_expiry,
-  carry = fixed_window_carry, charge = window_charge, refund = fixed_window_refund,
+return {
+  age = fixed_window_age, used = fixed_window_used, expiry = fixed_window_expiry,
+  carry = fixed_window_carry, charge = fixed_window_charge, refund = fixed_window_refund,
 }
+end
+local rows = {}
+row = function(letter)
+  local made = rows[letter]
+  if not made then
+    if letter == '' then
+      made = token_bucket()
+    elseif letter == 's' then
+      made = sliding_window()
+    elseif letter == 'l' then
+      made = sliding_log()
+    else
+      made = fixed_window()
+    end
+    rows[letter] = made
+  end
+  return made
+end
 local function expiry(slot)
   local r = slot.rule
-  if not r then
-    return 0.0
-  end
-  return algorithms[r.algorithm].expiry(r, slot)
+  return r and r.row.expiry(r, slot) or 0.0
 end
 local function load(slots, now)
   local repaired = false
@@ -372,17 +391,15 @@ local function load(slots, now)
     if r and expiry(slot) <= now then
       slots[i] = {}
     elseif r then
-      repaired = algorithms[r.algorithm].age(r, slot, now) or repaired
+      repaired = r.row.age(r, slot, now) or repaired
     end
   end
   return repaired
 end
-local function kin(a, b)
-  return a.algorithm == b.algorithm and a.period == b.period
-end
 local function match(slots, rules)
-  local found, claimed, missing = {}, {}, #rules
+  local found, claimed = {}, {}
   for pass = 1, 5 do
+    local missing = false
     for i = 1, #rules do
       local r = rules[i]
       local from, to = 1, #slots
@@ -391,24 +408,26 @@ local function match(slots, rules)
       end
       for j = from, (found[i] or r.stateless) and 0 or to do
         local old = slots[j].rule
-        if old and not claimed[j] and (old.text == r.text or pass > 2 and kin(old, r) or pass == 5) then
-          found[i], claimed[j], missing = j, true, missing - 1
+        if old and not claimed[j] and (old.text == r.text or pass == 5
+            or pass > 2 and old.row == r.row and old.period == r.period) then
+          found[i], claimed[j] = j, i
           break
         end
       end
+      missing = missing or not found[i]
     end
-    if missing == 0 then
+    if not missing then
       break
     end
   end
-  return found
+  return found, claimed
 end
 local function fits(slots, rules, found, now, cost)
   for i = 1, #rules do
     local r, slot = rules[i], found[i] and slots[found[i]]
     if r.text == '0' or r.capacity and cost > r.capacity then
       return false
-    elseif slot and not algorithms[slot.rule.algorithm].fits(slot.rule, slot, now, r.capacity - cost) then
+    elseif slot and slot.rule.row.used(slot.rule, slot, now) + cost > r.capacity then
       return false
     end
   end
@@ -420,41 +439,24 @@ local function charge(slots, rules, found, now, cost)
     local r, slot = rules[i], found[i] and slots[found[i]] or {}
     charged[i] = {}
     if not r.stateless then
-      local algorithm, old = algorithms[r.algorithm], slot.rule
-      if not old or old.algorithm ~= r.algorithm then
-        local units = old and algorithms[old.algorithm].used(old, slot, now) or 0
+      local old, units = slot.rule, cost
+      if not old or old.row ~= r.row then
+        units = cost + (old and old.row.used(old, slot, now) or 0)
         slot = {time = now, used = 0.0, rest = 0.0, log = ''}
-        if units > 0 then
-          algorithm.charge(r, slot, now, units)
-        end
       elseif old.text ~= r.text then
-        algorithm.carry(r, slot, now, old)
+        r.row.carry(r, slot, now, old)
       end
       slot.rule = r
-      algorithm.charge(r, slot, now, cost)
+      r.row.charge(r, slot, now, units)
       charged[i] = slot
     end
   end
   return charged
 end
-local function refund(slots, rules, found, now, charged, cost)
-  local given = false
-  for i = 1, #rules do
-    local slot = found[i] and slots[found[i]]
-    if slot and slot.rule.algorithm == rules[i].algorithm then
-      given = algorithms[slot.rule.algorithm].refund(slot.rule, slot, now, charged, cost) or given
-    end
-  end
-  return given
-end
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
   if not sec or #sec > 10 or #usec > 6 then
     return nil
-  end
-  local known = {}
-  for i = 1, #rules do
-    known[rules[i].text] = rules[i]
   end
   local slots, base = {}, sec * 1000000.0 + usec
   while pos <= #raw do
@@ -462,37 +464,41 @@ local function read(raw, rules)
     if not text then
       return nil
     end
-    local slot = {}
     pos = after
-    if text ~= '-' then
-      local r = known[text] or new_rule(text)
-      if not r or r.stateless or #time > 16 or #a > 15 or #b > 15 then
+    if text == '-' then
+      slots[#slots + 1] = {}
+    else
+      local r = rules[#slots + 1]
+      if not r or r.text ~= text then
+        r = new_rule(text)
+      end
+      if not r or #time > 16 or #a > 15 or #b > 15 then
         return nil
       end
-      slot.rule, slot.time, slot.used, slot.rest, slot.log = r, base + time, 0.0, 0.0, ''
-      if r.algorithm == 'b' then
+      local used, rest, log = 0.0, 0.0, ''
+      if r.algorithm == '' then
         if a ~= '' then
-          slot.rest = a + 0.0
+          rest = a + 0.0
         end
-        if slot.rest >= r.count then
+        if rest >= r.count then
           return nil
         end
       elseif a == '' or b == '' and r.algorithm ~= 'f' then
         return nil
       else
-        slot.used = a + 0.0
+        used = a + 0.0
       end
       if r.algorithm == 's' then
-        slot.rest = b + 0.0
+        rest = b + 0.0
       elseif r.algorithm == 'l' then
-        slot.log = string.sub(raw, pos + 1, pos + b)
-        if #slot.log ~= b + 0.0 or #slot.log % 8 ~= 0 or (slot.used > 0) ~= (slot.log ~= '') then
+        log = string.sub(raw, pos + 1, pos + b)
+        if #log ~= b + 0.0 or #log % 8 ~= 0 or (used > 0) ~= (log ~= '') then
           return nil
         end
-        pos = pos + 1 + #slot.log
+        pos = pos + 1 + #log
       end
+      slots[#slots + 1] = {rule = r, time = base + time, used = used, rest = rest, log = log}
     end
-    slots[#slots + 1] = slot
   end
   return slots, base
 end
@@ -504,16 +510,17 @@ local function write(slots, base)
     if not r then
       text = text .. ' - 0'
     else
-      text = text .. ' ' .. r.text .. ' ' .. digits(slot.time - base)
-      if r.algorithm ~= 'b' then
-        text = text .. ',' .. digits(slot.used)
-      elseif slot.rest > 0 then
-        text = text .. ',' .. digits(slot.rest)
-      end
-      if r.algorithm == 's' then
-        text = text .. ',' .. digits(slot.rest)
-      elseif r.algorithm == 'l' then
-        text = text .. ',' .. #slot.log .. ':' .. slot.log
+      text = text .. ' ' .. r.text .. format(' %.0f', slot.time - base)
+      if r.algorithm == '' then
+        if slot.rest > 0 then
+          text = text .. format(',%.0f', slot.rest)
+        end
+      elseif r.algorithm == 'f' then
+        text = text .. format(',%.0f', slot.used)
+      elseif r.algorithm == 's' then
+        text = text .. format(',%.0f,%.0f', slot.used, slot.rest)
+      else
+        text = text .. format(',%.0f,%.0f:', slot.used, #slot.log) .. slot.log
       end
     end
   end
@@ -528,28 +535,40 @@ local function store(key, slots)
     end
     last = math.max(last, over)
   end
+  local value = sec .. ' ' .. usec .. write(slots, now)
   if last > now then
-    redis.call('SET', key, sec .. ' ' .. usec .. write(slots, now), 'PX', digits(math.ceil((last - now) / 1000) + extra))
+    call('SET', key, value, 'PX', format('%.0f', math.ceil((last - now) / 1000) + extra))
   else
-    redis.call('DEL', key)
+    call('DEL', key)
   end
+  return value
 end
 local function foreign(key, raw, rules)
   if type(raw) == 'table' and not string.find(raw.err, 'WRONGTYPE', 1, true) then
     return raw
   end
-  local longest = 0.0
-  for i = 1, #rules do
-    local r = rules[i]
-    longest = math.max(longest, r.full_us and r.full_us + 1 or r.period and 2 * r.period or 0)
-  end
-  if longest > 0 then
-    local ttl, most = redis.call('PTTL', key), math.ceil(longest / 1000)
+  if rules then
+    local longest = 1000.0 -- the shortest end there is
+    for i = 1, #rules do
+      local r = rules[i]
+      longest = math.max(longest, r.full_us or r.period and 2 * r.period or 0)
+    end
+    local ttl, most = call('PTTL', key), math.ceil(longest / 1000)
     if ttl < 0 or ttl > most then
-      redis.call('PEXPIRE', key, digits(most))
+      call('PEXPIRE', key, format('%.0f', most))
     end
   end
   return redis.error_reply('GINLIMIT the key holds a value that is not ours')
+end
+local function refund(slots, rules, found, now, charged, cost)
+  local given = false
+  for i = 1, #rules do
+    local slot = found[i] and slots[found[i]]
+    if slot and slot.rule.row == rules[i].row then
+      given = slot.rule.row.refund(slot.rule, slot, now, charged, cost) or given
+    end
+  end
+  return given
 end
 local raw, rules, slots = redis.pcall('GET', KEYS[1]), new_rules(ARGV, 2, #ARGV - 2), nil
 if not raw then
@@ -559,7 +578,7 @@ if type(raw) == 'string' then
   slots = read(raw, rules)
 end
 if not slots then
-  return foreign(KEYS[1], raw, {})
+  return foreign(KEYS[1], raw)
 end
 load(slots, now)
 if not refund(slots, rules, match(slots, rules), now, ARGV[#ARGV] + 0.0, first + 0.0) then
