@@ -206,7 +206,7 @@ func record(t *testing.T, seed uint64, steps int) (recorded []step) {
 // replay runs recorded steps on Redis and expects the same answers, to the microsecond.
 func replay(t *testing.T, client rueidis.Client, seed uint64, steps []step) {
 	ctx := context.Background()
-	b := redis.New(client, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+	b := redis.New(client, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(ample))
 	clock := newSettable()
 	redis.SetClock(b, clock.micros.Load)
 	got := make([]backend.Result, len(steps))

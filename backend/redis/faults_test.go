@@ -140,7 +140,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(f.name, func(t *testing.T) { rows = append(rows, f.run(t)) })
 	}
-	t.Logf("%d callers; a decision has %v, or 10 s where none may fail\n%s", faultCallers, redis.DefaultTimeout, strings.Join(rows, "\n"))
+	t.Logf("%d callers; a decision has %v, or a minute where none may fail\n%s", faultCallers, redis.DefaultTimeout, strings.Join(rows, "\n"))
 }
 
 func (f *fault) run(t *testing.T) string {
@@ -148,7 +148,7 @@ func (f *fault) run(t *testing.T) string {
 	goroutines, heap := settled()
 	opts := []redis.Option{redis.WithPing()}
 	if f.noErrs {
-		opts = append(opts, redis.WithTimeout(10*time.Second)) // a busy machine must not be what is noticed
+		opts = append(opts, redis.WithTimeout(ample)) // a busy machine must not be what is noticed
 	}
 	if f.option != nil {
 		opts = append(opts, redis.WithClientOption(f.option))
@@ -206,7 +206,7 @@ func (f *fault) run(t *testing.T) string {
 	close(stop)
 	wg.Wait()
 
-	mending := max(f.mending, 10*time.Second)
+	mending := max(f.mending, soon)
 	require.Eventually(t, func() bool { // all keys are decided again
 		for i := range faultKeys {
 			if take(i) != nil {
@@ -220,7 +220,7 @@ func (f *fault) run(t *testing.T) string {
 		most = max(most, admitted[i].Load())
 	}
 	assert.LessOrEqual(t, most, faultCount*(1+f.lost), "the most that one key had")
-	assert.Less(t, time.Duration(slowest.Load()), 5*time.Second, "the slowest decision")
+	assert.Less(t, time.Duration(slowest.Load()), time.Minute, "a decision hung") // however busy the machine is
 	if f.noErrs {
 		kinds.Range(func(text, _ any) bool { t.Errorf("a decision failed: %v", text); return true })
 	}
@@ -229,7 +229,7 @@ func (f *fault) run(t *testing.T) string {
 	require.Eventually(t, func() bool {
 		after = runtime.NumGoroutine()
 		return after <= goroutines+5
-	}, 10*time.Second, 20*time.Millisecond, "goroutines are left")
+	}, soon, 20*time.Millisecond, "goroutines are left")
 	_, left := settled()
 	assert.Less(t, left, heap+32<<20, "bytes of heap")
 	return fmt.Sprintf("| %s | %d | %d | %d | %v | %d / %d | %d, %d | %d, %d kB |", f.name, decided.Load(), failed.Load(), atOnce.Load(),

@@ -72,7 +72,7 @@ func TestAServerThatHangs(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := b.Take(t.Context(), "k", 1, gateLimit)
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }
 
 // Nobody gets past a limit by giving up: a deadline or a cancellation of the caller's is no failure
@@ -283,7 +283,7 @@ func TestAShardThatHangsAtStart(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := b.Take(t.Context(), stay, 1, gateLimit)
 		return err == nil
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 
 	decided, slow := 0, 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
@@ -308,7 +308,7 @@ func TestAShardThatHangsAtStart(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := b.Take(t.Context(), lost, 1, gateLimit)
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }
 
 // What kept Redis from deciding can be told apart; all of it is unavailability.

@@ -138,7 +138,7 @@ func TestInterpretersAgree(t *testing.T) {
 			case "Versions", "Exactness", "AtOnce":
 				t.Skip("thousands of calls that are alike")
 			}
-			b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+			b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(ample))
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
 			if backends++; backends%2 == 0 {

@@ -114,7 +114,7 @@ func TestOwnScripts(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	ctx := context.Background()
-	b := New(client, WithTimeout(10*time.Second))
+	b := New(client, WithTimeout(time.Minute))
 	list := func(i int64) []backend.Limit { return []backend.Limit{{Name: "a", Count: 3 + i, Period: time.Minute}} }
 	for i := range int64(2 * maxOwn) {
 		b.Prepare(list(2 * i)...)

@@ -84,7 +84,7 @@ func recordPast(t *testing.T, client rueidis.Client) {
 	for seed := uint64(1); len(all) < 30; seed++ {
 		steps := record(t, seed, 20)
 		r := &recorder{Client: client}
-		b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+		b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(ample))
 		clock := newSettable()
 		redis.SetClock(b, clock.micros.Load)
 		var past []pastStep
@@ -157,7 +157,7 @@ func TestVersionsShareAStore(t *testing.T) {
 			share int // of today's version, in percent
 		}{{"today's alone", 100}, {"first one, then the other", -1}, {"both", 50}, {"both", 50}, {"the past's alone", 0}} {
 			r := rand.New(rand.NewPCG(uint64(n), uint64(today.share)))
-			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+			b := redis.New(client, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(ample))
 			clock := newSettable()
 			redis.SetClock(b, clock.micros.Load)
 			got := make([]backend.Result, len(steps))
@@ -184,7 +184,7 @@ func TestStateOfThePast(t *testing.T) {
 	client := newClient(t, testserver.Redis(t).Addr(), false)
 	k := keyspace{t, client}
 	for n, steps := range readPast(t) {
-		b := redis.New(client, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+		b := redis.New(client, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(ample))
 		clock := newSettable()
 		redis.SetClock(b, clock.micros.Load)
 		got := make([]backend.Result, len(steps))

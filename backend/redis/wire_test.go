@@ -166,7 +166,7 @@ func TestOtherLimitsWriteNothing(t *testing.T) {
 func TestRepliesAreShort(t *testing.T) {
 	s := testserver.Redis(t)
 	r := &callRecorder{Client: newClient(t, s.Addr(), false), scripts: map[string]string{}}
-	b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(10*time.Second))
+	b := redis.New(r, redis.WithPrefix(prefix()), redis.WithDenyCache(false), redis.WithTimeout(ample))
 	k := keyspace{t, r.Client}
 	for _, units := range []int64{1, 3} {
 		clock := newSettable()
