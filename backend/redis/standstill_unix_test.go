@@ -21,6 +21,10 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
+// standsStill is the time of a decision in that test: so few callers do not need it all, however busy
+// the machine is.
+const standsStill = 2 * time.Second
+
 // A process that stands still for longer than a decision has, as a machine that is moved to another
 // host does, takes that for no failure of Redis: it gives up no decision.
 func TestAProcessThatStandsStill(t *testing.T) {
@@ -43,7 +47,7 @@ func TestAProcessThatStandsStill(t *testing.T) {
 	for range 3 {
 		time.Sleep(100 * time.Millisecond)
 		require.NoError(t, child.Process.Signal(syscall.SIGSTOP))
-		time.Sleep(2 * redis.DefaultTimeout)
+		time.Sleep(2 * standsStill)
 		require.NoError(t, child.Process.Signal(syscall.SIGCONT))
 	}
 	for lines.Scan() {
@@ -54,11 +58,13 @@ func TestAProcessThatStandsStill(t *testing.T) {
 
 // standStill decides until it has stood still three times.
 func standStill(t *testing.T, url string) {
-	b := gateBackend(t, url)
+	b, err := redis.Dial(t.Context(), url, redis.WithTimeout(standsStill))
+	require.NoError(t, err)
+	defer b.Close()
 	var stop atomic.Bool
 	var decided atomic.Int64
 	var wg sync.WaitGroup
-	for i := range 200 {
+	for i := range 8 {
 		wg.Go(func() {
 			for !stop.Load() {
 				if _, err := b.Take(context.Background(), fmt.Sprint("k", i), 1, gateLimit); !assert.NoError(t, err) {
@@ -68,11 +74,11 @@ func standStill(t *testing.T, url string) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return decided.Load() > 1000 }, soon, time.Millisecond)
+	require.Eventually(t, func() bool { return decided.Load() > 100 }, soon, time.Millisecond)
 	fmt.Println("under way")
 	for still := 0; still < 3 && !t.Failed(); {
 		before := time.Now()
-		if time.Sleep(time.Millisecond); time.Since(before) > redis.DefaultTimeout {
+		if time.Sleep(time.Millisecond); time.Since(before) > standsStill {
 			still++
 		}
 	}
