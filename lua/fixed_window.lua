@@ -1,5 +1,5 @@
--- FixedWindow: the twin of backend/algorithm/fixed_window.go, which says how it works. The state is time, when
--- the window began, and used, the units charged in it.
+-- FixedWindow: the twin of backend/algorithm/fixed_window.go, which says how it works. The state is
+-- time, when the window began, and used, the units charged in it.
 
 -- fixed_window_age does nothing to a window that runs. One that begins in the future begins now.
 local function fixed_window_age(r, st, now)

@@ -1,6 +1,7 @@
-// Package lua is what package backend/algorithm does, for Redis: one .lua file for each algorithm, the twin of the .go
-// file of the same name, and the scripts that are put together of them. They run on Lua 5.1, as Redis, Valkey and
-// miniredis have it, and give the same bytes on Lua 5.4. They use no command or option that Redis 6.2 lacks.
+// Package lua is what package backend/algorithm does, for Redis: one .lua file for each algorithm,
+// the twin of the .go file of the same name, and the scripts that are put together of them. They
+// run on Lua 5.1, as Redis, Valkey and miniredis have it, and give the same bytes on Lua 5.4. They
+// use no command or option that Redis 6.2 lacks.
 package lua
 
 import (
@@ -17,9 +18,10 @@ import (
 //go:embed *.lua *.tmpl
 var files embed.FS
 
-// law returns what decides. All algorithms are there, whatever the limits of a call are, because the limits that a key
-// was charged under before may be others. But making their functions takes longer than a decision, so that the file of each
-// is a function itself, which slots.lua calls when it is needed.
+// law returns what decides. All algorithms are there, whatever the limits of a call are, because
+// the limits that a key was charged under before may be others. But making their functions takes
+// longer than a decision, so that the file of each is a function itself, which slots.lua calls when
+// it is needed.
 func law() string {
 	var b strings.Builder
 	b.WriteString(join("rule"))
@@ -29,16 +31,18 @@ func law() string {
 	return b.String() + join("slots", "value")
 }
 
-// Take returns the script that decides for any limits; take.lua says what it is called with, and what it replies.
+// Take returns the script that decides for any limits; take.lua says what it is called with, and
+// what it replies.
 func Take() string {
 	return join("open") + "local raw, n = nil, #ARGV - 1\n" + law() + join("take")
 }
 
-// Refund returns the script that gives a charge back; refund.lua says what it is called with, and what it replies.
+// Refund returns the script that gives a charge back; refund.lua says what it is called with, and
+// what it replies.
 func Refund() string { return join("open") + law() + join("refund") }
 
-// QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units take parts of a
-// microsecond.
+// QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units
+// take parts of a microsecond.
 type QuickLimit struct {
 	Algorithm backend.Algorithm
 	Parts     bool
@@ -54,8 +58,8 @@ func (l QuickLimit) Numbers() int {
 
 var quick = template.Must(template.New("quick.lua.tmpl").Funcs(constants(0, nil)).ParseFS(files, "quick.lua.tmpl"))
 
-// constants returns what quick.lua.tmpl writes for the arguments after the cost: where they are, or if args are not nil
-// what they are.
+// constants returns what quick.lua.tmpl writes for the arguments after the cost: where they are, or
+// if args are not nil what they are.
 func constants(limits int, args []string) template.FuncMap {
 	word := func(i int) string { // from 0
 		if args == nil {
@@ -80,11 +84,13 @@ func constants(limits int, args []string) template.FuncMap {
 	}
 }
 
-// QuickTake is Take for calls that have just these limits. The common case is decided first, as quick.lua.tmpl says. If
-// args are not nil the script is for a cost of one, and has them, the arguments after the cost, as constants.
+// QuickTake is Take for calls that have just these limits. The common case is decided first, as
+// quick.lua.tmpl says. If args are not nil the script is for a cost of one, and has them, the
+// arguments after the cost, as constants.
 func QuickTake(limits []QuickLimit, args []string) string {
 	type view struct {
-		I, X                   int // which limit it is, from 1; where in the arguments after the cost its numbers begin, from 0
+		I                      int // which limit it is, from 1
+		X                      int // where in the arguments after the cost its numbers begin, from 0
 		Parts, Window, Sliding bool
 	}
 	views := make([]view, len(limits))

@@ -1,12 +1,13 @@
 -- Refund: the twin of algorithm.Refund.
 --
 -- KEYS[1]  the key's state
--- ARGV     the cost; each limit's rule, as for take.lua; and the instant of the charge in microseconds
+-- ARGV     the cost; each limit's rule, as for take.lua; and the instant of the charge, in µs
 --
 -- The reply is 1 if anything was given back, otherwise 0.
 
--- refund gives cost, charged at an instant, back to the slots of rules, each under its own rule, and reports
--- whether there was anything. A slot of another algorithm than the rule's gives nothing back.
+-- refund gives cost, charged at an instant, back to the slots of rules, each under its own rule,
+-- and reports whether there was anything. A slot of another algorithm than the rule's gives nothing
+-- back.
 local function refund(slots, rules, found, now, charged, cost)
   local given = false
   for i = 1, #rules do

@@ -1,28 +1,30 @@
 -- Numbers and rules: the twin of backend/algorithm/rule.go.
 --
--- Every number is an integer below 2^53 = 9.0e15 in size, which a double holds exactly. Counts are below 1e15,
--- periods below 3.2e13, and an empty bucket fills in less than 3.2e15 (backend.MaxCount, MaxPeriod, MaxRefill).
--- Times are whole microseconds since 1970, 1.8e15 now, and with the longest refill below 2^53 until the year
--- 2155. Only products can be larger, and every product goes through mul_add_div.
+-- Every number is an integer below 2^53 = 9.0e15 in size, which a double holds exactly. Counts are
+-- below 1e15, periods below 3.2e13, and an empty bucket fills in less than 3.2e15
+-- (backend.MaxCount, MaxPeriod, MaxRefill). Times are whole microseconds since 1970, 1.8e15 now,
+-- and with the longest refill below 2^53 until the year 2155. Only products can be larger, and
+-- every product goes through mul_add_div.
 --
--- All numbers are doubles, also in Lua 5.4, whose integers would wrap around: what is read gets "+ 0.0", and format
--- writes it as '%.0f', since ".." would write 1.0 there and round 15 digits elsewhere.
+-- All numbers are doubles, also in Lua 5.4, whose integers would wrap around: 0.0 is added to what
+-- is read. They are written with '%.0f', since ".." would write 1.0 there and round 15 digits
+-- elsewhere.
 
 local now, format = sec * 1000000.0 + usec, string.format
 
 -- row returns the row of the algorithm that a letter stands for: see slots.lua.
 local row
 
--- mul_add_div returns the quotient and the remainder of (a*b + c) / d. The quotient must be below 2^53:
--- every caller says why it is.
+-- mul_add_div returns the quotient and the remainder of (a*b + c) / d. The quotient must be below
+-- 2^53: every caller says why it is.
 local function mul_add_div(a, b, c, d)
   local p = a * b + c
   if p < 9007199254740992 then -- then it is exact: rounding never takes a number across 2^53
     local rem = math.fmod(p, d)
     return (p - rem) / d, rem
   end
-  -- Long multiplication of what a has beyond multiples of d: b in digits of base m, from the first, with m so
-  -- small that no step reaches 2^53.
+  -- Long multiplication of what a has beyond multiples of d: b in digits of base m, from the first,
+  -- with m so small that no step reaches 2^53.
   local a_rem, c_rem = math.fmod(a, d), math.fmod(c, d)
   local m, scale = 2.0, 1.0
   while d * m * 4 <= 9007199254740992 do -- d is below 2^51
@@ -47,9 +49,9 @@ local function mul_add_div(a, b, c, d)
   return quo, rem
 end
 
--- A span is a length of time as a token bucket measures it, in two numbers: whole microseconds, and 1/count of
--- one, below count. span_of returns that in which units are refilled, which must not be above the capacity: then
--- it is below MaxRefill.
+-- A span is a length of time as a token bucket measures it, in two numbers: whole microseconds, and
+-- 1/count of one, below count. span_of returns that in which units are refilled, which must not be
+-- above the capacity: then it is below MaxRefill.
 local function span_of(r, units)
   return mul_add_div(units, r.period, 0, r.count)
 end
@@ -70,15 +72,17 @@ local function sub(r, us, num, less_us, less_num)
   return us, num
 end
 
--- scaled returns an age below the period of another rule as the age that it is of r's, rounded down: below r's.
+-- scaled returns an age below the period of another rule as the age that it is of r's, rounded
+-- down: below r's.
 local function scaled(r, age, from)
   local us = mul_add_div(age, r.period, 0, from.period)
   return us
 end
 
--- new_rule returns the rule that a text names, nil if it names none: count/period, or count/period+burst if
--- that is not the count, the period in microseconds or, with an s, in seconds, after the letter of the algorithm
--- or, for a token bucket, none. So the same numbers are the same text.
+-- new_rule returns the rule that a text names, nil if it names none: count/period, or
+-- count/period+burst if that is not the count, the period in microseconds or, with an s, in
+-- seconds, after the letter of the algorithm or, for a token bucket, none. So the same numbers are
+-- the same text.
 local function new_rule(text)
   local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)(%+?%d*)$')
   if not algorithm or #count > 15 or #period > 15 or #burst > 16 then
@@ -86,7 +90,7 @@ local function new_rule(text)
   end
   local r = {
     text = text, algorithm = algorithm, row = row(algorithm), count = count + 0.0, period = period + 0.0,
-    capacity = count + 0.0, full_us = false, full_num = false, -- full is the span of the capacity of a bucket
+    capacity = count + 0.0, full_us = false, full_num = false, -- the span of a bucket's capacity
   }
   if unit == 's' then
     r.period = r.period * 1000000
@@ -113,8 +117,8 @@ local function new_rule(text)
   return r
 end
 
--- new_rules returns the rules of n limits, whose texts begin at an index, and whether any keeps a state: "u",
--- which is unlimited, and "0", which blocks everything, do not.
+-- new_rules returns the rules of n limits, whose texts begin at an index, and whether any keeps a
+-- state: "u", which is unlimited, and "0", which blocks everything, do not.
 local function new_rules(texts, from, n)
   local rules, keep = {}, false
   for i = 1, n do

@@ -1,10 +1,11 @@
--- SlidingLog: the twin of backend/algorithm/sliding_log.go, which says how it works. The state is log, the
--- charges, oldest first, used, their sum, and time, that of the last.
+-- SlidingLog: the twin of backend/algorithm/sliding_log.go, which says how it works. The state is
+-- log, the charges, oldest first, used, their sum, and time, that of the last.
 --
--- A charge is one entry of 8 bytes for each of its decimal digits that is not 0: seven bytes of time, and one of
--- exponent * 16 + digit. So every entry has the same size, whatever its units, and is found without reading the
--- others; a charge of one unit is one entry, and no log has more entries than units. If it has as many, each is
--- of one unit, and none has to be read to be counted.
+-- A charge is one entry of 8 bytes for each of its decimal digits that is not 0: seven bytes of
+-- time, and one of exponent * 16 + digit. So every entry has the same size, whatever its units, and
+-- is found without reading the others; a charge of one unit is one entry, and no log has more
+-- entries than units. If it has as many, each is of one unit, and none has to be read to be
+-- counted.
 
 -- sliding_log_entry returns the time and the units of entry i, counted from 0.
 local function sliding_log_entry(log, i)
@@ -38,8 +39,8 @@ local function sliding_log_encode(at, units)
   return entries
 end
 
--- sliding_log_find returns the index of the first entry that is not older than at: the number of entries if all
--- are.
+-- sliding_log_find returns the index of the first entry that is not older than at: the number of
+-- entries if all are.
 local function sliding_log_find(log, at)
   local first, last = 0, #log / 8
   while first < last do
@@ -53,8 +54,9 @@ local function sliding_log_find(log, at)
   return first
 end
 
--- sliding_log_skip returns the index of the first entry, not before from, before which there are units, of which
--- there are sum before from, or the index to if that is smaller; and the sum before it.
+-- sliding_log_skip returns the index of the first entry, not before from, before which there are
+-- units, of which there are sum before from, or the index to if that is smaller; and the sum before
+-- it.
 local function sliding_log_skip(st, from, sum, units, to)
   if st.used == #st.log / 8 then -- one for each entry
     from = math.max(from, math.min(units, to))
@@ -81,7 +83,7 @@ local function sliding_log_age(r, st, now)
   if sliding_log_entry(st.log, 0) <= now - r.period then
     local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
     st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
-    if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
+    if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge is in the window
       st.rule = nil
     end
   end
@@ -116,7 +118,8 @@ end
 
 local function sliding_log_charge(r, st, now, cost)
   st.used, st.time = st.used + cost, now
-  -- Not merged with a charge of the same instant: entries of one time are one charge wherever it matters.
+  -- Not merged with a charge of the same instant: entries of one time are one charge wherever it
+  -- matters.
   st.log = st.log .. sliding_log_encode(now, cost)
 end
 
@@ -140,16 +143,17 @@ local function sliding_log_refund(r, st, now, charged, cost)
   return true
 end
 
--- sliding_log_shorten returns what an answer to cost needs of a log under a capacity: the oldest charges as far
--- as they have to expire for cost to fit, and the last. Before more than a capacity of them is gone nothing is
--- left, so that these are one charge, of the time of the last of them.
+-- sliding_log_shorten returns what an answer to cost needs of a log under a capacity: the oldest
+-- charges as far as they have to expire for cost to fit, and the last. Before more than a capacity
+-- of them is gone nothing is left, so that these are one charge, of the time of the last of them.
 local function sliding_log_shorten(st, capacity, cost)
   local n, over = #st.log / 8, st.used - capacity
   local first, units = sliding_log_skip(st, 0, 0.0, over, n)
   local last = sliding_log_skip(st, first, units, cost <= capacity and over + cost or 0, n)
   local short = string.sub(st.log, first * 8 + 1, last * 8)
   if first > 0 then
-    short = sliding_log_encode(sliding_log_entry(st.log, first - 1), units) .. short -- the time, and the sum
+    local at = sliding_log_entry(st.log, first - 1)
+    short = sliding_log_encode(at, units) .. short
   end
   if last < n then
     short = short .. string.sub(st.log, -8)

@@ -1,7 +1,9 @@
--- SlidingWindow: the twin of backend/algorithm/sliding_window.go, which says how it works. The state is time,
--- when the current window began, used, the units charged in it, and rest, those of the window before.
+-- SlidingWindow: the twin of backend/algorithm/sliding_window.go, which says how it works. The
+-- state is time, when the current window began, used, the units charged in it, and rest, those of
+-- the window before.
 
--- sliding_window_age moves on to the window that now is in. One that begins in the future begins now.
+-- sliding_window_age moves on to the window that now is in. One that begins in the future begins
+-- now.
 local function sliding_window_age(r, st, now)
   if st.time > now then
     st.time = now

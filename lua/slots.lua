@@ -1,9 +1,11 @@
--- What is done with the slots of a key, whatever their algorithms: the twin of backend/algorithm/take.go. A slot
--- is a state and the rule that it was charged under, or empty, without a rule.
+-- What is done with the slots of a key, whatever their algorithms: the twin of
+-- backend/algorithm/take.go. A slot is a state and the rule that it was charged under, or empty,
+-- without a rule.
 --
--- The row of an algorithm has the functions of its Go twin in the same order, but until and reset: how long a cost
--- has to wait, what remains and when nothing will be in use the caller works out with the Go functions, and checks
--- the verdict by them. Here it is enough to know what is in use now.
+-- The row of an algorithm has the functions of its Go twin in the same order, but until and reset:
+-- how long a cost has to wait, what remains and when nothing will be in use the caller works out
+-- with the Go functions, and checks the verdict by them. Here it is enough to know what is in use
+-- now.
 
 -- rows has those that were made. Making one takes longer than what it is asked for.
 local rows = {}
@@ -31,8 +33,8 @@ local function expiry(slot)
   return r and r.row.expiry(r, slot) or 0.0
 end
 
--- load brings slots up to now, each under its own rule, and empties those that say nothing any more. It reports
--- whether the clock went back, so that one of them had to be repaired.
+-- load brings slots up to now, each under its own rule, and empties those that say nothing any
+-- more. It reports whether the clock went back, so that one of them had to be repaired.
 local function load(slots, now)
   local repaired = false
   for i = 1, #slots do
@@ -47,9 +49,10 @@ local function load(slots, now)
   return repaired
 end
 
--- match returns for each rule the index of its slot, or nil, and for each slot that of its rule: each rule that
--- keeps a state has at most one slot with a state, and each slot at most one rule. The same numbers come first, then
--- the same algorithm and period, each at its own position before any other, and last what is at its own position.
+-- match returns for each rule the index of its slot, or nil, and for each slot that of its rule:
+-- each rule that keeps a state has at most one slot with a state, and each slot at most one rule.
+-- The same numbers come first, then the same algorithm and period, each at its own position before
+-- any other, and last what is at its own position.
 local function match(slots, rules)
   local found, claimed = {}, {}
   for pass = 1, 5 do
@@ -77,7 +80,8 @@ local function match(slots, rules)
   return found, claimed
 end
 
--- fits reports whether cost can be charged to all rules now: whether each would wait for 0 microseconds.
+-- fits reports whether cost can be charged to all rules now: whether each would wait for 0
+-- microseconds.
 local function fits(slots, rules, found, now, cost)
   for i = 1, #rules do
     local r, slot = rules[i], found[i] and slots[found[i]]
@@ -90,9 +94,9 @@ local function fits(slots, rules, found, now, cost)
   return true
 end
 
--- charge returns the slots of a key after cost, which fits, was charged to all rules: one for each rule. A state
--- of other numbers is carried over first; of one of another algorithm the units in use are, as if they were
--- charged now.
+-- charge returns the slots of a key after cost, which fits, was charged to all rules: one for each
+-- rule. A state of other numbers is carried over first; of one of another algorithm the units in
+-- use are, as if they were charged now.
 local function charge(slots, rules, found, now, cost)
   local charged = {}
   for i = 1, #rules do

@@ -1,13 +1,14 @@
--- Take: the twin of algorithm.Take. One call decides for all limits of a key, and charges all of them or none.
+-- Take: the twin of algorithm.Take. One call decides for all limits of a key, and charges all of
+-- them or none.
 --
 -- KEYS[1]  the key's state
--- ARGV     the cost; each limit's rule, or "u", which is unlimited, or "0", which blocks everything; and what
---          quick.lua.tmpl asks for: the pattern of a value under these limits, and numbers
+-- ARGV     the cost; each limit's rule, or "u", which is unlimited, or "0", which blocks everything;
+--          and what quick.lua.tmpl asks for: the pattern of a value under these limits, and numbers
 --
--- The reply is one string. If the cost was charged, it is the value that the key has now. Otherwise it is "-",
--- the time, and the key's value: the instant of the last write, "0 0" if there is none, and the slots, each
--- under its own rule. The caller works out of them, with the Go functions, why it was refused and for how long.
--- In both, a log is shortened to what an answer needs.
+-- The reply is one string. If the cost was charged, it is the value that the key has now. Otherwise
+-- it is "-", the time, and the key's value: the instant of the last write, "0 0" if there is none,
+-- and the slots, each under its own rule. The caller works out of them, with the Go functions, why
+-- it was refused and for how long. In both, a log is shortened to what an answer needs.
 
 local cost = first + 0.0
 local rules, keep = new_rules(ARGV, 2, n)

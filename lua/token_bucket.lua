@@ -1,8 +1,9 @@
--- TokenBucket: the twin of backend/algorithm/token_bucket.go, which says how it works. The state is time, the
--- instant at which the bucket will be full, and rest, what that lacks in 1/count of a microsecond.
+-- TokenBucket: the twin of backend/algorithm/token_bucket.go, which says how it works. The state is
+-- time, the instant at which the bucket will be full, and rest, what that lacks in 1/count of a
+-- microsecond.
 
--- token_bucket_age takes nothing off: the debt is what lies between now and time. After the clock went back it
--- may be more than a bucket can lack: then the bucket is empty.
+-- token_bucket_age takes nothing off: the debt is what lies between now and time. After the clock
+-- went back it may be more than a bucket can lack: then the bucket is empty.
 local function token_bucket_age(r, st, now)
   local us = st.time - now
   if us > r.full_us or us == r.full_us and st.rest > r.full_num then
@@ -30,12 +31,13 @@ local function token_bucket_carry(r, st, now, old)
   if old.count == r.count and old.period == r.period then
     return
   end
-  local units, part = mul_add_div(st.time - now, old.count, st.rest, old.period) -- at most the capacity of old
-  local rest, over = mul_add_div(part, r.period, 0, old.period) -- at most r.period, since part < old.period
+  -- At most the capacity of old, and a part below old.period, so that rest is at most r.period.
+  local units, part = mul_add_div(st.time - now, old.count, st.rest, old.period)
+  local rest, over = mul_add_div(part, r.period, 0, old.period)
   if over > 0 then
     rest = rest + 1
   end
-  local us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span, since it fits
+  local us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span: it fits
   st.time, st.rest = now + us, num
 end
 
@@ -44,8 +46,8 @@ local function token_bucket_charge(r, st, now, cost)
   st.time, st.rest = add(r, st.time, st.rest, us, num)
 end
 
--- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in which the
--- bucket fills has been refilled since, and gives nothing back.
+-- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in
+-- which the bucket fills has been refilled since, and gives nothing back.
 local function token_bucket_refund(r, st, now, charged, cost)
   local full = r.full_us
   if r.full_num > 0 then

@@ -1,18 +1,18 @@
--- How a key's state is written. A value is the instant of its last write, as TIME gave it, and then one slot
--- after another, each
+-- How a key's state is written. A value is the instant of its last write, as TIME gave it, and then
+-- one slot after another, each
 --
 --   " " rule " " time             token bucket; time is when it will be full
 --   " " rule " " time,rest        token bucket that lacks rest/count of a microsecond more
 --   " " rule " " time,used        fixed window; time is when it began
 --   " " rule " " time,used,rest   sliding window; time is when it began
---   " " rule " " time,used,n:log  sliding log; time of the last charge; n bytes, see sliding_log.lua
+--   " " rule " " time,used,n:log  sliding log; time of the last charge; n bytes: sliding_log.lua
 --   " - 0"                        empty
 --
--- where rule is the text of the rule that the state was charged under, and time is relative to the instant of
--- the write. A value of a later version will not begin with a digit.
+-- where rule is the text of the rule that the state was charged under, and time is relative to the
+-- instant of the write. A value of a later version will not begin with a digit.
 
--- read returns the slots of a value and the instant it was written at, nothing if it is not one of ours. Rules are
--- those that slots are likely to be of.
+-- read returns the slots of a value and the instant it was written at, nothing if it is not one of
+-- ours. Rules are those that slots are likely to be of.
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
   if not sec or #sec > 10 or #usec > 6 then
@@ -89,7 +89,8 @@ local function write(slots, base)
   return text
 end
 
--- store writes the slots that a key has from now on, value and time to live in one command, and returns the value.
+-- store writes the slots that a key has from now on, value and time to live in one command, and
+-- returns the value.
 local function store(key, slots)
   local last = 0.0
   for i = 1, #slots do
@@ -101,7 +102,8 @@ local function store(key, slots)
   end
   local value = sec .. ' ' .. usec .. write(slots, now)
   if last > now then
-    -- The quotient is below 2^43, so that it has room for a thousandth: rounding never reaches a whole number.
+    -- The quotient is below 2^43, so that it has room for a thousandth: rounding never reaches a
+    -- whole number.
     call('SET', key, value, 'PX', format('%.0f', math.ceil((last - now) / 1000) + extra))
   else
     call('DEL', key)
@@ -109,8 +111,9 @@ local function store(key, slots)
   return value
 end
 
--- foreign answers for a key whose value is not ours. It gives the key an end, so that it locks nobody out for
--- ever: the longest that a state of the rules could matter, or none if there are no rules.
+-- foreign answers for a key whose value is not ours. It gives the key an end, so that it locks
+-- nobody out for ever: the longest that a state of the rules could matter, or none if there are no
+-- rules.
 local function foreign(key, raw, rules)
   if type(raw) == 'table' and not string.find(raw.err, 'WRONGTYPE', 1, true) then
     return raw

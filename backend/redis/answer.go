@@ -15,10 +15,11 @@ const inline = 4
 type answer struct {
 	charged bool
 	now     int64  // the server's clock, µs
-	written string // the instant of the last write, as it stands in the value: it changes with every write
+	written string // the instant of the last write, as the value has it: it changes with every write
 	slots   []algorithm.Slot
-	// lasting says that as long as nobody writes slots also say what will be decided later. A log is shortened to what
-	// matters to the limit that it is the past of, which may be another one after other slots have expired.
+	// lasting says that as long as nobody writes slots also say what will be decided later. A log
+	// is shortened to what matters to the limit that it is the past of, which may be another one
+	// after other slots have expired.
 	lasting bool
 }
 
@@ -141,9 +142,9 @@ type shortLog struct {
 	few [3]algorithm.Charge
 }
 
-// readLog reads the charges of a log, as sliding_log.lua writes them. A reply has the oldest and the last: what is
-// missing of used counts as charged with the last, which is right until the oldest are out of the window.
-// None is later than the last, whatever the value says.
+// readLog reads the charges of a log, as sliding_log.lua writes them. A reply has the oldest and
+// the last: what is missing of used counts as charged with the last, which is right until the
+// oldest are out of the window. None is later than the last, whatever the value says.
 func readLog(log string, used, latest int64) *algorithm.Log {
 	short := new(shortLog)
 	charges := algorithm.Log(short.few[:0])

@@ -234,7 +234,8 @@ func replay(t *testing.T, client rueidis.Client, seed uint64, steps []step) {
 	}
 }
 
-// The backends in memory and on Redis are one: whatever happens to a key, they give the same answers.
+// The backends in memory and on Redis are one: whatever happens to a key, they give the same
+// answers.
 func TestMemoryAndRedisAgree(t *testing.T) {
 	t.Parallel()
 	schedules := 300

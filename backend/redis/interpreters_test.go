@@ -26,7 +26,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// call is a script, or a command that changes a key, as a client sent it, and what the server replied.
+// call is a script, or a command that changes a key, as a client sent it, and what the server
+// replied.
 type call struct {
 	script string // its text, or the name of a command
 	args   []string
@@ -78,7 +79,8 @@ func interpreter(t *testing.T, name string) string {
 	return path
 }
 
-// run makes calls under a Lua interpreter and returns a line for each: the reply, and what the script did.
+// run makes calls under a Lua interpreter and returns a line for each: the reply, and what the
+// script did.
 func run(t *testing.T, path string, calls []call) (lines []string) {
 	dir := t.TempDir()
 	files := map[string]string{}
@@ -120,8 +122,8 @@ func (p preparing) Take(ctx context.Context, key string, cost int64, limits ...b
 	return p.Backend.Take(ctx, key, cost, limits...)
 }
 
-// Every interpreter makes the same bytes of every script: what is stored, for how long, and what is replied. Redis has
-// Lua 5.1, and others 5.4, whose integers are not doubles.
+// Every interpreter makes the same bytes of every script: what is stored, for how long, and what is
+// replied. Redis has Lua 5.1, and others 5.4, whose integers are not doubles.
 func TestInterpretersAgree(t *testing.T) {
 	var paths []string
 	for _, name := range []string{"lua5.1", "lua5.4"} {
@@ -147,7 +149,7 @@ func TestInterpretersAgree(t *testing.T) {
 			return preparing{b}, clock.advance
 		},
 		Backward: true,
-		Rounds:   10, // of 120 steps, for each algorithm and for several limits, with a clock that goes back and without
+		Rounds:   10, // of 120 steps, for each algorithm and several limits, and with a clock that goes back
 	})
 	values := []ours{}
 	calls := r.calls

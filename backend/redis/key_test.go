@@ -11,7 +11,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
 
-// keyNames are backends whose keys are looked at, with the prefix of each: the default, the shortest and the longest.
+// keyNames are backends whose keys are looked at, with the prefix of each: the default, the
+// shortest and the longest.
 func keyNames(tb testing.TB) map[string]*redis.Backend {
 	client := newClient(tb, miniredis.RunT(tb).Addr(), false)
 	names := map[string]*redis.Backend{"gl": redis.New(client, redis.WithDenyCache(false))}
@@ -21,8 +22,8 @@ func keyNames(tb testing.TB) map[string]*redis.Backend {
 	return names
 }
 
-// checkName holds a name to what every name is: short, printable, and with everything that tells it apart inside the one
-// hash tag, so that no input chooses another key's slot.
+// checkName holds a name to what every name is: short, printable, and with everything that tells it
+// apart inside the one hash tag, so that no input chooses another key's slot.
 func checkName(t *testing.T, prefix, name string) {
 	t.Helper()
 	tag, begins := strings.CutPrefix(name, prefix+"1:{")
@@ -65,7 +66,8 @@ func TestKeyNames(t *testing.T) {
 	}
 }
 
-// Different keys have different names, however alike they are, around the lengths from which names are hashed too.
+// Different keys have different names, however alike they are, around the lengths from which names
+// are hashed too.
 func TestKeyNamesDiffer(t *testing.T) {
 	t.Parallel()
 	alphabet := []string{"\x00", ":", "%", "#", "{", "}", "a", "A", "0", "\xff", " ", "%00", "%3A", "é"}

@@ -42,15 +42,16 @@ type scripts struct {
 	own map[string]bool // the texts of lists of limits that have scripts of their own
 }
 
-// maxOwn is the number of lists of limits of a Backend that get scripts of their own, with their numbers as constants. That
-// saves Redis a seventh of its work (BenchmarkOwn), but Redis forgets no script: a process that makes limiters for each
-// customer must not leave it a script for each.
+// maxOwn is the number of lists of limits of a Backend that get scripts of their own, with their
+// numbers as constants. That saves Redis a seventh of its work (BenchmarkOwn), but Redis forgets no
+// script: a process that makes limiters for each customer must not leave it a script for each.
 const maxOwn = 16
 
-// Prepare tells b that decisions about these limits will be common, as they are for a limiter's own limits. They get a script
-// of their own, which saves Redis some of its work. It may be called at any time, sends nothing, and changes no answer; after
-// 16 different lists of limits it does nothing, because Redis forgets no script. ginlimit.NewLimiter calls it. An application
-// that decides by a few tiers may call it once for the limits of each.
+// Prepare tells b that decisions about these limits will be common, as they are for a limiter's own
+// limits. They get a script of their own, which saves Redis some of its work. It may be called at
+// any time, sends nothing, and changes no answer; after 16 different lists of limits it does
+// nothing, because Redis forgets no script. ginlimit.NewLimiter calls it. An application that
+// decides by a few tiers may call it once for the limits of each.
 func (b *Backend) Prepare(limits ...backend.Limit) {
 	p, err := b.scripts.newPlan(limits)
 	if err != nil {
@@ -83,7 +84,7 @@ type plan struct {
 	limits  []backend.Limit
 	rules   []*algorithm.Rule
 	texts   []string // the rules, as slots name them
-	pattern string   // of a value under these limits, for quick.lua.tmpl; "" if no cost can be quick
+	pattern string   // of a value under these limits, for quick.lua.tmpl; "" if none can be quick
 	quick   *script  // with quick.lua.tmpl; nil if no cost can be quick
 	one     call
 	keeps   bool // a limit keeps a state
@@ -106,8 +107,9 @@ type call struct {
 // is reports whether p was made of limits, whatever their names.
 func (p *plan) is(limits []backend.Limit) bool { return plans.Decide(p.rules, limits) }
 
-// What quick.lua.tmpl can work with: Lua's ".." writes up to 14 digits, products have to stay below 2^53, and a pattern has
-// up to 32 captures, 2 and at most 3 for each limit. More limits than maxQuick are not worth a script of their own.
+// What quick.lua.tmpl can work with: Lua's ".." writes up to 14 digits, products have to stay below
+// 2^53, and a pattern has up to 32 captures, 2 and at most 3 for each limit. More limits than
+// maxQuick are not worth a script of their own.
 const (
 	exact        = 99_999_999_999_999
 	exactProduct = 1<<53 - 1
@@ -206,7 +208,8 @@ func (p *plan) newCall(cost int64) call {
 	return call{p.quick, args}
 }
 
-// span returns the time in which a bucket refills units: microseconds, and 1/Count of one; and whether it is quick.
+// span returns the time in which a bucket refills units: microseconds, and 1/Count of one; and
+// whether it is quick.
 func span(l backend.Limit, units int64) (us, num int64, ok bool) {
 	hi, lo := bits.Mul64(uint64(units), uint64(l.Period.Microseconds()))
 	if hi >= uint64(l.Count) {
@@ -232,8 +235,8 @@ var letter = [...]byte{
 	backend.FixedWindow:   'f',
 }
 
-// ruleText returns how a slot names the rule that it was charged under, as rule.lua reads it: everything that decides, and
-// nothing else, so that the same numbers are the same text.
+// ruleText returns how a slot names the rule that it was charged under, as rule.lua reads it:
+// everything that decides, and nothing else, so that the same numbers are the same text.
 func ruleText(l backend.Limit) string {
 	if l.IsUnlimited() {
 		return "u"

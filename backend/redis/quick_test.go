@@ -18,8 +18,8 @@ import (
 	"github.com/ginlimit/ginlimit/lua"
 )
 
-// What is common is decided by quick.lua.tmpl alone, without the rest of the script, and as the rest would. That package memory
-// agrees is tested elsewhere.
+// What is common is decided by quick.lua.tmpl alone, without the rest of the script, and as the
+// rest would. That package memory agrees is tested elsewhere.
 func TestQuickDecides(t *testing.T) {
 	server := miniredis.RunT(t)
 	client, err := rueidis.NewClient(rueidis.ClientOption{
@@ -35,7 +35,7 @@ func TestQuickDecides(t *testing.T) {
 	}
 	whole := backend.Limit{Count: 100, Period: time.Minute}
 	parts := backend.Limit{Count: 7, Period: time.Second, Burst: 20}
-	odd := backend.Limit{Count: 3, Period: 3001 * time.Microsecond} // a unit takes just more than a millisecond
+	odd := backend.Limit{Count: 3, Period: 3001 * time.Microsecond} // a unit takes more than a millisecond
 	many := backend.Limit{Count: 1_000_000_000, Period: 24 * time.Hour}
 	fixed := backend.Limit{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}
 	sliding := backend.Limit{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}
@@ -106,8 +106,8 @@ func ownPlan(tb testing.TB, limits []backend.Limit) *plan {
 	return p
 }
 
-// Lists of limits that a Backend was told of have scripts of their own, up to a bound; the others share one that is told
-// their numbers, however many there are.
+// Lists of limits that a Backend was told of have scripts of their own, up to a bound; the others
+// share one that is told their numbers, however many there are.
 func TestOwnScripts(t *testing.T) {
 	server := testserver.Redis(t)
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true})
@@ -132,13 +132,15 @@ func TestOwnScripts(t *testing.T) {
 		p, err := b.newPlan(limits)
 		require.NoError(t, err)
 		require.Equal(t, i%2 == 0 && i < 2*maxOwn, len(p.call(1, "").args) == 0, "list %d", i)
-		res, err := b.Take(ctx, fmt.Sprint(i), 1, limits[0].WithBurst(2)) // which no quick script decides for this value
+		// No quick script decides for this value.
+		res, err := b.Take(ctx, fmt.Sprint(i), 1, limits[0].WithBurst(2))
 		require.NoError(t, err)
 		require.False(t, res.Allowed)
 	}
 	info, err := client.Do(ctx, client.B().Info().Section("memory").Build()).ToString()
 	require.NoError(t, err)
-	require.Contains(t, info, fmt.Sprintf("number_of_cached_scripts:%d\r\n", maxOwn+2)) // intervals that have parts of a microsecond, and that do not
+	const shared = 2 // for intervals that have parts of a microsecond, and that do not
+	require.Contains(t, info, fmt.Sprintf("number_of_cached_scripts:%d\r\n", maxOwn+shared))
 }
 
 // BenchmarkOwn compares what Redis itself measures of the two scripts for one limit, in turns.

@@ -106,7 +106,8 @@ var foreignValues = map[string][]string{
 	"text after it":   {"SET", "key", "1795273622 0 5/1s 0 and more"},
 }
 
-// A value that is not ours is an error, is never overwritten, and does not stay for longer than one of ours could.
+// A value that is not ours is an error, is never overwritten, and does not stay for longer than one
+// of ours could.
 func TestForeignValue(t *testing.T) {
 	s := testserver.Redis(t)
 	k := keyspace{t, newClient(t, s.Addr(), false)}
@@ -279,8 +280,8 @@ func rulesIn(value string) (limits []backend.Limit) {
 	return limits
 }
 
-// Whatever stands at a key, a Take fails as it should or answers within the limits, and if it changed anything the key
-// has an end.
+// Whatever stands at a key, a Take fails as it should or answers within the limits, and if it
+// changed anything the key has an end.
 func TestMutatedValue(t *testing.T) {
 	t.Parallel()
 	s := testserver.Redis(t)
@@ -405,8 +406,8 @@ func TestValueOfOlderLimit(t *testing.T) {
 	}
 }
 
-// A refusal under other limits than a key was charged under is remembered like any other, and counts down as true, but where
-// it depends on a log that was shortened for one of several limits.
+// A refusal under other limits than a key was charged under is remembered like any other, and
+// counts down as true, but where it depends on a log that was shortened for one of several limits.
 func TestOlderLimitIsRemembered(t *testing.T) {
 	s := testserver.Redis(t)
 	p := prefix()

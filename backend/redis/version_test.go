@@ -25,9 +25,10 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// While a deploy rolls out, instances of two versions decide on the same keys. testdata holds what a version of the layout did:
-// its scripts, what it called them with, what they replied and what they stored, for schedules that package memory
-// answered too. It is never written again. A layout with another number gets a directory of its own, with -record-version.
+// While a deploy rolls out, instances of two versions decide on the same keys. testdata holds what
+// a version of the layout did: its scripts, what it called them with, what they replied and what
+// they stored, for schedules that package memory answered too. It is never written again. A layout
+// with another number gets a directory of its own, with -record-version.
 
 var recordVersion = flag.Bool("record-version", false, "write testdata of this version of the layout")
 
@@ -64,7 +65,8 @@ func (r *recorder) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisR
 	return res
 }
 
-// keepScript writes a script to testdata, and returns the names of its files there: what many scripts have in common is one.
+// keepScript writes a script to testdata, and returns the names of its files there: what many
+// scripts have in common is one.
 func keepScript(t *testing.T, text string) (names []string) {
 	own, law, found := strings.Cut(text, "local now, ")
 	require.True(t, found)

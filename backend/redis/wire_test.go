@@ -43,8 +43,8 @@ func newMonitor(t *testing.T, s *testserver.Server) *monitor {
 	return m
 }
 
-// next returns the commands since the last call: of clients, without PING and what they say when they connect, which they may
-// do at any time, and of scripts.
+// next returns the commands since the last call: of clients, without PING and what they say when
+// they connect, which they may do at any time, and of scripts.
 func (m *monitor) next(t *testing.T) (clients, scripts []string) {
 	m.marks++
 	mark := fmt.Sprint("mark ", m.marks)
@@ -70,7 +70,8 @@ func (m *monitor) next(t *testing.T) (clients, scripts []string) {
 	}
 }
 
-// connecting reports whether a command, as MONITOR shows it, is one of those with which rueidis begins a connection.
+// connecting reports whether a command, as MONITOR shows it, is one of those with which rueidis
+// begins a connection.
 func connecting(command string) bool {
 	for _, begin := range []string{`hello"`, `client" "tracking"`, `client" "setinfo"`} {
 		if strings.HasPrefix(strings.ToLower(command), begin) {
@@ -89,7 +90,8 @@ func mixedLimits(n int) []backend.Limit {
 	return limits
 }
 
-// A decision is one command, however many limits a key has, and the script reads and writes the key once.
+// A decision is one command, however many limits a key has, and the script reads and writes the key
+// once.
 func TestOneCommand(t *testing.T) {
 	s := testserver.Redis(t)
 	b := newTruth(t, s.Addr(), prefix())
@@ -183,7 +185,7 @@ func TestRepliesAreShort(t *testing.T) {
 			{{Count: 5001, Period: time.Minute, Algorithm: backend.SlidingLog}, hourly(20_000, backend.SlidingLog)},
 		} {
 			key := fmt.Sprint(units, i)
-			k.set(redis.StateKey(b, key), fmt.Sprint(start/1_000_000, " 0", slot, slot, slot)) // of two no limit says anything
+			k.set(redis.StateKey(b, key), fmt.Sprint(start/1_000_000, " 0", slot, slot, slot)) // two are no limit's
 			res := decide(t, b, key, 1, limits...)
 			require.False(t, res.Allowed)
 			require.Less(t, len(r.calls[len(r.calls)-1].reply), 200)
@@ -280,8 +282,9 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// proxy passes connections on to a server, each way as much later as delay says. While it cuts it lets the server run
-// scripts and deletions, and closes the connection instead of passing the reply on.
+// proxy passes connections on to a server, each way as much later as delay says. While it cuts it
+// lets the server run scripts and deletions, and closes the connection instead of passing the reply
+// on.
 type proxy struct {
 	net.Listener
 	target string

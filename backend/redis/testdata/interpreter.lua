@@ -1,6 +1,6 @@
--- Runs scripts under a bare interpreter, with a table in place of a server. Each line of the input is a call: the
--- file of the script, or "DEL", the key, and the arguments, all in hexadecimal. Each line of the output is what a
--- call replied and every command that it gave, byte by byte.
+-- Runs scripts under a bare interpreter, with a table in place of a server. Each line of the input
+-- is a call: the file of the script, or "DEL", the key, and the arguments, all in hexadecimal. Each
+-- line of the output is what a call replied and every command that it gave, byte by byte.
 
 local function from_hex(text)
   return (string.gsub(text, '..', function(byte) return string.char(tonumber(byte, 16)) end))
@@ -47,7 +47,7 @@ local scripts = {}
 for line in io.lines() do
   local words = {}
   for word in string.gmatch(line, '%S+') do
-    words[#words + 1] = from_hex(string.sub(word, 2)) -- after a letter, since an argument may be empty
+    words[#words + 1] = from_hex(string.sub(word, 2)) -- after a letter: it may be empty
   end
   local file, key = words[1], words[2]
   local reply = ''
