@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"fmt"
+	"math/big"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -24,6 +25,7 @@ import (
 	"github.com/ginlimit/ginlimit/backend/backendtest"
 	"github.com/ginlimit/ginlimit/backend/redis"
 	"github.com/ginlimit/ginlimit/internal/testserver"
+	"github.com/ginlimit/ginlimit/lua"
 )
 
 // call is a script, or a command that changes a key, as a client sent it, and what the server
@@ -187,4 +189,32 @@ func TestInterpretersAgree(t *testing.T) {
 	}
 	t.Logf("%d calls of %d scripts", len(calls), len(r.scripts))
 	require.Greater(t, len(calls), 10_000)
+}
+
+// What the scripts calculate with is exact as far as they need it: products of up to 100 bits.
+func TestProducts(t *testing.T) {
+	numbers, _, ok := strings.Cut(lua.Take(), "local function token_bucket(")
+	require.True(t, ok)
+	script := numbers + "return format('%.0f %.0f', mul_add_div(ARGV[1] + 0.0, ARGV[2] + 0.0, ARGV[3] + 0.0, ARGV[4] + 0.0))"
+	r := rand.New(rand.NewPCG(1, 2))
+	long := func(bits int) int64 { return r.Int64N(1 << (1 + r.IntN(bits))) }
+	var calls []call
+	for len(calls) < 3000 {
+		a, b, c, d := long(51), long(51), long(51), 1+long(49)
+		sum := new(big.Int).Mul(big.NewInt(a), big.NewInt(b))
+		quo, rem := sum.Add(sum, big.NewInt(c)).QuoRem(sum, big.NewInt(d), new(big.Int))
+		if quo.BitLen() <= 52 {
+			words := []string{"key"}
+			for _, n := range []int64{a, b, c, d} {
+				words = append(words, strconv.FormatInt(n, 10))
+			}
+			calls = append(calls, call{script, words, fmt.Sprint(quo, " ", rem)})
+		}
+	}
+	for _, name := range []string{"lua5.1", "lua5.4"} {
+		for i, line := range run(t, interpreter(t, name), calls) {
+			reply, _, _ := strings.Cut(line, " ")
+			require.Equal(t, fmt.Sprintf("%x", calls[i].reply), reply, "%s: %v", name, calls[i].args[1:])
+		}
+	}
 }

@@ -94,6 +94,7 @@ var foreignValues = map[string][]string{
 	"huge count":      {"SET", "key", "1795273622 0 9999999999999999/1s 0"},
 	"huge period":     {"SET", "key", "1795273622 0 5/99999999999999999999s 0"},
 	"huge burst":      {"SET", "key", "1795273622 0 5/1s+9999999999999999999999 0"},
+	"long refill":     {"SET", "key", "1795273622 0 1/31622400s+100 0"},
 	"huge time":       {"SET", "key", "1795273622 0 5/1s 99999999999999999999"},
 	"huge part":       {"SET", "key", "1795273622 0 5/1s 0,5"},
 	"huge use":        {"SET", "key", "1795273622 0 f5/1s 0,9999999999999999"},
