@@ -4,6 +4,7 @@ package plans
 
 import (
 	"math/bits"
+	"sync"
 	"sync/atomic"
 
 	"github.com/ginlimit/ginlimit/backend"
@@ -16,6 +17,10 @@ import (
 type Cache[P any] struct {
 	recent [256]atomic.Pointer[P]
 	next   atomic.Uint32 // of the places of a list, the one to use when all are taken
+	// making is held while a plan is made whose places begin with one of some. A plan can cost a
+	// millisecond: a thousand requests that come at once to a process that has just started must
+	// not make it each.
+	making [16]sync.Mutex
 }
 
 const places = 4
@@ -29,7 +34,29 @@ func (c *Cache[P]) Of(limits []backend.Limit, is func(*P, []backend.Limit) bool,
 		hash *= 0x9e3779b97f4a7c15
 	}
 	first := hash >> 56
-	var free *atomic.Pointer[P]
+	if p, _ := c.find(first, limits, is); p != nil {
+		return p, nil
+	}
+	mu := &c.making[first%uint64(len(c.making))]
+	mu.Lock()
+	defer mu.Unlock()
+	p, place := c.find(first, limits, is)
+	if p != nil {
+		return p, nil
+	}
+	p, err := create(limits)
+	if err != nil {
+		return nil, err
+	}
+	if place == nil {
+		place = &c.recent[(first+uint64(c.next.Add(1)%places))%uint64(len(c.recent))]
+	}
+	place.Store(p)
+	return p, nil
+}
+
+// find returns the plan of limits, or nil and a place that is free, if there is one.
+func (c *Cache[P]) find(first uint64, limits []backend.Limit, is func(*P, []backend.Limit) bool) (p *P, free *atomic.Pointer[P]) {
 	for i := range uint64(places) {
 		place := &c.recent[(first+i)%uint64(len(c.recent))]
 		if p := place.Load(); p == nil {
@@ -38,15 +65,7 @@ func (c *Cache[P]) Of(limits []backend.Limit, is func(*P, []backend.Limit) bool,
 			return p, nil
 		}
 	}
-	p, err := create(limits)
-	if err != nil {
-		return nil, err
-	}
-	if free == nil {
-		free = &c.recent[(first+uint64(c.next.Add(1)%places))%uint64(len(c.recent))]
-	}
-	free.Store(p)
-	return p, nil
+	return nil, free
 }
 
 // Decide reports whether rules are those of limits, whatever their names.
