@@ -103,7 +103,7 @@ func TestFaults(t *testing.T) {
 		{name: "all connections killed", url: single, strike: do("CLIENT", "KILL", "TYPE", "normal"), mend: nothing},
 		{name: "answers 20 ms late", url: proxied, strike: through(func(p *faultProxy) { p.delay.Store(int64(20 * time.Millisecond)) }),
 			mend: through(func(p *faultProxy) { p.delay.Store(0) })},
-		{name: "answers 300 ms late", url: proxied, strike: through(func(p *faultProxy) { p.delay.Store(int64(300 * time.Millisecond)) }),
+		{name: "answers 800 ms late", url: proxied, strike: through(func(p *faultProxy) { p.delay.Store(int64(800 * time.Millisecond)) }),
 			mend: through(func(p *faultProxy) { p.delay.Store(0) })},
 		{name: "answers cut off half-way", url: proxied, strike: through(func(p *faultProxy) { p.cut.Store(true) }),
 			mend: through(func(p *faultProxy) { p.cut.Store(false) })},

@@ -83,9 +83,10 @@ func WithTimeout(d time.Duration) Option {
 }
 
 // WithDenyCache says whether refusals are remembered in the process until their wait is over, which
-// is the default. It needs a server and a client with client-side caching; without, refusals are
-// not remembered, and one log line with the code GINLIMIT006 says so, unless this option says
-// false.
+// is the default. One that is 5 s old is asked for again by one caller, because not every change of
+// a key is pushed: SWAPDB is not, nor a step of the server's clock. It needs a server and a client
+// with client-side caching; without, refusals are not remembered, and one log line with the code
+// GINLIMIT006 says so, unless this option says false.
 func WithDenyCache(on bool) Option {
 	return func(c *config) error {
 		c.denyCache, c.notTiers = on, "redis.WithDenyCache"

@@ -23,8 +23,9 @@ import (
 )
 
 // Backend is a [backend.Backend] on Redis. Every error of its methods that comes from Redis has
-// [backend.ErrUnavailable] in its chain, and no error holds a password. It retries nothing that
-// could be charged twice.
+// [backend.ErrUnavailable] in its chain, and no error holds a password or a key. It retries nothing
+// that could be charged twice. The contexts of its methods are not asked: each call is made in the
+// time of [WithTimeout].
 type Backend struct {
 	config
 	link    *link
