@@ -84,7 +84,7 @@ local function sliding_log_age(r, st, now)
     local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
     st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
     if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge is in the window
-      st.rule = nil
+      st.used, st.log = 0.0, ''
     end
   end
   return repaired

@@ -33,15 +33,16 @@ local function expiry(slot)
   return r and r.row.expiry(r, slot) or 0.0
 end
 
--- load brings slots up to now, each under its own rule, and empties those that say nothing any
--- more. It reports whether the clock went back, so that one of them had to be repaired.
+-- load brings slots up to now, each under its own rule. A state that says nothing any more begins
+-- anew under its rule: its limit finds it, and not what another was charged. It reports whether the
+-- clock went back, so that one of them had to be repaired.
 local function load(slots, now)
   local repaired = false
   for i = 1, #slots do
     local slot = slots[i]
     local r = slot.rule
     if r and expiry(slot) <= now then
-      slots[i] = {}
+      slot.time, slot.used, slot.rest, slot.log = now, 0.0, 0.0, ''
     elseif r then
       repaired = r.row.age(r, slot, now) or repaired
     end
@@ -49,13 +50,13 @@ local function load(slots, now)
   return repaired
 end
 
--- match returns for each rule the index of its slot, or nil, and for each slot that of its rule:
--- each rule that keeps a state has at most one slot with a state, and each slot at most one rule.
--- The same numbers come first, then the same algorithm and period, each at its own position before
--- any other, and last what is at its own position.
+-- match returns for each rule the index of its slot, or nil, and for each slot that of its rule: each
+-- rule that keeps a state has at most one slot with a rule, and each slot at most one rule. The same
+-- numbers come first, then the same algorithm and period, then the same period, each at its own
+-- position before any other, and last what is at its own position.
 local function match(slots, rules)
   local found, claimed = {}, {}
-  for pass = 1, 5 do
+  for pass = 1, 7 do
     local missing = false
     for i = 1, #rules do
       local r = rules[i]
@@ -65,8 +66,8 @@ local function match(slots, rules)
       end
       for j = from, (found[i] or r.stateless) and 0 or to do
         local old = slots[j].rule
-        if old and not claimed[j] and (old.text == r.text or pass == 5
-            or pass > 2 and old.row == r.row and old.period == r.period) then
+        if old and not claimed[j] and (old.text == r.text or pass == 7
+            or pass > 2 and old.period == r.period and (pass > 4 or old.row == r.row)) then
           found[i], claimed[j] = j, i
           break
         end

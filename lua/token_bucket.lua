@@ -46,14 +46,14 @@ local function token_bucket_charge(r, st, now, cost)
   st.time, st.rest = add(r, st.time, st.rest, us, num)
 end
 
--- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in
--- which the bucket fills has been refilled since, and gives nothing back.
+-- token_bucket_refund lowers the debt, if there is any, at most to nothing. A charge that is older
+-- than the time in which the bucket fills has been refilled since, and gives nothing back.
 local function token_bucket_refund(r, st, now, charged, cost)
   local full = r.full_us
   if r.full_num > 0 then
     full = full + 1
   end
-  if now - charged >= full then
+  if st.time + (st.rest > 0 and 1 or 0) <= now or now - charged >= full then
     return false
   end
   local time, rest = now, 0.0

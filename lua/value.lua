@@ -94,11 +94,7 @@ end
 local function store(key, slots)
   local last = 0.0
   for i = 1, #slots do
-    local over = expiry(slots[i])
-    if over <= now then
-      slots[i] = {}
-    end
-    last = math.max(last, over)
+    last = math.max(last, expiry(slots[i]))
   end
   local value = sec .. ' ' .. usec .. write(slots, now)
   if last > now then

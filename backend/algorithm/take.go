@@ -194,9 +194,11 @@ func load(slots []Slot, now int64) (repaired bool) {
 	return repaired
 }
 
+// load leaves a state that has expired its rule: its limit finds it, and not what another was
+// charged.
 func (s *Slot) load(now int64) (repaired bool) {
 	if s.Rule.Expiry(s.State) <= now {
-		*s = Slot{}
+		s.State = State{Time: now}
 		return false
 	}
 	s.State, repaired = s.Rule.row.age(s.Rule, s.State, now)
@@ -252,8 +254,8 @@ func inPlace(slots []Slot, rules []*Rule) bool {
 
 // match appends to from, for each rule, the index of the slot that is its past, or -1 if it has
 // none. A limit's past is the slot with the same numbers, wherever that stands now. Failing that it
-// is one that counts in the same way over the same Period, and failing that the one at its own
-// place. Each slot is the past of one limit at most.
+// is one that counts in the same way over the same Period, then one that counts in any way over it,
+// and then the one at its own place. Each slot is the past of one limit at most.
 func match(from []int, slots []Slot, rules []*Rule) []int {
 	for range rules {
 		from = append(from, -1)
@@ -262,7 +264,12 @@ func match(from []int, slots []Slot, rules []*Rule) []int {
 	for _, pass := range [...]struct {
 		own bool // only at the rule's own place
 		is  func(past, r *Rule) bool
-	}{{true, (*Rule).alike}, {false, (*Rule).alike}, {true, (*Rule).kin}, {false, (*Rule).kin}, {true, always}} {
+	}{
+		{true, (*Rule).alike}, {false, (*Rule).alike},
+		{true, (*Rule).kin}, {false, (*Rule).kin},
+		{true, (*Rule).coeval}, {false, (*Rule).coeval},
+		{true, always},
+	} {
 		for i, r := range rules {
 			for j := range slots {
 				if from[i] < 0 && r.keeps() && slots[j].Rule != nil && (i == j || !pass.own) &&
@@ -284,7 +291,10 @@ func (r *Rule) alike(other *Rule) bool {
 }
 
 // kin reports whether r counts as other does, over the same Period.
-func (r *Rule) kin(other *Rule) bool { return r.row == other.row && r.period == other.period }
+func (r *Rule) kin(other *Rule) bool { return r.row == other.row && r.coeval(other) }
+
+// coeval reports whether r counts over the same Period as other.
+func (r *Rule) coeval(other *Rule) bool { return r.period == other.period }
 
 // wait returns the µs until cost > 0 fits beside what is in use in a loaded slot: 0 if it does now,
 // negative if it never will.
@@ -334,7 +344,7 @@ func (s *Slot) reset(now int64) int64 {
 	if s.Rule == nil {
 		return now
 	}
-	return s.Rule.row.reset(s.Rule, s.State)
+	return max(now, s.Rule.row.reset(s.Rule, s.State))
 }
 
 // tightest returns the index of the rule with the least left, and how much that is.

@@ -134,7 +134,7 @@ func (h level) carried(now int64, from, to backend.Limit) history {
 
 func (h level) refunded(now, charged, units int64, l backend.Limit) (history, bool) {
 	full := mul(l.Capacity(), frac(micros(l), l.Count))
-	if rat(now-charged).Cmp(full) >= 0 {
+	if h.over(now, l) || rat(now-charged).Cmp(full) >= 0 {
 		return h, false
 	}
 	spent := sub(h.spent, rat(units))
@@ -306,17 +306,18 @@ type answer struct {
 
 func stateless(l backend.Limit) bool { return l.Count == 0 || l.IsUnlimited() }
 
-// seen returns a key's places as they are at now. It reports whether a clock that went back had to
-// be repaired.
+// seen returns a key's places as they are at now. What is over is as if it began now. It reports
+// whether a clock that went back had to be repaired.
 func (m *model) seen(key string, now int64) (places []place, repaired bool) {
 	for _, p := range m.keys[key] {
-		if p.h == nil || p.h.over(now, p.limit) {
-			places = append(places, place{})
-			continue
+		if p.h != nil && p.h.over(now, p.limit) {
+			p.h = newHistory(p.limit.Algorithm, now)
+		} else if p.h != nil {
+			var again bool
+			p.h, again = p.h.aged(now, p.limit)
+			repaired = repaired || again
 		}
-		h, again := p.h.aged(now, p.limit)
-		places = append(places, place{h, p.limit})
-		repaired = repaired || again
+		places = append(places, p)
 	}
 	return places, repaired
 }
@@ -332,7 +333,8 @@ func pasts(places []place, limits []backend.Limit) (mine []place, from []int) {
 			if p.h == nil || stateless(l) {
 				continue
 			}
-			kin := p.limit.Algorithm == l.Algorithm && p.limit.Period == l.Period
+			coeval := p.limit.Period == l.Period
+			kin := p.limit.Algorithm == l.Algorithm && coeval
 			same := kin && p.limit.Count == l.Count && p.limit.Capacity() == l.Capacity()
 			switch {
 			case same && i == j:
@@ -343,8 +345,12 @@ func pasts(places []place, limits []backend.Limit) (mine []place, from []int) {
 				pairs = append(pairs, pair{3, i, j})
 			case kin:
 				pairs = append(pairs, pair{4, i, j})
-			case i == j:
+			case coeval && i == j:
 				pairs = append(pairs, pair{5, i, j})
+			case coeval:
+				pairs = append(pairs, pair{6, i, j})
+			case i == j:
+				pairs = append(pairs, pair{7, i, j})
 			}
 		}
 	}

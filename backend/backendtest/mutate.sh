@@ -122,7 +122,7 @@ algorithm/token_bucket.go | charge: one unit, whatever the cost | if units > 1 {
 algorithm/token_bucket.go | charge: parts of a µs dropped | return State{Time: at.us, Rest: at.num}\n} => return State{Time: at.us}\n}
 algorithm/token_bucket.go | refund: a charge as old as the refill time counts | now-charged >= r.full.ceil() => now-charged > r.full.ceil()
 algorithm/token_bucket.go | refund: age measured against the Period | now-charged >= r.full.ceil() => now-charged >= r.period
-algorithm/token_bucket.go | refund: age ignored | if now-charged >= r.full.ceil() { => if now < 0 {
+algorithm/token_bucket.go | refund: age ignored | || now-charged >= r.full.ceil() { => {
 algorithm/token_bucket.go | refund: everything, whatever the cost | if units < r.capacity {\n\t\tif less => if units < 0 {\n\t\tif less
 algorithm/token_bucket.go | refund: one unit, whatever the cost | st.Rest}, r.spanOf(units)); less.us => st.Rest}, r.unit); less.us
 algorithm/token_bucket.go | refund: parts of a µs dropped | return State{Time: at.us, Rest: at.num}, true => return State{Time: at.us}, true
@@ -277,26 +277,26 @@ algorithm/take.go | refund: under the rule that is asked | row.refund(aged[j].Ru
 algorithm/take.go | refund: does not write | aged[j].State = st\n => _ = st\n
 algorithm/take.go | refund: writes nothing but what it gave | copy(next, aged) => copy(next, aged[:min(1, len(next))])
 algorithm/take.go | expired 1 µs late | if s.Rule.Expiry(s.State) <= now { => if s.Rule.Expiry(s.State) < now {
-algorithm/take.go | what has expired is kept for what it was | *s = Slot{}\n\t\treturn false => s.State = State{Time: now}\n\t\treturn false
+algorithm/take.go | what has expired is kept for what it was | s.State = State{Time: now}\n\t\treturn false => return false
 algorithm/take.go | slots that move: what stood there is lost | slots[i], slots[j] = slots[j], slots[i] => slots[i] = slots[j]
 algorithm/take.go | slots that move: a later limit takes the wrong one | if from[k] == i {\n\t\t\t\tfrom[k] = j => if from[k] == i {\n\t\t\t\tfrom[k] = i
 algorithm/take.go | a limit without a past takes what stands at its place | if j < 0 {\n\t\t\tslots[i] = Slot{} => if j < -1 {\n\t\t\tslots[i] = Slot{}
 algorithm/take.go | a slot that is left over is not looked for | return !lacks || !spare => return true
 algorithm/take.go | other numbers are in place | case own != rules[j] && !own.alike(rules[j]): => case own != rules[j] && !own.kin(rules[j]):
-algorithm/take.go | match: the same numbers elsewhere before those at the place | {{true, (*Rule).alike}, {false, (*Rule).alike}, => {{false, (*Rule).alike},
-algorithm/take.go | match: never the same numbers elsewhere | {{true, (*Rule).alike}, {false, (*Rule).alike}, => {{true, (*Rule).alike},
+algorithm/take.go | match: the same numbers elsewhere before those at the place | {true, (*Rule).alike}, {false, (*Rule).alike}, => {false, (*Rule).alike},
+algorithm/take.go | match: never the same numbers elsewhere | {true, (*Rule).alike}, {false, (*Rule).alike}, => {true, (*Rule).alike},
 algorithm/take.go | match: the same algorithm elsewhere before that at the place | {true, (*Rule).kin}, {false, (*Rule).kin}, => {false, (*Rule).kin},
 algorithm/take.go | match: never the same algorithm elsewhere | {true, (*Rule).kin}, {false, (*Rule).kin}, => {true, (*Rule).kin},
-algorithm/take.go | match: the place before the same algorithm elsewhere | {true, (*Rule).kin}, {false, (*Rule).kin}, {true, always}} => {true, (*Rule).kin}, {true, always}, {false, (*Rule).kin}}
-algorithm/take.go | match: never the place alone | {true, always}} => {true, func(a, b *Rule) bool { return !always(a, b) }}}
-algorithm/take.go | match: anything anywhere | {true, always}} => {true, always}, {false, always}}
+algorithm/take.go | match: the place before the same algorithm elsewhere | {true, (*Rule).kin}, {false, (*Rule).kin}, => {true, (*Rule).kin}, {true, always}, {false, (*Rule).kin},
+algorithm/take.go | match: never the place alone | {true, always}, => {true, func(a, b *Rule) bool { return !always(a, b) }},
+algorithm/take.go | match: anything anywhere | {true, always}, => {true, always}, {false, always},
 algorithm/take.go | match: a slot for several limits | pass.is(slots[j].Rule, r) && !slices.Contains(from, j) { => pass.is(slots[j].Rule, r) {
 algorithm/take.go | match: a limit without state claims a slot | if from[i] < 0 && r.keeps() && slots => if from[i] < 0 && slots
 algorithm/take.go | alike: whatever the count | r.kin(other) && r.limit.Count == other.limit.Count && r => r.kin(other) && r
 algorithm/take.go | alike: whatever the capacity |  && r.capacity == other.capacity => 
 algorithm/take.go | alike: burst as it is written | r.capacity == other.capacity => r.limit.Burst == other.limit.Burst
-algorithm/take.go | kin: whatever the Period | return r.row == other.row && r.period == other.period => return r.row == other.row
-algorithm/take.go | kin: whatever the algorithm | return r.row == other.row && r.period == other.period => return r.period == other.period
+algorithm/take.go | kin: whatever the Period | return r.row == other.row && r.coeval(other) => return r.row == other.row
+algorithm/take.go | kin: whatever the algorithm | return r.row == other.row && r.coeval(other) => return r.coeval(other)
 algorithm/take.go | a cost of the whole capacity never passes | case cost > r.capacity: => case cost >= r.capacity:
 algorithm/take.go | judged under the new limit | return s.Rule.row.until(s.Rule, s.State => return s.Rule.row.until(r, s.State
 algorithm/take.go | judged against the old capacity | s.State, now, r.capacity-cost) => s.State, now, max(0, s.Rule.capacity-cost))
@@ -319,3 +319,8 @@ backend.go | 100 years to fill accepted | lo >= least => lo > least
 backend.go | the largest count refused | case l.Count > MaxCount: => case l.Count >= MaxCount:
 backend.go | the shortest Period refused | l.Period < MinPeriod || => l.Period <= MinPeriod ||
 backend.go | the longest Period refused | l.Period > MaxPeriod: => l.Period >= MaxPeriod:
+algorithm/take.go | match: the same Period elsewhere before that at the place | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {false, (*Rule).coeval},
+algorithm/take.go | match: never the same Period elsewhere | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {true, (*Rule).coeval},
+algorithm/take.go | match: the place before the same Period elsewhere | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {true, (*Rule).coeval}, {true, always}, {false, (*Rule).coeval},
+algorithm/take.go | what has expired loses its rule | s.State = State{Time: now}\n\t\treturn false => *s = Slot{}\n\t\treturn false
+algorithm/token_bucket.go | refund: of what has recovered | if tokenBucketReset(r, st) <= now || now => if now

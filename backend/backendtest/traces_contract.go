@@ -673,15 +673,45 @@ var changeTraces = []trace{{
 		take{0, 5, yes, 0, 0, 30 * sec},
 	},
 }, {
-	name:   "what has recovered is no past",
-	demand: "A limit does not find what has recovered: another of its Period takes its place.",
-	limits: []backend.Limit{per(100, 100*sec).WithBurst(2), per(100, 100*sec)},
+	name:   "then the same Period",
+	demand: "Where no algorithm and Period are the same, a limit's past is what counts over the same Period: at its own place, or else the first.",
+	limits: []backend.Limit{per(10, 20*sec), window(7, 10*sec)},
 	steps: []step{
-		by{0, 2, yes, 0, 0, 2 * sec, 0},
-		by{2 * sec, 2, yes, 0, 0, 2 * sec, 0},
-		change{per(50, 100*sec)},
-		take{3 * sec, 0, yes, 49, 0, 1 * sec},
-		take{4 * sec, 0, yes, 50, 0, 0},
+		by{0, 4, yes, 3, 0, 10 * sec, 1},
+		change{log(9, 10*sec), window(9, 20*sec)},
+		by{0, 0, yes, 5, 0, 10 * sec, 0},       // each has left its place
+		by{2 * sec, 1, yes, 4, 0, 10 * sec, 0}, // 5 in the log now, and 3 and 1 in the window
+		change{window(9, 10*sec), per(9, 10*sec)},
+		by{2 * sec, 0, yes, 4, 0, 10 * sec, 0}, // the bucket has the window, which is at its place
+		change{per(9, hour), sliding(7, 20*sec), per(9, 20*sec)},
+		by{2 * sec, 0, yes, 3, 0, 20 * sec, 1}, // nothing is left for the third
+		change{log(9, 10*sec), window(9, 10*sec)},
+		by{2 * sec, 1, yes, 3, 0, 10 * sec, 0}, // 6 in the log, 5 in the window
+		change{per(20, hour), sliding(9, 10*sec)},
+		by{2 * sec, 0, yes, 4, 0, 10 * sec, 1}, // the second keeps its place
+	},
+}, {
+	name:   "a limit that was taken out",
+	demand: "A limit that has recovered finds itself, and not what another was charged that was taken out.",
+	limits: []backend.Limit{window(100, day), per(10, 10*sec), log(10, 20*sec)},
+	steps: []step{
+		by{0, 10, yes, 0, 0, 10 * sec, 1},
+		change{per(10, 10*sec), log(10, 20*sec)},
+		by{20 * sec, 0, yes, 10, 0, 0, 0},
+		by{20 * sec, 10, yes, 0, 0, 10 * sec, 0},
+	},
+}, {
+	name:   "what was given back is still its own past",
+	demand: "A limit whose charges were all given back, or that had recovered then, finds itself.",
+	limits: []backend.Limit{window(100, day), per(10, 10*sec), log(10, 20*sec), window(10, 10*sec)},
+	steps: []step{
+		by{0, 10, yes, 0, 0, 10 * sec, 1},
+		refund{0, 1},
+		by{0, 10, yes, 0, 0, 10 * sec, 1},
+		by{20 * sec, 10, yes, 0, 0, 10 * sec, 1},
+		refund{31 * sec, 3},
+		change{log(10, 20*sec), window(10, 10*sec), per(10, 10*sec)},
+		by{31 * sec, 10, yes, 0, 0, 20 * sec, 0}, // and not the 10 units of the day
 	},
 }, {
 	name:   "stateless limits in between",

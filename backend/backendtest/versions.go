@@ -60,6 +60,25 @@ var versionRules = []rule{{
 		}
 	},
 }, {
+	name:   "two differences at once",
+	demand: "Where one in ten instances has a limit more or another order, and counts in another way, 100 are admitted.",
+	run: func(e *env) {
+		roomy := per(1000, time.Minute)
+		for _, l := range everyAlgorithm(100, hour) {
+			for _, other := range everyAlgorithm(100, hour) {
+				small := per(80, hour).WithAlgorithm(other.Algorithm)
+				for _, versions := range [][2][]backend.Limit{
+					{{roomy, l}, {other, roomy}},
+					{{roomy, l}, {other}},
+					{{l}, {roomy, other}},
+					{{l, roomy}, {small}},
+				} {
+					e.mixed(versions[0], versions[1])
+				}
+			}
+		}
+	},
+}, {
 	name:   "looks under every limit",
 	demand: "Looks and refusals under other limits change nothing that is charged.",
 	run: func(e *env) {

@@ -16,11 +16,8 @@ type answer struct {
 	charged bool
 	now     int64  // the server's clock, µs
 	written string // the instant of the last write, as the value has it: it changes with every write
-	slots   []algorithm.Slot
-	// lasting says that as long as nobody writes slots also say what will be decided later. A log
-	// is shortened to what matters to the limit that it is the past of, which may be another one
-	// after other slots have expired.
-	lasting bool
+	// slots also say what will be decided later, as long as nobody writes.
+	slots []algorithm.Slot
 }
 
 // decode reads a reply into a, whose slots are empty.
@@ -42,20 +39,17 @@ func (a *answer) decode(reply string, p *plan) error {
 	if a.charged {
 		a.now = written
 	}
-	moved, logs, states := false, false, 0
+	moved := false
 	for slots != "" {
 		var slot algorithm.Slot
 		if slot, slots, ok = p.readSlot(len(a.slots), slots, written); !ok {
 			return badReply(reply)
 		}
 		if i := len(a.slots); slot.Rule != nil {
-			states++
 			moved = moved || i >= len(p.rules) || slot.Rule != p.rules[i]
-			logs = logs || slot.Rule.Algorithm() == backend.SlidingLog
 		}
 		a.slots = append(a.slots, slot)
 	}
-	a.lasting = !moved || !logs || states == 1
 	if a.charged && (moved || len(a.slots) != len(p.rules)) {
 		return badReply(reply)
 	}
@@ -124,7 +118,7 @@ func (p *plan) readSlot(i int, s string, base int64) (slot algorithm.Slot, rest 
 	case backend.TokenBucket:
 		st.Rest = n[1]
 	case backend.SlidingLog:
-		if !strings.HasPrefix(rest, ":") || n[1] <= 0 || n[2] <= 0 || n[2]%8 != 0 || n[2] >= int64(len(rest)) {
+		if !strings.HasPrefix(rest, ":") || (n[1] > 0) != (n[2] > 0) || n[1]|n[2] < 0 || n[2]%8 != 0 || n[2] >= int64(len(rest)) {
 			return slot, "", false
 		}
 		st.Used = n[1]

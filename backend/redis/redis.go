@@ -169,7 +169,7 @@ func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Re
 	if decided, _ = algorithm.Take(a.slots, p.rules, a.now, cost, res); cost > 0 && res.Allowed {
 		return 0, b.unavailable(opTake, fmt.Errorf("the script refused what it has room for: %q", reply))
 	}
-	if b.denials != nil && !res.Allowed && a.lasting && b.clock == nil {
+	if b.denials != nil && !res.Allowed && b.clock == nil {
 		b.denials.remember(key, &denial{
 			plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: t.key, written: strings.Clone(a.written),
 			slots: a.slots, now: a.now, sent: sent, received: time.Now(),

@@ -168,9 +168,8 @@ BEGIN
     ELSE 0 END;
 END $$;
 
--- starts returns where each slot begins, 0 for one that has expired or is empty, and NULL if one is
--- not ours.
-CREATE OR REPLACE FUNCTION {{.starts}}(slots bigint[], now bigint) RETURNS int[]
+-- starts returns where each slot begins, 0 for one that is empty, and NULL if one is not ours.
+CREATE OR REPLACE FUNCTION {{.starts}}(slots bigint[]) RETURNS int[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -182,15 +181,15 @@ BEGIN
     IF slot IS NULL THEN
       RETURN NULL;
     END IF;
-    starts := starts || CASE WHEN {{.expiry}}(slot) > now THEN at ELSE 0 END;
+    starts := starts || CASE WHEN slot[1] <= 3 THEN at ELSE 0 END;
     at := at + array_length(slot, 1);
   END LOOP;
   RETURN starts;
 END $$;
 
 -- match returns for each rule where its slot begins, 0 if it has none. A rule finds its past by the
--- same numbers first, then by the same kind and period, in both at its own place before others, and
--- then at its own place.
+-- same numbers first, then by the same kind and period, then by the same period, each at its own
+-- place before others, and then at its own place.
 CREATE OR REPLACE FUNCTION {{.match}}(slots bigint[], starts int[], rules bigint[]) RETURNS int[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -201,20 +200,20 @@ DECLARE
   at int;
   alike bool; -- the same numbers: a burst of 0 is one of count
 BEGIN
-  FOR pass IN 1..5 LOOP
+  FOR pass IN 1..7 LOOP
     FOR i IN 1..n LOOP
       r := 8 * i - 7;
       CONTINUE WHEN matched[i] > 0 OR rules[r] > 3;
       FOR j IN 1..size LOOP
         at := starts[j];
-        CONTINUE WHEN at = 0 OR j <> i AND pass NOT IN (2, 4);
-        alike := slots[at] = rules[r] AND slots[at+2] = rules[r+2];
+        CONTINUE WHEN at = 0 OR j <> i AND pass % 2 = 1;
+        alike := slots[at+2] = rules[r+2] AND (pass > 4 OR slots[at] = rules[r]);
         IF pass <= 2 THEN
           alike := alike AND slots[at+1] = rules[r+1]
             AND coalesce(nullif(slots[at+3], 0), slots[at+1])
               = coalesce(nullif(rules[r+3], 0), rules[r+1]);
         END IF;
-        IF alike OR pass = 5 THEN
+        IF alike OR pass = 7 THEN
           matched[i] := at;
           starts[j] := 0;
           EXIT;
@@ -225,9 +224,9 @@ BEGIN
   RETURN matched;
 END $$;
 
--- age returns a slot that has not expired as it is now, by its own rule. If the clock went back, it
--- is repaired: a bucket's debt above its full is its full, and a window that begins in the future,
--- or a charge of the future, is of now.
+-- age returns a slot as it is now, by its own rule. If it has expired it begins anew: its limit finds
+-- it, and not what another was charged. If the clock went back, it is repaired: a bucket's debt above
+-- its full is its full, and a window that begins in the future, or a charge of the future, is of now.
 CREATE OR REPLACE FUNCTION {{.age}}(slot bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -239,7 +238,11 @@ DECLARE
   last int;
   most bigint[];
 BEGIN
-  IF kind = 0 THEN
+  IF kind > 3 THEN
+    RETURN slot;
+  ELSIF {{.expiry}}(slot) <= now THEN
+    RETURN slot[1:4] || ARRAY[now, 0, 0];
+  ELSIF kind = 0 THEN
     most := {{.mul_add_div}}(coalesce(nullif(slot[4], 0), slot[2]), period, 0, slot[2]);
     IF time - now > most[1] OR time - now = most[1] AND used > most[2] THEN
       RETURN slot[1:4] || ARRAY[now + most[1], most[2], 0];
@@ -328,6 +331,8 @@ BEGIN
   ELSIF slot[1] <> 2 THEN
     at := now - div((now - slot[5])::numeric * rule[3], slot[3])::bigint;
     RETURN new || ARRAY[at, slot[6], slot[7]];
+  ELSIF slot[7] = 0 THEN
+    RETURN new || ARRAY[now, 0, 0];
   END IF;
   FOR i IN 8..array_length(slot, 1) BY 2 LOOP
     at := now - div((now - slot[i])::numeric * rule[3], slot[3])::bigint;
@@ -369,7 +374,7 @@ DECLARE
   room bigint;
 BEGIN
   IF NOT same THEN
-    places := {{.starts}}(slots, now);
+    places := {{.starts}}(slots);
     IF places IS NULL THEN
       RETURN ARRAY[-1, now, 0];
     END IF;
@@ -429,7 +434,7 @@ BEGIN
           RETURN ARRAY[-1, now, 0];
         END IF;
       END IF;
-      IF at > 0 AND {{.expiry}}(slot) > now THEN
+      IF at > 0 THEN
         slot := {{.age}}(slot, now);
         IF slot[1] <> kind OR slot[2] <> count OR slot[3] <> period OR slot[4] <> rules[r+3] THEN
           fits := fits AND {{.fits}}(slot, now, coalesce(nullif(rules[r+3], 0), count) - asked);
@@ -498,16 +503,12 @@ BEGIN
     WHILE at <= array_length(slots, 1) LOOP
       slot := {{.slot_at}}(slots, at);
       at := at + array_length(slot, 1);
-      IF {{.expiry}}(slot) > now THEN
-        time := slot[5];
-        a := slot[6];
-        slot := {{.age}}(slot, now);
-        repaired := repaired
-          OR CASE slot[1] WHEN 0 THEN slot[5] <> time OR slot[6] <> a ELSE time > now END;
-        last := greatest(last, {{.expiry}}(slot));
-      ELSE
-        slot := '{4,0,0,0,0,0,0}'; -- otherwise it would be back if the clock goes back further
-      END IF;
+      time := slot[5];
+      a := slot[6];
+      slot := {{.age}}(slot, now);
+      repaired := repaired OR CASE slot[1]
+        WHEN 0 THEN time > now AND (slot[5] <> time OR slot[6] <> a) ELSE time > now END;
+      last := greatest(last, {{.expiry}}(slot));
       charged := charged || slot;
     END LOOP;
     IF repaired THEN
@@ -538,7 +539,7 @@ DECLARE
   log bigint[];
 BEGIN
   IF NOT same THEN
-    places := {{.match}}(slots, {{.starts}}(slots, now), rules);
+    places := {{.match}}(slots, {{.starts}}(slots), rules);
   END IF;
   WHILE at <= array_length(slots, 1) LOOP
     i := i + 1;
@@ -577,8 +578,8 @@ END $$;
 -- The refund functions return an aged slot without cost, which was charged at an instant, NULL if
 -- there was nothing.
 
--- token_bucket_refund lowers the debt, at most to nothing. A charge that is older than the time in
--- which the bucket fills has been refilled since, and gives nothing back.
+-- token_bucket_refund lowers the debt, if there is any, at most to nothing. A charge that is older
+-- than the time in which the bucket fills has been refilled since, and gives nothing back.
 CREATE OR REPLACE FUNCTION {{.token_bucket_refund}}(slot bigint[], charged_at bigint, cost bigint, now bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -588,7 +589,7 @@ DECLARE
   most bigint[] := {{.mul_add_div}}(capacity, slot[3], 0, slot[2]);
   less bigint[];
 BEGIN
-  IF now - charged_at >= most[1] + (most[2] > 0)::int THEN
+  IF {{.expiry}}(slot) <= now OR now - charged_at >= most[1] + (most[2] > 0)::int THEN
     RETURN NULL;
   END IF;
   IF cost >= capacity THEN
@@ -660,7 +661,7 @@ END $$;
 CREATE OR REPLACE FUNCTION {{.refunded}}(slots bigint[], same bool, charged_at bigint, cost bigint, rules bigint[], now bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-  starts int[] := {{.starts}}(slots, now);
+  starts int[] := {{.starts}}(slots);
   places int[];
   at int := 2;
   width int;
@@ -679,11 +680,7 @@ BEGIN
     slot := {{.slot_at}}(slots, at);
     width := array_length(slot, 1);
     i := array_position(places, at);
-    IF at = ANY (starts) THEN
-      slot := {{.age}}(slot, now);
-    ELSE
-      slot := '{4,0,0,0,0,0,0}'; -- otherwise it would be back if the clock goes back
-    END IF;
+    slot := {{.age}}(slot, now);
     at := at + width;
     IF slot[1] = rules[8*i-7] THEN -- otherwise nothing was charged here, or what was is forgotten
       CASE slot[1]
@@ -694,7 +691,7 @@ BEGIN
       END CASE;
       IF less IS NOT NULL THEN
         given := true;
-        slot := CASE WHEN {{.expiry}}(less) > now THEN less ELSE '{4,0,0,0,0,0,0}' END;
+        slot := less;
       END IF;
     END IF;
     new := new || slot;

@@ -20,7 +20,7 @@ elseif raw then
   pass = false
 end
 if pass then
-  do -- limit 1: x and xn/c refill the cost, y and yn/c the capacity; c is the count
+  do -- limit 1: x + xn/c refills the cost, y + yn/c the capacity; c is the count
     local y, yn, c, debt, num = y1, yn1, c1, 0, 0
     if raw then
       debt = time1 - gone

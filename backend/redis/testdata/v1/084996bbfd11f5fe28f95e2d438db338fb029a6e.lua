@@ -57,7 +57,7 @@ local function new_rule(text)
   end
   local r = {
     text = text, algorithm = algorithm, row = row(algorithm), count = count + 0.0, period = period + 0.0,
-    capacity = count + 0.0, full_us = false, full_num = false, -- full is the span of the capacity of a bucket
+    capacity = count + 0.0, full_us = false, full_num = false, -- the span of a bucket's capacity
   }
   if unit == 's' then
     r.period = r.period * 1000000
@@ -115,12 +115,12 @@ local function token_bucket_carry(r, st, now, old)
   if old.count == r.count and old.period == r.period then
     return
   end
-  local units, part = mul_add_div(st.time - now, old.count, st.rest, old.period) -- at most the capacity of old
-  local rest, over = mul_add_div(part, r.period, 0, old.period) -- at most r.period, since part < old.period
+  local units, part = mul_add_div(st.time - now, old.count, st.rest, old.period)
+  local rest, over = mul_add_div(part, r.period, 0, old.period)
   if over > 0 then
     rest = rest + 1
   end
-  local us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span, since it fits
+  local us, num = mul_add_div(units, r.period, rest, r.count) -- at most r's full span: it fits
   st.time, st.rest = now + us, num
 end
 local function token_bucket_charge(r, st, now, cost)
@@ -132,7 +132,7 @@ local function token_bucket_refund(r, st, now, charged, cost)
   if r.full_num > 0 then
     full = full + 1
   end
-  if now - charged >= full then
+  if st.time + (st.rest > 0 and 1 or 0) <= now or now - charged >= full then
     return false
   end
   local time, rest = now, 0.0
@@ -261,8 +261,8 @@ local function sliding_log_age(r, st, now)
   if sliding_log_entry(st.log, 0) <= now - r.period then
     local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
     st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
-    if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge, and those of its sum, are in the window
-      st.rule = nil
+    if st.used <= 0 or st.log == '' then -- not a log of ours: its last charge is in the window
+      st.used, st.log = 0.0, ''
     end
   end
   return repaired
@@ -318,7 +318,8 @@ local function sliding_log_shorten(st, capacity, cost)
   local last = sliding_log_skip(st, first, units, cost <= capacity and over + cost or 0, n)
   local short = string.sub(st.log, first * 8 + 1, last * 8)
   if first > 0 then
-    short = sliding_log_encode(sliding_log_entry(st.log, first - 1), units) .. short -- the time, and the sum
+    local at = sliding_log_entry(st.log, first - 1)
+    short = sliding_log_encode(at, units) .. short
   end
   if last < n then
     short = short .. string.sub(st.log, -8)
@@ -389,7 +390,7 @@ local function load(slots, now)
     local slot = slots[i]
     local r = slot.rule
     if r and expiry(slot) <= now then
-      slots[i] = {}
+      slot.time, slot.used, slot.rest, slot.log = now, 0.0, 0.0, ''
     elseif r then
       repaired = r.row.age(r, slot, now) or repaired
     end
@@ -398,7 +399,7 @@ local function load(slots, now)
 end
 local function match(slots, rules)
   local found, claimed = {}, {}
-  for pass = 1, 5 do
+  for pass = 1, 7 do
     local missing = false
     for i = 1, #rules do
       local r = rules[i]
@@ -408,8 +409,8 @@ local function match(slots, rules)
       end
       for j = from, (found[i] or r.stateless) and 0 or to do
         local old = slots[j].rule
-        if old and not claimed[j] and (old.text == r.text or pass == 5
-            or pass > 2 and old.row == r.row and old.period == r.period) then
+        if old and not claimed[j] and (old.text == r.text or pass == 7
+            or pass > 2 and old.period == r.period and (pass > 4 or old.row == r.row)) then
           found[i], claimed[j] = j, i
           break
         end
@@ -529,11 +530,7 @@ end
 local function store(key, slots)
   local last = 0.0
   for i = 1, #slots do
-    local over = expiry(slots[i])
-    if over <= now then
-      slots[i] = {}
-    end
-    last = math.max(last, over)
+    last = math.max(last, expiry(slots[i]))
   end
   local value = sec .. ' ' .. usec .. write(slots, now)
   if last > now then
@@ -560,43 +557,29 @@ local function foreign(key, raw, rules)
   end
   return redis.error_reply('GINLIMIT the key holds a value that is not ours')
 end
-local cost = first + 0.0
-local rules, keep = new_rules(ARGV, 2, n)
-if keep and raw == nil then
-  raw = redis.pcall('GET', KEYS[1])
-end
-local slots, base = {}, 0.0
-if raw then
-  if type(raw) == 'string' then
-    slots, base = read(raw, rules)
+local function refund(slots, rules, found, now, charged, cost)
+  local given = false
+  for i = 1, #rules do
+    local slot = found[i] and slots[found[i]]
+    if slot and slot.rule.row == rules[i].row then
+      given = slot.rule.row.refund(slot.rule, slot, now, charged, cost) or given
+    end
   end
-  if type(raw) ~= 'string' or not slots then
-    return foreign(KEYS[1], raw, cost > 0 and rules)
-  end
+  return given
 end
-local repaired = load(slots, now)
-local found, claimed = match(slots, rules)
-local charged, value = cost > 0 and fits(slots, rules, found, now, cost), nil
-if charged then
-  slots = charge(slots, rules, found, now, cost)
+local raw, rules, slots = redis.pcall('GET', KEYS[1]), new_rules(ARGV, 2, #ARGV - 2), nil
+if not raw then
+  return 0
 end
-if charged and not keep then -- an unlimited charge forgets nothing
-  return sec .. ' ' .. usec .. write(slots, now)
-elseif charged or repaired and cost > 0 then -- otherwise a wait would begin anew with each refusal
-  value, base = store(KEYS[1], slots), now
+if type(raw) == 'string' then
+  slots = read(raw, rules)
 end
-local short = not value
-for i = 1, #slots do
-  local slot, r = slots[i], not charged and claimed[i] and rules[claimed[i]]
-  if slot.rule and slot.rule.row.shorten then
-    slot.log = slot.rule.row.shorten(slot, r and r.capacity or slot.used, r and math.max(cost, 1) or 0)
-    short = true
-  end
+if not slots then
+  return foreign(KEYS[1], raw)
 end
-if short then
-  value = string.match(value or raw or '0 0', '^%d+ %d+') .. write(slots, base)
+load(slots, now)
+if not refund(slots, rules, match(slots, rules), now, ARGV[#ARGV] + 0.0, first + 0.0) then
+  return 0
 end
-if charged then
-  return value
-end
-return '-' .. sec .. ' ' .. usec .. ' ' .. value
+store(KEYS[1], slots)
+return 1

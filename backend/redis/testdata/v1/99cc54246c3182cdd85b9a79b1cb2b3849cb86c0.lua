@@ -12,9 +12,9 @@ local x2, y2 = ARGV[7] + 0, ARGV[8] + 0
 local xn2, yn2, c2 = ARGV[9] + 0, ARGV[10] + 0, ARGV[11] + 0
 local raw, n = redis.pcall('GET', KEYS[1]), 2
 local pass, fit, gone, last = true, true, 0, 0
-local s, u, time1, part1, prev1, time2, comma2, part2
+local s, u, time1, part1, time2, comma2, part2
 if raw and not raw.err then -- a string has no field of that name; asking its type would take longer
-  s, u, time1, part1, prev1, time2, comma2, part2 = string.match(raw, ARGV[4])
+  s, u, time1, part1, time2, comma2, part2 = string.match(raw, ARGV[4])
   pass = s and #s < 11 and #u < 7
   gone = pass and (sec - s) * 1000000 + (usec - u)
 elseif raw then
@@ -22,28 +22,23 @@ elseif raw then
 end
 if pass then
   do -- limit 1: x is the count, y the period
-    local x, y, age, used, prev = x1, y1, 0, 0, 0
+    local x, y, age, used = x1, y1, 0, 0
     if raw then
-      age, used, prev = gone - time1, part1 + 0, prev1 + 0
-      pass = pass and #time1 < 17 and age >= 0 and used <= x and prev <= x
+      age, used = gone - time1, part1 + 0
+      pass = pass and #time1 < 17 and age >= 0 and used <= x
     end
     if age >= y then
-      age = age - y
-      prev = used -- one by one: miniredis' Lua gets "used, prev = 0, used" wrong
-      used = 0
-      if age >= y or prev == 0 then
-        age, prev = 0, 0
-      end
+      age, used = 0, 0
     end
     used = used + cost
-    fit = fit and prev * (y - age) <= (x - used) * y
-    time1, part1, prev1 = 0 - age, used, prev
-    local over = 2 * y - age
+    fit = fit and used <= x
+    time1, part1 = 0 - age, used
+    local over = y - age
     if over > last then
       last = over
     end
   end
-  do -- limit 2: x and xn/c refill the cost, y and yn/c the capacity; c is the count
+  do -- limit 2: x + xn/c refills the cost, y + yn/c the capacity; c is the count
     local y, yn, c, debt, num = y2, yn2, c2, 0, 0
     if raw then
       debt = time2 - gone
@@ -73,7 +68,7 @@ if pass then
     end
   end
   if pass and fit then
-    local value = sec .. ' ' .. usec .. ' ' .. ARGV[2] .. ' ' .. time1 .. ',' .. part1 .. ',' .. prev1 .. ' ' .. ARGV[3] .. ' ' .. time2 .. part2
+    local value = sec .. ' ' .. usec .. ' ' .. ARGV[2] .. ' ' .. time1 .. ',' .. part1 .. ' ' .. ARGV[3] .. ' ' .. time2 .. part2
     call('SET', KEYS[1], value, 'PX', math.ceil(last / 1000) + extra)
     return value
   elseif pass and raw then
