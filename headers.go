@@ -341,21 +341,45 @@ func writeHeaders(h http.Header, all []*record, status int, e *exposure) (retryA
 }
 
 // retryAfterOf returns the seconds that a client is to wait which is refused by the last of all, 0
-// if that is not to be said. Where no decision was reached, others that were may know more than how
-// long a store needs.
+// if that is not to be said. Another limiter may have given its last unit.
 func retryAfterOf(status int, all []*record) (wait int64) {
 	switch status {
 	case http.StatusTooManyRequests:
-		return retrySeconds(&all[len(all)-1].Decision)
+		wait = retrySeconds(&all[len(all)-1].Decision)
 	case http.StatusServiceUnavailable:
 		wait = unavailableRetry
-		for _, r := range all {
-			if r.Err == nil && !r.DryRun {
-				wait = max(wait, seconds(untilNext(&r.Decision)))
-			}
+	}
+	if wait == 0 {
+		return 0
+	}
+	return max(wait, secondsUntilNext(all))
+}
+
+// secondsUntilNext returns for how many seconds no request of the same cost fits, as far as records
+// tell. What a limiter that refunds has given it may take back.
+func secondsUntilNext(all []*record) (wait int64) {
+	for _, r := range all {
+		if r.decided() && (!r.Allowed || r.limiter.refundIf == nil) {
+			wait = max(wait, seconds(untilNext(&r.Decision)))
 		}
 	}
 	return wait
+}
+
+// postpone makes a Retry-After that a handler brought say no less than so many seconds.
+func postpone(h http.Header, wait int64) {
+	theirs := h.Get(fieldRetry)
+	said, err := strconv.ParseInt(theirs, 10, 64)
+	if err != nil { // it may be a date (RFC 9110, section 10.2.3)
+		at, err := http.ParseTime(theirs)
+		if err != nil {
+			return
+		}
+		said = seconds(time.Until(at))
+	}
+	if said < wait {
+		h[fieldRetry] = []string{strconv.FormatInt(wait, 10)}
+	}
 }
 
 // retrySeconds returns the whole seconds until a request that was refused fits, 0 if it never does.

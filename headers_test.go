@@ -554,6 +554,45 @@ func TestRetryAfterOfAFailure(t *testing.T) {
 	}
 }
 
+// TestRetryAfterOfStackedLimiters: a client that waits out the Retry-After of one limiter is not
+// refused by another, which had just given its last unit.
+func TestRetryAfterOfStackedLimiters(t *testing.T) {
+	first := func(limit ginlimit.Limit, opts ...ginlimit.Option) gin.HandlerFunc {
+		return ginlimit.New(limit, ginlimit.Global(), opts...)
+	}
+	for _, tt := range []struct {
+		name  string
+		first gin.HandlerFunc
+		want  string
+	}{
+		{"something is left", first(ginlimit.PerHour(3)), "60"},
+		{"the last unit", first(ginlimit.PerHour(2).WithAlgorithm(backend.FixedWindow)), "3600"},
+		{"without fields", first(ginlimit.PerHour(2).WithAlgorithm(backend.FixedWindow),
+			ginlimit.WithHeaders(ginlimit.HeadersNone)), "3600"},
+		{"in a dry run", first(ginlimit.PerHour(2).WithAlgorithm(backend.FixedWindow), ginlimit.WithDryRun(true)), "60"},
+		{"given back", first(ginlimit.PerHour(2).WithAlgorithm(backend.FixedWindow),
+			ginlimit.WithRefundIf(func(c *gin.Context) bool { return c.Writer.Status() == 429 })), "60"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := engine(tt.first, first(ginlimit.PerMinute(1), ginlimit.WithName("second")))
+				assert.Equal(t, 200, send(r).Code)
+				w := send(r)
+				assert.Equal(t, 429, w.Code)
+				wait := w.Header().Get("Retry-After")
+				assert.Equal(t, tt.want, wait)
+				assert.Contains(t, w.Body.String(), "try again in "+wait+" seconds")
+				seconds, err := strconv.Atoi(wait)
+				require.NoError(t, err)
+				time.Sleep(time.Duration(seconds) * time.Second)
+				assert.Equal(t, 200, send(r).Code)
+			})
+		})
+	}
+	never := send(engine(first(ginlimit.PerHour(1)), first(ginlimit.PerMinute(0), ginlimit.WithName("second"))))
+	assert.NotContains(t, never.Header(), "Retry-After")
+}
+
 // TestFailures walks over the table of what a client sees, under each policy and in a dry run.
 func TestFailures(t *testing.T) {
 	fails := func(err error) ginlimit.KeyFunc {

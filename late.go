@@ -58,6 +58,9 @@ func (w *lateWriter) show() {
 			r.limiter.expose.expose(h, r.headers)
 		}
 	}
+	if wait := secondsUntilNext(records); wait > 0 {
+		postpone(h, wait)
+	}
 }
 
 // records returns what the response is to show: of each limiter that shows anything its last

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -631,6 +632,42 @@ func TestLateHeadersOfACache(t *testing.T) {
 			"RateLimit":         `"default";r=` + step.remaining + `;t=86400`,
 			"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": step.remaining, "X-RateLimit-Reset": "86400"}, fields(w))
 	}
+}
+
+// TestLateHeadersAndRetryAfter: what a handler says of when to come back stays, unless the limiter
+// knows better.
+func TestLateHeadersAndRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+		down := ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), ginlimit.WithName("down"),
+			ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(ginlimit.FailClosed))
+		says := func(wait string) gin.HandlerFunc {
+			return func(c *gin.Context) {
+				c.Header("Retry-After", wait)
+				c.String(503, "busy")
+			}
+		}
+		for _, tt := range []struct {
+			name   string
+			count  int64
+			handle gin.HandlerFunc
+			want   string
+		}{
+			{"longer", 1, says("120"), "120"},
+			{"shorter", 1, says("5"), "60"},
+			{"shorter, and something is left", 2, says("5"), "5"},
+			{"a date that is later", 1, says(in(2 * time.Minute)), in(2 * time.Minute)},
+			{"a date that is too early", 1, says(in(5 * time.Second)), "60"},
+			{"a date that is over", 1, says(in(-time.Hour)), "60"},
+			{"no time at all", 1, says("soon"), "soon"},
+			{"none", 1, answer, ""},
+			{"a limiter of a mounted engine", 1, gin.WrapH(engine(down)), "60"},
+		} {
+			gw := ginlimit.New(ginlimit.PerMinute(tt.count), ginlimit.Global(), ginlimit.WithLateHeaders(true))
+			w := send(routed(gw, tt.handle))
+			assert.Equal(t, tt.want, w.Header().Get("Retry-After"), tt.name)
+		}
+	})
 }
 
 // TestLateHeadersOfARefusal: a service's 429 keeps its own Retry-After, and one of the limiter's

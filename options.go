@@ -213,7 +213,8 @@ func WithHeaders(h Headers) Option {
 // before the handlers run: where a handler brings fields of its own, as a reverse proxy to a
 // service with limits does, a page cache that replays what it kept, or an engine that is mounted in
 // this one. Each field is there once then, and the limiter's prevail; RateLimit-Policy lists the
-// policies of both. Where Check charges more meanwhile, the fields show what is left then.
+// policies of both. Where Check charges more meanwhile, the fields show what is left then. A
+// Retry-After of the handler's stays, unless the limiter knows of a longer wait.
 //
 // Only with this option a writer of the limiter's own stands in c.Writer while the handlers run.
 // The default is false.
