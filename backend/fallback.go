@@ -87,6 +87,20 @@ func (f *fallback) Reset(ctx context.Context, key string) error {
 	return errors.Join(f.primary.Reset(ctx, key), f.secondary.Reset(context.WithoutCancel(ctx), key))
 }
 
+// Prepare tells both, as a limiter would if it had them itself.
+func (f *fallback) Prepare(limits ...Limit) {
+	prepare(f.primary, limits)
+	shares, _ := f.share(limits, 0)
+	prepare(f.secondary, shares)
+}
+
+// prepare tells a backend that wants to know it that decisions under these limits will be common.
+func prepare(b Backend, limits []Limit) {
+	if b, ok := b.(interface{ Prepare(limits ...Limit) }); ok {
+		b.Prepare(limits...)
+	}
+}
+
 // share returns the limits of the secondary, and what it charges for cost.
 func (f *fallback) share(limits []Limit, cost int64) ([]Limit, int64) {
 	if f.instances == 1 {

@@ -243,3 +243,27 @@ func TestFallbackSharesAreValid(t *testing.T) {
 		assert.True(t, res.Allowed, "%v for %d instances", limit, instances)
 	}
 }
+
+// preparing is a backend that wants to know which limits are common.
+type preparing struct {
+	backend.Backend
+	told [][]backend.Limit
+}
+
+func (p *preparing) Prepare(limits ...backend.Limit) { p.told = append(p.told, limits) }
+
+// What a limiter tells its backend, as those on Redis want to know, reaches the backends within.
+func TestDecoratorsPrepare(t *testing.T) {
+	b, other := &preparing{Backend: memory.New()}, &preparing{Backend: memory.New()}
+	limits := []backend.Limit{{Count: 9, Period: time.Minute}, {Count: 6, Period: time.Minute}}
+	for _, decorated := range []backend.Backend{
+		backend.Lease(backend.Fallback(b, other, backend.WithShare(3)), 10),
+		backend.Lease(backend.Fallback(memory.New(), memory.New()), 10), // which do not want to know
+	} {
+		decorated.(interface{ Prepare(limits ...backend.Limit) }).Prepare(limits...)
+	}
+	assert.Equal(t, [][]backend.Limit{limits}, b.told)
+	assert.Equal(t, [][]backend.Limit{{
+		{Count: 9, Period: 3 * time.Minute, Burst: 3}, {Count: 6, Period: 3 * time.Minute, Burst: 2},
+	}}, other.told)
+}

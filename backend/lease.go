@@ -400,6 +400,9 @@ func (l *lease) Refund(ctx context.Context, key string, charge Result, cost int6
 	return l.b.Refund(ctx, key, charge, cost, limits...)
 }
 
+// Prepare tells b, as a limiter would if it had b itself.
+func (l *lease) Prepare(limits ...Limit) { prepare(l.b, limits) }
+
 func (l *lease) Reset(ctx context.Context, key string) error {
 	err := l.b.Reset(ctx, key)
 	sh, _ := l.shard(key)
