@@ -667,7 +667,7 @@ func TestCacheHitsDoNotWaitForCalls(t *testing.T) {
 // Without client-side caching, in the server or in the client, everything works, and one line of
 // the log says so.
 func TestDenialsNeedCaching(t *testing.T) {
-	real, mini := testserver.Redis(t), miniredis.RunT(t)
+	server, mini := testserver.Redis(t), miniredis.RunT(t)
 	limit := hourly(5, backend.FixedWindow)
 	for _, c := range []struct {
 		name, addr string
@@ -676,10 +676,10 @@ func TestDenialsNeedCaching(t *testing.T) {
 		lines      int
 	}{
 		{"miniredis", mini.Addr(), false, nil, 1},
-		{"client without a cache", real.Addr(), false, nil, 1},
+		{"client without a cache", server.Addr(), false, nil, 1},
 		{"miniredis, and that is intended", mini.Addr(), false, []redis.Option{redis.WithDenyCache(false)}, 0},
-		{"client without a cache, and that is intended", real.Addr(), false, []redis.Option{redis.WithDenyCache(false)}, 0},
-		{"client with a cache that is not wanted", real.Addr(), true, []redis.Option{redis.WithDenyCache(false)}, 0},
+		{"client without a cache, and that is intended", server.Addr(), false, []redis.Option{redis.WithDenyCache(false)}, 0},
+		{"client with a cache that is not wanted", server.Addr(), true, []redis.Option{redis.WithDenyCache(false)}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log bytes.Buffer

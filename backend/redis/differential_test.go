@@ -244,7 +244,7 @@ func TestMemoryAndRedisAgree(t *testing.T) {
 	}
 	const stepsEach, lanes = 100, 2
 	first := rand.Uint64()
-	real := newClient(t, testserver.Redis(t).Addr(), false)
+	server := newClient(t, testserver.Redis(t).Addr(), false)
 	mini := newClient(t, miniredis.RunT(t).Addr(), false)
 	for lane := range lanes {
 		t.Run(fmt.Sprint(lane), func(t *testing.T) {
@@ -253,7 +253,7 @@ func TestMemoryAndRedisAgree(t *testing.T) {
 			for i := lane; i < schedules; i += lanes {
 				seed := first + uint64(i)
 				steps := record(t, seed, stepsEach)
-				replay(t, real, seed, steps)
+				replay(t, server, seed, steps)
 				if i/lanes%10 == 0 {
 					replay(t, mini, seed, steps)
 				}
