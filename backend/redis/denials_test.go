@@ -703,7 +703,7 @@ func TestDenialsNeedCaching(t *testing.T) {
 	}
 	t.Run("both have it", func(t *testing.T) {
 		var log bytes.Buffer
-		b := newInstance(t, real.Addr(), prefix(), redis.WithLogger(slog.New(slog.NewJSONHandler(&log, nil))))
+		b := newInstance(t, server.Addr(), prefix(), redis.WithLogger(slog.New(slog.NewJSONHandler(&log, nil))))
 		decide(t, b, "key", 5, limit)
 		refuse(t, b, "key", 1, limit)
 		assert.Empty(t, log.String())

@@ -63,18 +63,18 @@ func WithCardinalityLimit(n int) Option {
 	}
 }
 
-// WithBreakers adds the circuit breakers of a backend, which is named so in the metric: open says
+// WithBreakers adds the circuit breakers of a store, which is named so in the metric: open says
 // of each server, by its address, whether calls to it fail at once. It is the method Breakers of
 // backend/redis and backend/postgres. It is called on every scrape, and so has to be quick and safe
 // for concurrent use. Give every backend that has breakers, each under a name of its own.
-func WithBreakers(backend string, open func() map[string]bool) Option {
-	name := clean(cut(backend))
+func WithBreakers(store string, open func() map[string]bool) Option {
+	name := clean(cut(store))
 	return func(c *Collector) error {
-		if backend == "" || open == nil {
-			return fmt.Errorf("ginlimit: WithBreakers(%q) needs a name and a function, such as WithBreakers(\"redis\", b.Breakers)", backend)
+		if store == "" || open == nil {
+			return fmt.Errorf("ginlimit: WithBreakers(%q) needs a name and a function, such as WithBreakers(\"redis\", b.Breakers)", store)
 		}
 		if _, twice := c.breakers[name]; twice {
-			return fmt.Errorf("ginlimit: WithBreakers(%q) is given twice; give every backend a name of its own", backend)
+			return fmt.Errorf("ginlimit: WithBreakers(%q) is given twice; give every backend a name of its own", store)
 		}
 		c.breakers[name] = open
 		return nil

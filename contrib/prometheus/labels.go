@@ -35,14 +35,14 @@ func (t *table[K, V]) all() map[K]V {
 }
 
 // add returns the value of k, made if there is none, or false if there would be more than limit.
-func (t *table[K, V]) add(k K, limit int, make func() V) (v V, ok bool) {
+func (t *table[K, V]) add(k K, limit int, build func() V) (v V, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.all()
 	if v, ok = m[k]; ok || len(m) >= limit {
 		return v, ok
 	}
-	grown := map[K]V{k: make()}
+	grown := map[K]V{k: build()}
 	maps.Copy(grown, m)
 	t.m.Store(&grown)
 	return grown[k], true
