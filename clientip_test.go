@@ -20,16 +20,19 @@ import (
 // TestNoHeaderIsAWayAround: a client that sends another header with each request has one budget,
 // also if the engine's proxy writes a form of address that Gin cannot read, or one that nobody can.
 func TestNoHeaderIsAWayAround(t *testing.T) {
-	for name, tt := range map[string]struct{ field, written string }{
-		"address":         {"X-Forwarded-For", "198.51.100.9"},
-		"with a port":     {"X-Forwarded-For", "198.51.100.9:%d"},
-		"IPv6, port":      {"X-Forwarded-For", "[2001:db8::9]:%d"},
-		"quoted":          {"X-Forwarded-For", `"198.51.100.9:%d"`},
-		"unknown":         {"X-Forwarded-For", "unknown"},
-		"Forwarded":       {"Forwarded", `for="198.51.100.9:%d"`},
-		"Forwarded, none": {"Forwarded", "for=unknown"},
+	for _, tt := range []struct {
+		name           string
+		field, written string
+	}{
+		{"address", "X-Forwarded-For", "198.51.100.9"},
+		{"with a port", "X-Forwarded-For", "198.51.100.9:%d"},
+		{"IPv6, port", "X-Forwarded-For", "[2001:db8::9]:%d"},
+		{"quoted", "X-Forwarded-For", `"198.51.100.9:%d"`},
+		{"unknown", "X-Forwarded-For", "unknown"},
+		{"Forwarded", "Forwarded", `for="198.51.100.9:%d"`},
+		{"Forwarded, none", "Forwarded", "for=unknown"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			r := trusting("10.0.0.0/8")
 			r.RemoteIPHeaders = []string{tt.field, "X-Real-IP", "X-Client-IP"}
 			r.GET("/limited", ginlimit.New(ginlimit.PerDay(3), ginlimit.ByIP(), logTo(new(bytes.Buffer))), answer)
@@ -110,50 +113,53 @@ func ask(r *gin.Engine, f func(*gin.Context), edits ...func(*http.Request)) {
 
 // TestTrustInAnybody: the ranges have room for callers that are nobody's proxies.
 func TestTrustInAnybody(t *testing.T) {
-	for ranges, anybody := range map[string]bool{
-		"":              false,
-		"127.0.0.1 ::1": false,
-		"10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7 fe80::/10": false, // private
-		"104.16.0.0/13 173.245.48.0/20 2400:cb00::/32 2a06:98c0::/29":              false, // a CDN's
-		"13.0.0.0/8":            false, // a large company's
-		"::ffff:10.0.0.0/104":   false,
-		"0.0.0.0/0":             true,
-		"::/0":                  true,
-		"0.0.0.0/1":             true,
-		"128.0.0.0/1":           true,
-		"0.0.0.0/2":             true,
-		"64.0.0.0/3":            true,
-		"10.0.0.0/8 16.0.0.0/5": true,
-		"203.0.0.0/8":           true, // all of 0.0.0.0/8 to 255.0.0.0/8 has this one
-		"::ffff:0:0/96":         true,
-		"::ffff:0.0.0.0/97":     true,
-		"2000::/3":              true,
-		"2000::/4":              true,
-		"2a00::/12":             true, // all of Europe
-		"64:ff9b::/96":          true, // all of IPv4, behind NAT64
-		"2002::/16":             true, // all of IPv4, by 6to4
+	for _, tt := range []struct {
+		ranges  string
+		anybody bool
+	}{
+		{"", false},
+		{"127.0.0.1 ::1", false},
+		{"10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7 fe80::/10", false}, // private
+		{"104.16.0.0/13 173.245.48.0/20 2400:cb00::/32 2a06:98c0::/29", false},              // a CDN's
+		{"13.0.0.0/8", false}, // a large company's
+		{"::ffff:10.0.0.0/104", false},
+		{"0.0.0.0/0", true},
+		{"::/0", true},
+		{"0.0.0.0/1", true},
+		{"128.0.0.0/1", true},
+		{"0.0.0.0/2", true},
+		{"64.0.0.0/3", true},
+		{"10.0.0.0/8 16.0.0.0/5", true},
+		{"203.0.0.0/8", true}, // all of 0.0.0.0/8 to 255.0.0.0/8 has this one
+		{"::ffff:0:0/96", true},
+		{"::ffff:0.0.0.0/97", true},
+		{"2000::/3", true},
+		{"2000::/4", true},
+		{"2a00::/12", true},    // all of Europe
+		{"64:ff9b::/96", true}, // all of IPv4, behind NAT64
+		{"2002::/16", true},    // all of IPv4, by 6to4
 	} {
-		t.Run(ranges, func(t *testing.T) {
+		t.Run(tt.ranges, func(t *testing.T) {
 			var log bytes.Buffer
-			r := trusting(strings.Fields(ranges)...)
-			if ranges == "" {
+			r := trusting(strings.Fields(tt.ranges)...)
+			if tt.ranges == "" {
 				r.SetTrustedProxies(nil)
 			}
 			r.GET("/limited", ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), logTo(&log)), answer)
 			send(r, path("/limited"), header("X-Forwarded-For", "198.51.100.9"))
 			want := []string(nil)
-			if anybody {
+			if tt.anybody {
 				want = []string{"GINLIMIT001"}
 			}
 			assert.Equal(t, want, codes(log.String()))
-			for _, from := range strings.Fields(ranges) { // an address that is in the range
+			for _, from := range strings.Fields(tt.ranges) { // an address that is in the range
 				addr, err := netip.ParseAddr(from)
 				if err != nil {
 					addr = netip.MustParsePrefix(from).Masked().Addr().Next()
 				}
 				key, err := keyOf(r, ginlimit.ByIP(), remote(netip.AddrPortFrom(addr, 1).String()), header("X-Forwarded-For", "198.51.100.9"))
 				require.NoError(t, err)
-				assert.Equal(t, !anybody, key == "ip:198.51.100.9", "%s: %s", from, key)
+				assert.Equal(t, !tt.anybody, key == "ip:198.51.100.9", "%s: %s", from, key)
 			}
 		})
 	}
@@ -161,28 +167,29 @@ func TestTrustInAnybody(t *testing.T) {
 
 func TestAddress(t *testing.T) {
 	named := trusting("10.0.0.0/8")
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		engine *gin.Engine
 		remote string
 		xff    string
 		want   string
 	}{
-		"direct":               {engine(), "192.0.2.1:1", "", "192.0.2.1"},
-		"without a port":       {engine(), "192.0.2.1", "", "192.0.2.1"},
-		"IPv6 is whole":        {engine(), "[2001:db8:1:2::3%eth0]:1", "", "2001:db8:1:2::3"},
-		"mapped":               {engine(), "[::ffff:192.0.2.1]:1", "", "192.0.2.1"},
-		"NAT64":                {engine(), "[64:ff9b::c000:201]:1", "", "192.0.2.1"},
-		"6to4":                 {engine(), "[2002:c000:201::1]:1", "", "192.0.2.1"},
-		"behind a proxy":       {named, "10.1.2.3:1", "198.51.100.9:4711", "198.51.100.9"},
-		"forged":               {named, "192.0.2.1:1", "127.0.0.1", "192.0.2.1"},
-		"everybody is trusted": {trusting(), "192.0.2.1:1", "127.0.0.1", "192.0.2.1"},
-		"what nobody can read": {named, "10.1.2.3:1", "unknown", "10.1.2.3"},
-		"a Unix socket":        {engine(), "@", "", ""},
-		"no address":           {engine(), "", "", ""},
-		"IPv4 with a zone":     {engine(), "192.0.2.1%eth0", "", ""},
-		"a proxy with a zone":  {trusting("fe80::/10"), "[fe80::1%eth0]:1", "198.51.100.9", "fe80::1"},
+		{"direct", engine(), "192.0.2.1:1", "", "192.0.2.1"},
+		{"without a port", engine(), "192.0.2.1", "", "192.0.2.1"},
+		{"IPv6 is whole", engine(), "[2001:db8:1:2::3%eth0]:1", "", "2001:db8:1:2::3"},
+		{"mapped", engine(), "[::ffff:192.0.2.1]:1", "", "192.0.2.1"},
+		{"NAT64", engine(), "[64:ff9b::c000:201]:1", "", "192.0.2.1"},
+		{"6to4", engine(), "[2002:c000:201::1]:1", "", "192.0.2.1"},
+		{"behind a proxy", named, "10.1.2.3:1", "198.51.100.9:4711", "198.51.100.9"},
+		{"forged", named, "192.0.2.1:1", "127.0.0.1", "192.0.2.1"},
+		{"everybody is trusted", trusting(), "192.0.2.1:1", "127.0.0.1", "192.0.2.1"},
+		{"what nobody can read", named, "10.1.2.3:1", "unknown", "10.1.2.3"},
+		{"a Unix socket", engine(), "@", "", ""},
+		{"no address", engine(), "", "", ""},
+		{"IPv4 with a zone", engine(), "192.0.2.1%eth0", "", ""},
+		{"a proxy with a zone", trusting("fe80::/10"), "[fe80::1%eth0]:1", "198.51.100.9", "fe80::1"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			edits := []func(*http.Request){remote(tt.remote)}
 			if tt.xff != "" {
 				edits = append(edits, header("X-Forwarded-For", tt.xff))
@@ -205,49 +212,50 @@ func TestAddress(t *testing.T) {
 func TestFromNetworks(t *testing.T) {
 	nobody, named := func() *gin.Engine { return engine() }, func() *gin.Engine { return trusting("10.0.0.0/8") }
 	everybody := func() *gin.Engine { return trusting() }
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name     string
 		engine   func() *gin.Engine
 		remote   string
 		xff      string
 		networks string
 		want     bool
 	}{
-		"an address":                            {nobody, "127.0.0.1:1", "", "127.0.0.1", true},
-		"an address without a port":             {nobody, "127.0.0.1", "", "127.0.0.1", true},
-		"another":                               {nobody, "127.0.0.2:1", "", "127.0.0.1", false},
-		"a network":                             {nobody, "10.9.8.7:1", "", "10.0.0.0/8", true},
-		"a network, not written from its start": {nobody, "10.9.8.7:1", "", "10.1.2.3/8", true},
-		"the second":                            {nobody, "10.9.8.7:1", "", "127.0.0.1 10.0.0.0/8", true},
-		"none of them":                          {nobody, "11.9.8.7:1", "", "127.0.0.1 10.0.0.0/8", false},
-		"no network":                            {nobody, "127.0.0.1:1", "", "", false},
-		"no address":                            {nobody, "@", "", "0.0.0.0/0 ::/0", false},
-		"IPv6":                                  {nobody, "[2001:db8::1]:1", "", "2001:db8::/32", true},
-		"IPv6 is not IPv4":                      {nobody, "[2001:db8::1]:1", "", "0.0.0.0/0", false},
-		"IPv4 is not IPv6":                      {nobody, "192.0.2.1:1", "", "::/0", false},
-		"a zone":                                {nobody, "[fe80::1%eth0]:1", "", "fe80::/10", true},
-		"mapped":                                {nobody, "[::ffff:10.9.8.7]:1", "", "10.0.0.0/8", true},
-		"a mapped network":                      {nobody, "10.9.8.7:1", "", "::ffff:10.0.0.0/104", true},
-		"a mapped address":                      {nobody, "10.9.8.7:1", "", "::ffff:10.9.8.7", true},
-		"NAT64":                                 {nobody, "[64:ff9b::c000:201]:1", "", "192.0.2.0/24", true},
-		"NAT64 by its own network":              {nobody, "[64:ff9b::c000:201]:1", "", "64:ff9b::/96", true},
-		"6to4 by its own network":               {nobody, "[2002:c000:201::1]:1", "", "2002:c000:201::/48", true},
-		"a loopback address inside 6to4":        {nobody, "[2002:7f00:1::1]:1", "", "127.0.0.0/8", false},
-		"a private address inside NAT64":        {nobody, "[64:ff9b::a00:1]:1", "", "10.0.0.0/8", false},
-		"behind a proxy":                        {named, "10.1.2.3:1", "192.0.2.1", "192.0.2.1", true},
-		"behind a proxy, another":               {named, "10.1.2.3:1", "192.0.2.2", "192.0.2.1 10.0.0.0/8", false},
-		"the proxy itself":                      {named, "10.1.2.3:1", "", "10.0.0.0/8", true},
-		"forged through a proxy":                {named, "10.1.2.3:1", "127.0.0.1, 192.0.2.2", "127.0.0.1 10.0.0.0/8", false},
-		"forged":                                {named, "192.0.2.2:1", "127.0.0.1", "127.0.0.1", false},
-		"forged, everybody is trusted":          {everybody, "192.0.2.2:1", "127.0.0.1", "127.0.0.1", false},
-		"a public client of its own proxy":      {nobody, "192.0.2.1:1", "10.0.0.7", "192.0.2.1", true},
+		{"an address", nobody, "127.0.0.1:1", "", "127.0.0.1", true},
+		{"an address without a port", nobody, "127.0.0.1", "", "127.0.0.1", true},
+		{"another", nobody, "127.0.0.2:1", "", "127.0.0.1", false},
+		{"a network", nobody, "10.9.8.7:1", "", "10.0.0.0/8", true},
+		{"a network, not written from its start", nobody, "10.9.8.7:1", "", "10.1.2.3/8", true},
+		{"the second", nobody, "10.9.8.7:1", "", "127.0.0.1 10.0.0.0/8", true},
+		{"none of them", nobody, "11.9.8.7:1", "", "127.0.0.1 10.0.0.0/8", false},
+		{"no network", nobody, "127.0.0.1:1", "", "", false},
+		{"no address", nobody, "@", "", "0.0.0.0/0 ::/0", false},
+		{"IPv6", nobody, "[2001:db8::1]:1", "", "2001:db8::/32", true},
+		{"IPv6 is not IPv4", nobody, "[2001:db8::1]:1", "", "0.0.0.0/0", false},
+		{"IPv4 is not IPv6", nobody, "192.0.2.1:1", "", "::/0", false},
+		{"a zone", nobody, "[fe80::1%eth0]:1", "", "fe80::/10", true},
+		{"mapped", nobody, "[::ffff:10.9.8.7]:1", "", "10.0.0.0/8", true},
+		{"a mapped network", nobody, "10.9.8.7:1", "", "::ffff:10.0.0.0/104", true},
+		{"a mapped address", nobody, "10.9.8.7:1", "", "::ffff:10.9.8.7", true},
+		{"NAT64", nobody, "[64:ff9b::c000:201]:1", "", "192.0.2.0/24", true},
+		{"NAT64 by its own network", nobody, "[64:ff9b::c000:201]:1", "", "64:ff9b::/96", true},
+		{"6to4 by its own network", nobody, "[2002:c000:201::1]:1", "", "2002:c000:201::/48", true},
+		{"a loopback address inside 6to4", nobody, "[2002:7f00:1::1]:1", "", "127.0.0.0/8", false},
+		{"a private address inside NAT64", nobody, "[64:ff9b::a00:1]:1", "", "10.0.0.0/8", false},
+		{"behind a proxy", named, "10.1.2.3:1", "192.0.2.1", "192.0.2.1", true},
+		{"behind a proxy, another", named, "10.1.2.3:1", "192.0.2.2", "192.0.2.1 10.0.0.0/8", false},
+		{"the proxy itself", named, "10.1.2.3:1", "", "10.0.0.0/8", true},
+		{"forged through a proxy", named, "10.1.2.3:1", "127.0.0.1, 192.0.2.2", "127.0.0.1 10.0.0.0/8", false},
+		{"forged", named, "192.0.2.2:1", "127.0.0.1", "127.0.0.1", false},
+		{"forged, everybody is trusted", everybody, "192.0.2.2:1", "127.0.0.1", "127.0.0.1", false},
+		{"a public client of its own proxy", nobody, "192.0.2.1:1", "10.0.0.7", "192.0.2.1", true},
 		// The proxy's clients are not the proxy.
-		"a local proxy that nobody named":      {nobody, "127.0.0.1:1", "192.0.2.2", "127.0.0.1", false},
-		"a private proxy that nobody named":    {nobody, "172.17.0.2:1", "192.0.2.2", "172.16.0.0/12", false},
-		"a local proxy, everybody is trusted":  {everybody, "127.0.0.1:1", "192.0.2.2", "127.0.0.1", false},
-		"a local caller, everybody is trusted": {everybody, "127.0.0.1:1", "", "127.0.0.1", true},
-		"a trusted proxy that says unknown":    {named, "10.1.2.3:1", "unknown", "10.0.0.0/8", false},
+		{"a local proxy that nobody named", nobody, "127.0.0.1:1", "192.0.2.2", "127.0.0.1", false},
+		{"a private proxy that nobody named", nobody, "172.17.0.2:1", "192.0.2.2", "172.16.0.0/12", false},
+		{"a local proxy, everybody is trusted", everybody, "127.0.0.1:1", "192.0.2.2", "127.0.0.1", false},
+		{"a local caller, everybody is trusted", everybody, "127.0.0.1:1", "", "127.0.0.1", true},
+		{"a trusted proxy that says unknown", named, "10.1.2.3:1", "unknown", "10.0.0.0/8", false},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			in := ginlimit.FromNetworks(strings.Fields(tt.networks)...)
 			edits := []func(*http.Request){remote(tt.remote)}
 			if tt.xff != "" {
@@ -366,6 +374,36 @@ func TestKeyFuncsShareNoKeys(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, tt.want, got)
 		}
+	}
+}
+
+// TestAContextWithoutEngine has no settings: its address is that of the connection.
+func TestAContextWithoutEngine(t *testing.T) {
+	c := &gin.Context{Request: httptest.NewRequest(http.MethodGet, "/", nil)}
+	c.Request.Header.Set("X-Forwarded-For", "198.51.100.9")
+	key, err := ginlimit.ByIP()(c)
+	require.NoError(t, err)
+	assert.Equal(t, "ip:192.0.2.1", key)
+}
+
+// TestAddressesCostNoAllocation: reading what two proxies wrote makes nothing.
+func TestAddressesCostNoAllocation(t *testing.T) {
+	r := gin.New()
+	require.NoError(t, r.SetTrustedProxies([]string{"10.0.0.0/8"}))
+	c := gin.CreateTestContextOnly(httptest.NewRecorder(), r)
+	c.Request = httptest.NewRequest(http.MethodGet, "/", nil)
+	c.Request.RemoteAddr = "10.1.2.3:4711"
+	c.Request.Header.Set("X-Forwarded-For", "198.51.100.9:4711, [fd00::1]:1, 10.9.9.9")
+	by, in := ginlimit.ByIP(), ginlimit.FromNetworks("192.0.2.0/24")
+	for _, tt := range []struct {
+		name string
+		f    func()
+	}{
+		{"ByIP", func() { by(c) }},
+		{"Address", func() { ginlimit.Address(c) }},
+		{"FromNetworks", func() { in(c) }},
+	} {
+		assert.Zero(t, testing.AllocsPerRun(100, tt.f), tt.name)
 	}
 }
 

@@ -76,15 +76,18 @@ func TestAllLimitsOrNone(t *testing.T) {
 
 // TestCountOnlyFailures is the limit of log-ins: those that succeed give their charge back.
 func TestCountOnlyFailures(t *testing.T) {
-	for name, limit := range map[string]ginlimit.Limit{
-		"token bucket":   ginlimit.PerHour(3),
-		"sliding window": ginlimit.PerHour(3).WithAlgorithm(backend.SlidingWindow),
-		"sliding log":    ginlimit.PerHour(3).WithAlgorithm(backend.SlidingLog),
-		"fixed window":   ginlimit.PerHour(3).WithAlgorithm(backend.FixedWindow),
+	for _, tt := range []struct {
+		name  string
+		limit ginlimit.Limit
+	}{
+		{"token bucket", ginlimit.PerHour(3)},
+		{"sliding window", ginlimit.PerHour(3).WithAlgorithm(backend.SlidingWindow)},
+		{"sliding log", ginlimit.PerHour(3).WithAlgorithm(backend.SlidingLog)},
+		{"fixed window", ginlimit.PerHour(3).WithAlgorithm(backend.FixedWindow)},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := engine(ginlimit.New(limit, ginlimit.Global(),
+				r := engine(ginlimit.New(tt.limit, ginlimit.Global(),
 					ginlimit.WithRefundIf(func(c *gin.Context) bool { return c.Writer.Status() < 400 })))
 				r.GET("/fail", func(c *gin.Context) { c.Status(401) })
 				for range 10 {
@@ -150,26 +153,29 @@ func TestRefundThatFails(t *testing.T) {
 }
 
 func TestNothingToRefund(t *testing.T) {
-	for name, opt := range map[string]ginlimit.Option{
-		"refused in a dry run": ginlimit.WithDryRun(true),
-		"not decided": ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+	for _, tt := range []struct {
+		name string
+		opt  ginlimit.Option
+	}{
+		{"refused in a dry run", ginlimit.WithDryRun(true)},
+		{"not decided", ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
 			return ginlimit.Tier{}, ginlimit.ErrSkip
-		}),
-		"costs nothing": ginlimit.WithCost(func(*gin.Context) int64 { return 0 }),
+		})},
+		{"costs nothing", ginlimit.WithCost(func(*gin.Context) int64 { return 0 })},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			store := newSpy()
 			store.onRefund = func(_ context.Context, charge ginlimit.Result, cost int64) error {
 				t.Errorf("refunds %d of %+v", cost, charge)
 				return nil
 			}
 			l := must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(), ginlimit.WithName("x"),
-				ginlimit.WithBackend(store), opt,
+				ginlimit.WithBackend(store), tt.opt,
 				ginlimit.WithRefundIf(func(*gin.Context) bool {
 					t.Error("is asked")
 					return true
 				})))
-			if name == "refused in a dry run" {
+			if tt.name == "refused in a dry run" {
 				_, _ = l.Allow(t.Context(), "global:", 2)
 			}
 			assert.Equal(t, 200, send(engine(l.Handle)).Code)
@@ -243,37 +249,38 @@ func TestFromContext(t *testing.T) {
 		return func(c *gin.Context) { l.Check(c) }
 	}
 	down := []ginlimit.Option{ginlimit.WithBackend(failing(backend.ErrUnavailable))}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name     string
 		handlers []gin.HandlerFunc
 		want     string
 	}{
-		"none": {nil, ""},
-		"one":  {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a")}, "a"},
-		"tightest first": {[]gin.HandlerFunc{named(ginlimit.PerDay(5), "a"),
+		{"none", nil, ""},
+		{"one", []gin.HandlerFunc{named(ginlimit.PerDay(5), "a")}, "a"},
+		{"tightest first", []gin.HandlerFunc{named(ginlimit.PerDay(5), "a"),
 			named(ginlimit.PerDay(9), "b")}, "a"},
-		"tightest second": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+		{"tightest second", []gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
 			named(ginlimit.PerDay(5), "b")}, "b"},
-		"tightest in the middle": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+		{"tightest in the middle", []gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
 			named(ginlimit.PerDay(5), "b"), named(ginlimit.PerDay(8), "c")}, "b"},
-		"refused check": {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "a"),
+		{"refused check", []gin.HandlerFunc{check(ginlimit.PerDay(0), "a"),
 			named(ginlimit.PerDay(1), "b")}, "a"},
-		"two refused checks": {[]gin.HandlerFunc{check(ginlimit.PerDay(0), "never"),
+		{"two refused checks", []gin.HandlerFunc{check(ginlimit.PerDay(0), "never"),
 			check(ginlimit.PerDay(0), "b"), named(ginlimit.PerDay(1), "c")}, "b"},
-		"unlimited": {[]gin.HandlerFunc{named(ginlimit.PerDay(100), "a"),
+		{"unlimited", []gin.HandlerFunc{named(ginlimit.PerDay(100), "a"),
 			named(ginlimit.Unlimited(), "b")}, "a"},
-		"dry run after the others": {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry",
+		{"dry run after the others", []gin.HandlerFunc{named(ginlimit.PerDay(0), "dry",
 			ginlimit.WithDryRun(true)), named(ginlimit.PerDay(9), "b")}, "b"},
-		"only a dry run": {[]gin.HandlerFunc{named(ginlimit.PerDay(0), "dry",
+		{"only a dry run", []gin.HandlerFunc{named(ginlimit.PerDay(0), "dry",
 			ginlimit.WithDryRun(true))}, "dry"},
-		"failure after the others": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+		{"failure after the others", []gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
 			named(ginlimit.PerDay(1), "down", down...)}, "a"},
-		"only a failure": {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "down", down...)}, "down"},
-		"skipped": {[]gin.HandlerFunc{named(ginlimit.PerDay(1), "a",
+		{"only a failure", []gin.HandlerFunc{named(ginlimit.PerDay(1), "down", down...)}, "down"},
+		{"skipped", []gin.HandlerFunc{named(ginlimit.PerDay(1), "a",
 			ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, ""},
-		"skipped one after one that not": {[]gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
+		{"skipped one after one that not", []gin.HandlerFunc{named(ginlimit.PerDay(9), "a"),
 			named(ginlimit.PerDay(1), "b", ginlimit.WithSkip(func(*gin.Context) bool { return true }))}, "a"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			asked := false
 			send(engine(append(tt.handlers, func(c *gin.Context) {
 				asked = true
@@ -305,26 +312,29 @@ func TestEverybodyIsToldTheSame(t *testing.T) {
 		})
 	}
 	type opts = []ginlimit.Option
-	for name, opt := range map[string]opts{
-		"plain":        nil,
-		"limits":       {ginlimit.WithLimits(ginlimit.PerDay(3).Named("day"), ginlimit.PerDay(9))},
-		"tier":         {plan(nil, ginlimit.PerDay(3), ginlimit.PerHour(2))},
-		"tier's name":  {plan(nil)},
-		"no tier":      {plan(errOther)},
-		"invalid tier": {plan(nil, ginlimit.PerDay(-1))},
-		"unlimited":    {plan(nil, ginlimit.Unlimited())},
-		"cost":         {ginlimit.WithCost(func(*gin.Context) int64 { return 2 })},
-		"no cost":      {ginlimit.WithCost(func(*gin.Context) int64 { return 0 })},
-		"negative":     {ginlimit.WithCost(func(*gin.Context) int64 { return -1 })},
-		"never":        {ginlimit.WithCost(func(*gin.Context) int64 { return 99 })},
-		"waited":       {ginlimit.WithMaxWait(time.Hour), plan(nil, ginlimit.PerMinute(1))},
-		"dry run":      {ginlimit.WithDryRun(true)},
-		"open":         {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
-		"share":        {ginlimit.WithBackend(halved{newSpy()})},
-		"closed": {ginlimit.WithBackend(failing(backend.ErrUnavailable)),
-			ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
+	for _, tt := range []struct {
+		name string
+		opt  opts
+	}{
+		{"plain", nil},
+		{"limits", opts{ginlimit.WithLimits(ginlimit.PerDay(3).Named("day"), ginlimit.PerDay(9))}},
+		{"tier", opts{plan(nil, ginlimit.PerDay(3), ginlimit.PerHour(2))}},
+		{"tier's name", opts{plan(nil)}},
+		{"no tier", opts{plan(errOther)}},
+		{"invalid tier", opts{plan(nil, ginlimit.PerDay(-1))}},
+		{"unlimited", opts{plan(nil, ginlimit.Unlimited())}},
+		{"cost", opts{ginlimit.WithCost(func(*gin.Context) int64 { return 2 })}},
+		{"no cost", opts{ginlimit.WithCost(func(*gin.Context) int64 { return 0 })}},
+		{"negative", opts{ginlimit.WithCost(func(*gin.Context) int64 { return -1 })}},
+		{"never", opts{ginlimit.WithCost(func(*gin.Context) int64 { return 99 })}},
+		{"waited", opts{ginlimit.WithMaxWait(time.Hour), plan(nil, ginlimit.PerMinute(1))}},
+		{"dry run", opts{ginlimit.WithDryRun(true)}},
+		{"open", opts{ginlimit.WithBackend(failing(backend.ErrUnavailable))}},
+		{"share", opts{ginlimit.WithBackend(halved{newSpy()})}},
+		{"closed", opts{ginlimit.WithBackend(failing(backend.ErrUnavailable)),
+			ginlimit.WithFailurePolicy(ginlimit.FailClosed)}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var seen watch
 				told := 0
@@ -338,7 +348,7 @@ func TestEverybodyIsToldTheSame(t *testing.T) {
 				}
 				r := engine(ginlimit.New(ginlimit.PerDay(2), ginlimit.ByIP(),
 					append(opts{ginlimit.WithName("x"), ginlimit.WithObserver(seen.observe),
-						ginlimit.WithDenyHandler(same)}, opt...)...), func(c *gin.Context) {
+						ginlimit.WithDenyHandler(same)}, tt.opt...)...), func(c *gin.Context) {
 					d, _ := ginlimit.FromContext(c)
 					same(c, d)
 				})
@@ -828,28 +838,31 @@ func TestLogValue(t *testing.T) {
 // TestRespond: Check and Respond together do what Handle does.
 func TestRespond(t *testing.T) {
 	type opts = []ginlimit.Option
-	for name, opts := range map[string]opts{
-		"plain": nil,
-		"late":  {ginlimit.WithLateHeaders(true)},
-		"tier": {ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+	for _, tt := range []struct {
+		name string
+		opts opts
+	}{
+		{"plain", nil},
+		{"late", opts{ginlimit.WithLateHeaders(true)}},
+		{"tier", opts{ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
 			return ginlimit.Tier{Name: "pro", Limits: []ginlimit.Limit{ginlimit.PerDay(1), ginlimit.PerHour(7)}}, nil
-		})},
-		"dry run": {ginlimit.WithDryRun(true)},
-		"skipped": {ginlimit.WithSkip(func(*gin.Context) bool { return true })},
-		"deny handler": {ginlimit.WithDenyHandler(func(c *gin.Context, d ginlimit.Decision) {
+		})}},
+		{"dry run", opts{ginlimit.WithDryRun(true)}},
+		{"skipped", opts{ginlimit.WithSkip(func(*gin.Context) bool { return true })}},
+		{"deny handler", opts{ginlimit.WithDenyHandler(func(c *gin.Context, d ginlimit.Decision) {
 			c.String(d.Status(), "%s", d.Outcome())
-		})},
-		"open": {ginlimit.WithBackend(failing(backend.ErrUnavailable))},
-		"closed": {ginlimit.WithBackend(failing(backend.ErrUnavailable)),
-			ginlimit.WithFailurePolicy(ginlimit.FailClosed)},
-		"never":    {ginlimit.WithCost(func(*gin.Context) int64 { return 99 })},
-		"negative": {ginlimit.WithCost(func(*gin.Context) int64 { return -1 })},
+		})}},
+		{"open", opts{ginlimit.WithBackend(failing(backend.ErrUnavailable))}},
+		{"closed", opts{ginlimit.WithBackend(failing(backend.ErrUnavailable)),
+			ginlimit.WithFailurePolicy(ginlimit.FailClosed)}},
+		{"never", opts{ginlimit.WithCost(func(*gin.Context) int64 { return 99 })}},
+		{"negative", opts{ginlimit.WithCost(func(*gin.Context) int64 { return -1 })}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				limiter := func() *ginlimit.Limiter {
 					return must(ginlimit.NewLimiter(ginlimit.PerDay(2), ginlimit.Global(),
-						append(opts, ginlimit.WithName("x"))...))
+						append(tt.opts, ginlimit.WithName("x"))...))
 				}
 				l := limiter()
 				before := func() gin.HandlerFunc { return ginlimit.New(ginlimit.PerDay(9), ginlimit.Global()) }
@@ -981,16 +994,19 @@ func TestAllowAllocates(t *testing.T) {
 	shared := must(ginlimit.NewLimiter(ginlimit.PerSecond(1e9), ginlimit.Global(), ginlimit.WithName("x"),
 		ginlimit.WithBackend(memory.New())))
 	limit := ginlimit.PerDay(1e9)
-	for name, allow := range map[string]func(){
-		"own limit":   func() { _, _ = l.Allow(ctx, "user:alice", 1) },
-		"other limit": func() { _, _ = l.Allow(ctx, "user:bob", 1, limit) },
-		"shared":      func() { _, _ = shared.Allow(ctx, "user:alice", 1) },
-		"peek":        func() { _, _ = l.Peek(ctx, "user:alice") },
+	for _, tt := range []struct {
+		name  string
+		allow func()
+	}{
+		{"own limit", func() { _, _ = l.Allow(ctx, "user:alice", 1) }},
+		{"other limit", func() { _, _ = l.Allow(ctx, "user:bob", 1, limit) }},
+		{"shared", func() { _, _ = shared.Allow(ctx, "user:alice", 1) }},
+		{"peek", func() { _, _ = l.Peek(ctx, "user:alice") }},
 	} {
 		for range 2000 { // until the key is remembered
-			allow()
+			tt.allow()
 		}
-		assert.Zero(t, testing.AllocsPerRun(100, allow), name)
+		assert.Zero(t, testing.AllocsPerRun(100, tt.allow), tt.name)
 	}
 }
 
@@ -1049,17 +1065,20 @@ func (b strict) Take(ctx context.Context, key string, cost int64, limits ...back
 // A client that closes its half of the connection cancels its request, and is served all the same:
 // that must be no way past a limiter that fails open.
 func TestHangingUpIsNoWayAroundALimit(t *testing.T) {
-	for name, limiter := range map[string]gin.HandlerFunc{
-		"take": ginlimit.New(ginlimit.PerHour(3), ginlimit.Global(),
-			ginlimit.WithName("a"), ginlimit.WithBackend(strict{memory.New()})),
-		"wait": ginlimit.New(ginlimit.PerHour(3), ginlimit.Global(), ginlimit.WithMaxWait(time.Millisecond),
-			ginlimit.WithName("a"), ginlimit.WithBackend(strict{memory.New()})),
+	for _, tt := range []struct {
+		name    string
+		limiter gin.HandlerFunc
+	}{
+		{"take", ginlimit.New(ginlimit.PerHour(3), ginlimit.Global(),
+			ginlimit.WithName("a"), ginlimit.WithBackend(strict{memory.New()}))},
+		{"wait", ginlimit.New(ginlimit.PerHour(3), ginlimit.Global(), ginlimit.WithMaxWait(time.Millisecond),
+			ginlimit.WithName("a"), ginlimit.WithBackend(strict{memory.New()}))},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var passed atomic.Int64
 			r := gin.New()
 			r.Use(func(c *gin.Context) { <-c.Request.Context().Done() }) // authentication that takes its time
-			r.GET("/", limiter, func(*gin.Context) { passed.Add(1) })
+			r.GET("/", tt.limiter, func(*gin.Context) { passed.Add(1) })
 			server := httptest.NewServer(r)
 			defer server.Close()
 			for range 6 {
@@ -1204,41 +1223,42 @@ func TestPanics(t *testing.T) {
 			panic(http.ErrBodyNotAllowed)
 		}
 	}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		key  ginlimit.KeyFunc
 		opt  ginlimit.Option
 		left string // of 3, for the next request
 	}{
-		"key": {func(c *gin.Context) (string, error) { bomb(c); return "k", nil }, nil, "2"},
-		"tier": {is("k"), ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+		{"key", func(c *gin.Context) (string, error) { bomb(c); return "k", nil }, nil, "2"},
+		{"tier", is("k"), ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
 			bomb(c)
 			return ginlimit.Tier{}, nil
 		}), "2"},
-		"cost":   {is("k"), ginlimit.WithCost(func(c *gin.Context) int64 { bomb(c); return 1 }), "2"},
-		"skip":   {is("k"), ginlimit.WithSkip(func(c *gin.Context) bool { bomb(c); return false }), "2"},
-		"refund": {is("k"), ginlimit.WithRefundIf(func(c *gin.Context) bool { bomb(c); return false }), "1"},
-		"observer": {is("k"), ginlimit.WithObserver(func(ctx context.Context, _ ginlimit.Decision) {
+		{"cost", is("k"), ginlimit.WithCost(func(c *gin.Context) int64 { bomb(c); return 1 }), "2"},
+		{"skip", is("k"), ginlimit.WithSkip(func(c *gin.Context) bool { bomb(c); return false }), "2"},
+		{"refund", is("k"), ginlimit.WithRefundIf(func(c *gin.Context) bool { bomb(c); return false }), "1"},
+		{"observer", is("k"), ginlimit.WithObserver(func(ctx context.Context, _ ginlimit.Decision) {
 			if ctx.Value(bombKey{}) != nil {
 				panic("observer")
 			}
 		}), "1"},
-		"handler": {is("k"), nil, "1"},
+		{"handler", is("k"), nil, "1"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				opts := []ginlimit.Option{ginlimit.WithMaxWait(time.Hour)}
 				if tt.opt != nil {
 					opts = append(opts, tt.opt)
 				}
 				r := engine(recovery, ginlimit.New(ginlimit.PerMinute(3), tt.key, opts...), func(c *gin.Context) {
-					if name == "handler" {
+					if tt.name == "handler" {
 						bomb(c)
 					}
 				})
 				w := send(r, header("Bomb", "1"), func(q *http.Request) {
 					*q = *q.WithContext(context.WithValue(q.Context(), bombKey{}, true))
 				})
-				if name == "refund" {
+				if tt.name == "refund" {
 					assert.Equal(t, 200, w.Code, "the handlers have answered")
 				} else {
 					assert.Equal(t, 500, w.Code)

@@ -42,28 +42,29 @@ func TestDiagnostics(t *testing.T) {
 		return ginlimit.Tier{}, nil
 	})
 	userOrIP := ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP())
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name     string
 		handlers func(opts ...ginlimit.Option) []gin.HandlerFunc
 		want     []string
 		fix      string
 	}{
-		"healthy": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"healthy", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...)}
 		}, nil, ""},
-		"two limiters": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"two limiters", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), o...), auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...)}
 		}, nil, ""},
-		"handlers that set other values": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"handlers that set other values", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...), func(c *gin.Context) { c.Set("trace", "x") }}
 		}, nil, ""},
-		"mounted twice": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"mounted twice", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			l := must(ginlimit.NewLimiter(ginlimit.PerDay(100), ginlimit.Global(), o...))
 			return []gin.HandlerFunc{l.Handle, l.Handle, l.Handle}
 		}, []string{"GINLIMIT002"}, "Remove one"},
-		"built for each request": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"built for each request", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{func(c *gin.Context) { ginlimit.New(ginlimit.PerDay(100), ginlimit.Global(), o...)(c) }}
 		}, []string{"GINLIMIT003"}, "Build it once"},
-		"built again by a reload": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"built again by a reload", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			var current gin.HandlerFunc
 			return []gin.HandlerFunc{func(c *gin.Context) {
 				if current == nil { // the first request is the one that reloads
@@ -72,13 +73,13 @@ func TestDiagnostics(t *testing.T) {
 				current(c)
 			}}
 		}, []string{"GINLIMIT003"}, "to put new settings in force"},
-		"key before authentication": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"key before authentication", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), userOrIP, o...), auth}
 		}, []string{"GINLIMIT004"}, "after authentication"},
-		"tier before authentication": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"tier before authentication", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), append(o, plan)...), auth}
 		}, []string{"GINLIMIT004"}, "after authentication"},
-		"tier without a name before authentication": {func(o ...ginlimit.Option) []gin.HandlerFunc {
+		{"tier without a name before authentication", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			unnamed := ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
 				if c.GetString("user") == "" {
 					return ginlimit.Tier{}, nil
@@ -88,7 +89,7 @@ func TestDiagnostics(t *testing.T) {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), append(o, unnamed)...), auth}
 		}, []string{"GINLIMIT004"}, "after authentication"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			r := engine(tt.handlers(logTo(&log))...)
 			for range 20 {
@@ -137,14 +138,17 @@ func TestNothingIsLoggedPerRequest(t *testing.T) {
 // TestTrustIsReportedThroughOtherFuncs: also where only a tier look-up or a cost asks who it is.
 func TestTrustIsReportedThroughOtherFuncs(t *testing.T) {
 	by := ginlimit.ByIP()
-	for name, opt := range map[string]ginlimit.Option{
-		"tier": ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { _, err := by(c); return ginlimit.Tier{}, err }),
-		"cost": ginlimit.WithCost(func(c *gin.Context) int64 { _, _ = by(c); return 1 }),
+	for _, tt := range []struct {
+		name string
+		opt  ginlimit.Option
+	}{
+		{"tier", ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { _, err := by(c); return ginlimit.Tier{}, err })},
+		{"cost", ginlimit.WithCost(func(c *gin.Context) int64 { _, _ = by(c); return 1 })},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			r := trusting()
-			r.GET("/limited", ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), opt, logTo(&log)), answer)
+			r.GET("/limited", ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), tt.opt, logTo(&log)), answer)
 			send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1"))
 			send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1"))
 			assert.Equal(t, []string{"GINLIMIT001"}, codes(log.String()))
@@ -155,43 +159,46 @@ func TestTrustIsReportedThroughOtherFuncs(t *testing.T) {
 // TestTrustIsReportedLater: what asked first need not have been the limiter's own key.
 func TestTrustIsReportedLater(t *testing.T) {
 	by := ginlimit.ByIP()
-	for name, handlers := range map[string]func(ginlimit.Option) []gin.HandlerFunc{
-		"asked by WithSkip": func(log ginlimit.Option) []gin.HandlerFunc {
+	for _, tt := range []struct {
+		name     string
+		handlers func(ginlimit.Option) []gin.HandlerFunc
+	}{
+		{"asked by WithSkip", func(log ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), by, log, ginlimit.WithSkip(func(c *gin.Context) bool {
 				_, _ = by(c)
 				return true
 			}))}
-		},
-		"not asked": func(log ginlimit.Option) []gin.HandlerFunc { // an exemption that anybody can have
+		}},
+		{"not asked", func(log ginlimit.Option) []gin.HandlerFunc { // an exemption that anybody can have
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), by, log, ginlimit.WithSkip(func(c *gin.Context) bool {
 				return c.ClientIP() == "1.1.1.1"
 			}))}
-		},
-		"skipped by the key": func(log ginlimit.Option) []gin.HandlerFunc {
+		}},
+		{"skipped by the key", func(log ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), isErr(ginlimit.ErrSkip), log)}
-		},
-		"skipped by the tier": func(log ginlimit.Option) []gin.HandlerFunc {
+		}},
+		{"skipped by the tier", func(log ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log, ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
 				return ginlimit.Tier{}, ginlimit.ErrSkip
 			}))}
-		},
-		"skipped by its network": func(log ginlimit.Option) []gin.HandlerFunc {
+		}},
+		{"skipped by its network", func(log ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log, ginlimit.WithSkip(ginlimit.FromNetworks("1.1.1.1")))}
-		},
-		"by its address": func(log ginlimit.Option) []gin.HandlerFunc {
+		}},
+		{"by its address", func(log ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), func(c *gin.Context) (string, error) {
 				addr, _ := ginlimit.Address(c)
 				return addr.String(), nil
 			}, log)}
-		},
-		"asked before": func(log ginlimit.Option) []gin.HandlerFunc {
+		}},
+		{"asked before", func(log ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{func(c *gin.Context) { _, _ = by(c) }, ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log)}
-		},
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			r := trusting()
-			r.GET("/limited", append(handlers(logTo(&log)), answer)...)
+			r.GET("/limited", append(tt.handlers(logTo(&log)), answer)...)
 			for range 3 {
 				send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1"))
 			}
@@ -218,28 +225,29 @@ func TestKeylessIsReported(t *testing.T) {
 	unix := func() *gin.Engine { return engine() }
 	proxied := func() *gin.Engine { return trusting("10.0.0.0/8") }
 	onPlatform := func() *gin.Engine { r := engine(); r.TrustedPlatform = "Client"; return r }
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		engine func() *gin.Engine
 		key    ginlimit.KeyFunc
 		edits  []func(*http.Request)
 		status int
 		want   string // in the log; "" for none
 	}{
-		"a struct":             {unix, userIs(struct{ ID int }{1}), nil, 400, "struct { ID int }"},
-		"a float":              {unix, userIs(1.5), nil, 400, "float64 that is not whole"},
-		"a float, or else":     {unix, ginlimit.FirstOf(userIs(1.5), ginlimit.ByIP()), nil, 200, "float64 that is not whole"},
-		"in the middle":        {unix, ginlimit.Join(ginlimit.Global(), ginlimit.FirstOf(userIs([]byte("ann")), ginlimit.Global())), nil, 200, "[]uint8"},
-		"a func of its own":    {unix, func(c *gin.Context) (string, error) { _, _ = userIs(true)(c); return "x", nil }, nil, 200, "bool"},
-		"no user":              {unix, ginlimit.FirstOf(userIs(nil), userIs(""), ginlimit.ByUserID("nobody"), ginlimit.ByIP()), nil, 200, ""},
-		"no API key":           {unix, ginlimit.ByAPIKey("Key"), nil, 400, ""},
-		"no remote address":    {unix, ginlimit.ByIP(), []func(*http.Request){remote("")}, 400, "httptest.NewRequest"},
-		"a Unix socket":        {unix, ginlimit.ByIP(), []func(*http.Request){remote("@")}, 400, "RemoteAddr is no address"},
-		"a name":               {unix, ginlimit.FirstOf(ginlimit.ByIP(), ginlimit.Global()), []func(*http.Request){remote("localhost:80")}, 200, "RemoteAddr is no address"},
-		"a platform's rubbish": {onPlatform, ginlimit.ByIP(), []func(*http.Request){header("Client", "secret")}, 400, "TrustedPlatform"},
-		"a proxy's rubbish":    {proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "secret")}, 200, "share one budget"},
-		"a healthy proxy":      {proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "secret, 1.1.1.1:5")}, 200, ""},
+		{"a struct", unix, userIs(struct{ ID int }{1}), nil, 400, "struct { ID int }"},
+		{"a float", unix, userIs(1.5), nil, 400, "float64 that is not whole"},
+		{"a float, or else", unix, ginlimit.FirstOf(userIs(1.5), ginlimit.ByIP()), nil, 200, "float64 that is not whole"},
+		{"in the middle", unix, ginlimit.Join(ginlimit.Global(), ginlimit.FirstOf(userIs([]byte("ann")), ginlimit.Global())), nil, 200, "[]uint8"},
+		{"a func of its own", unix, func(c *gin.Context) (string, error) { _, _ = userIs(true)(c); return "x", nil }, nil, 200, "bool"},
+		{"no user", unix, ginlimit.FirstOf(userIs(nil), userIs(""), ginlimit.ByUserID("nobody"), ginlimit.ByIP()), nil, 200, ""},
+		{"no API key", unix, ginlimit.ByAPIKey("Key"), nil, 400, ""},
+		{"no remote address", unix, ginlimit.ByIP(), []func(*http.Request){remote("")}, 400, "httptest.NewRequest"},
+		{"a Unix socket", unix, ginlimit.ByIP(), []func(*http.Request){remote("@")}, 400, "RemoteAddr is no address"},
+		{"a name", unix, ginlimit.FirstOf(ginlimit.ByIP(), ginlimit.Global()), []func(*http.Request){remote("localhost:80")}, 200, "RemoteAddr is no address"},
+		{"a platform's rubbish", onPlatform, ginlimit.ByIP(), []func(*http.Request){header("Client", "secret")}, 400, "TrustedPlatform"},
+		{"a proxy's rubbish", proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "secret")}, 200, "share one budget"},
+		{"a healthy proxy", proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "secret, 1.1.1.1:5")}, 200, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var logs [2]bytes.Buffer
 			r := tt.engine()
 			var passed []gin.HandlerFunc
@@ -312,31 +320,32 @@ func TestUnnamedProxyIsReported(t *testing.T) {
 	from := func(addrs ...string) func(int) string {
 		return func(i int) string { return addrs[i%len(addrs)] + ":4711" }
 	}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		engine *gin.Engine
 		from   func(i int) string
 		field  string
 		want   bool
 	}{
-		"a private proxy":             {engine(), from("172.17.0.2"), "X-Forwarded-For", true},
-		"on the same host":            {engine(), from("127.0.0.1"), "X-Forwarded-For", true},
-		"by IPv6":                     {engine(), from("[fd00::2]"), "X-Forwarded-For", true},
-		"in a carrier's network":      {engine(), from("100.64.0.7"), "X-Forwarded-For", true},
-		"another proxy is named":      {trusting("10.0.0.0/8"), from("172.17.0.2"), "X-Forwarded-For", true},
-		"by its other header":         {engine(), from("172.17.0.2"), "X-Real-IP", true},
-		"it is named":                 {trusting("172.16.0.0/12"), from("172.17.0.2"), "X-Forwarded-For", false},
-		"without a header":            {engine(), from("172.17.0.2"), "X-Something", false},
-		"a client of the Internet":    {engine(), from("192.0.2.1"), "X-Forwarded-For", false},
-		"many callers of one network": {engine(), from("172.17.0.2", "172.17.0.3"), "X-Forwarded-For", false},
-		"the first is another": {engine(), func(i int) string {
+		{"a private proxy", engine(), from("172.17.0.2"), "X-Forwarded-For", true},
+		{"on the same host", engine(), from("127.0.0.1"), "X-Forwarded-For", true},
+		{"by IPv6", engine(), from("[fd00::2]"), "X-Forwarded-For", true},
+		{"in a carrier's network", engine(), from("100.64.0.7"), "X-Forwarded-For", true},
+		{"another proxy is named", trusting("10.0.0.0/8"), from("172.17.0.2"), "X-Forwarded-For", true},
+		{"by its other header", engine(), from("172.17.0.2"), "X-Real-IP", true},
+		{"it is named", trusting("172.16.0.0/12"), from("172.17.0.2"), "X-Forwarded-For", false},
+		{"without a header", engine(), from("172.17.0.2"), "X-Something", false},
+		{"a client of the Internet", engine(), from("192.0.2.1"), "X-Forwarded-For", false},
+		{"many callers of one network", engine(), from("172.17.0.2", "172.17.0.3"), "X-Forwarded-For", false},
+		{"the first is another", engine(), func(i int) string {
 			if i == 0 {
 				return "172.17.0.9:1"
 			}
 			return "172.17.0.2:1"
 		}, "X-Forwarded-For", true},
-		"forwarding is off": {func() *gin.Engine { r := engine(); r.ForwardedByClientIP = false; return r }(), from("172.17.0.2"), "X-Forwarded-For", false},
+		{"forwarding is off", func() *gin.Engine { r := engine(); r.ForwardedByClientIP = false; return r }(), from("172.17.0.2"), "X-Forwarded-For", false},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			tt.engine.GET("/limited", ginlimit.New(ginlimit.PerDay(1000), ginlimit.ByIP(), logTo(&log)), answer)
 			ask := func(i int) {
@@ -382,13 +391,16 @@ func TestOrderIsNoticedLater(t *testing.T) {
 		}
 		return "", ginlimit.ErrNoKey
 	}
-	for name, auth := range map[string]gin.HandlerFunc{
-		"in the request": func(c *gin.Context) {
+	for _, tt := range []struct {
+		name string
+		auth gin.HandlerFunc
+	}{
+		{"in the request", func(c *gin.Context) {
 			c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), userKey{}, "ann"))
-		},
-		"over another value": func(c *gin.Context) { c.Set("user", "ann") },
+		}},
+		{"over another value", func(c *gin.Context) { c.Set("user", "ann") }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
 				loggedIn := false
@@ -396,7 +408,7 @@ func TestOrderIsNoticedLater(t *testing.T) {
 					ginlimit.New(ginlimit.PerDay(1000), ginlimit.FirstOf(byContext, ginlimit.ByUserID("user"), ginlimit.ByIP()), logTo(&log)),
 					func(c *gin.Context) {
 						if loggedIn {
-							auth(c)
+							tt.auth(c)
 						}
 					})
 				for range 50 {
@@ -437,17 +449,18 @@ func TestOrderIsRight(t *testing.T) {
 		r.GET("/old", func(c *gin.Context) { c.Request.URL.Path = "/new"; r.HandleContext(c) })
 		r.GET("/new", func(c *gin.Context) { c.Set("x", 1) })
 	}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name     string
 		key      ginlimit.KeyFunc
 		path     string
 		handlers func(*gin.Engine)
 	}{
-		"a body that the handler read": {byBody, "/", func(r *gin.Engine) {
+		{"a body that the handler read", byBody, "/", func(r *gin.Engine) {
 			r.GET("/", func(c *gin.Context) { _, _ = io.ReadAll(c.Request.Body); c.Set("x", 1) })
 		}},
-		"a request that was handed on": {ginlimit.ByRoute(), "/old", route},
+		{"a request that was handed on", ginlimit.ByRoute(), "/old", route},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			r := gin.New()
 			r.Use(ginlimit.New(ginlimit.PerDay(100), tt.key, logTo(&log)))

@@ -20,53 +20,54 @@ import (
 func TestNewLimiterRefuses(t *testing.T) {
 	ok, by := ginlimit.PerMinute(1), ginlimit.Global()
 	type opts = []ginlimit.Option
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name  string
 		limit ginlimit.Limit
 		key   ginlimit.KeyFunc
 		opts  opts
 	}{
-		"nil key":                     {ok, nil, nil},
-		"nil option":                  {ok, by, opts{nil}},
-		"nil option after another":    {ok, by, opts{ginlimit.WithDryRun(true), nil}},
-		"zero limit":                  {ginlimit.Limit{}, by, nil},
-		"negative count":              {ginlimit.PerMinute(-1), by, nil},
-		"huge count":                  {ginlimit.PerMinute(backend.MaxCount + 1), by, nil},
-		"no period":                   {ginlimit.Per(1, 0), by, nil},
-		"negative period":             {ginlimit.Per(1, -time.Second), by, nil},
-		"short period":                {ginlimit.Per(1, time.Millisecond-time.Microsecond), by, nil},
-		"long period":                 {ginlimit.Per(1, 367*24*time.Hour), by, nil},
-		"period of nanoseconds":       {ginlimit.Per(1, time.Second+1), by, nil},
-		"negative burst":              {ok.WithBurst(-1), by, nil},
-		"huge burst":                  {ok.WithBurst(backend.MaxCount + 1), by, nil},
-		"burst that never fills":      {ginlimit.PerDay(1).WithBurst(1_000_000), by, nil},
-		"burst and nothing to refill": {ginlimit.PerDay(0).WithBurst(1), by, nil},
-		"burst of a window":           {ok.WithAlgorithm(backend.FixedWindow).WithBurst(5), by, nil},
-		"unknown algorithm":           {ok.WithAlgorithm(77), by, nil},
-		"almost unlimited":            {ginlimit.PerMinute(math.MaxInt64 - 1), by, nil},
-		"invalid second limit":        {ok, by, opts{ginlimit.WithLimits(ginlimit.Limit{})}},
-		"two limits of one name":      {ok.Named("a"), by, opts{ginlimit.WithLimits(ok.Named("a"))}},
-		"limit name with newline":     {ok.Named("a\nb"), by, nil},
-		"limit name beyond ASCII":     {ok.Named("größe"), by, nil},
-		"limit name with DEL":         {ok.Named("a\x7f"), by, nil},
-		"empty name":                  {ok, by, opts{ginlimit.WithName("")}},
-		"name with newline":           {ok, by, opts{ginlimit.WithName("a\nb")}},
-		"name with NUL":               {ok, by, opts{ginlimit.WithName("a\x00b")}},
-		"name beyond ASCII":           {ok, by, opts{ginlimit.WithName("日本")}},
-		"backend without name":        {ok, by, opts{ginlimit.WithBackend(memory.New())}},
-		"nil backend":                 {ok, by, opts{ginlimit.WithName("a"), ginlimit.WithBackend(nil)}},
-		"nil tier":                    {ok, by, opts{ginlimit.WithTier(nil)}},
-		"nil cost":                    {ok, by, opts{ginlimit.WithCost(nil)}},
-		"nil refund":                  {ok, by, opts{ginlimit.WithRefundIf(nil)}},
-		"nil skip":                    {ok, by, opts{ginlimit.WithSkip(nil)}},
-		"nil deny handler":            {ok, by, opts{ginlimit.WithDenyHandler(nil)}},
-		"nil observer":                {ok, by, opts{ginlimit.WithObserver(nil)}},
-		"nil logger":                  {ok, by, opts{ginlimit.WithLogger(nil)}},
-		"negative wait":               {ok, by, opts{ginlimit.WithMaxWait(-1)}},
-		"unknown policy":              {ok, by, opts{ginlimit.WithFailurePolicy(2)}},
-		"unknown header":              {ok, by, opts{ginlimit.WithHeaders(8)}},
-		"unknown header among others": {ok, by, opts{ginlimit.WithHeaders(ginlimit.HeadersIETF | 128)}},
+		{"nil key", ok, nil, nil},
+		{"nil option", ok, by, opts{nil}},
+		{"nil option after another", ok, by, opts{ginlimit.WithDryRun(true), nil}},
+		{"zero limit", ginlimit.Limit{}, by, nil},
+		{"negative count", ginlimit.PerMinute(-1), by, nil},
+		{"huge count", ginlimit.PerMinute(backend.MaxCount + 1), by, nil},
+		{"no period", ginlimit.Per(1, 0), by, nil},
+		{"negative period", ginlimit.Per(1, -time.Second), by, nil},
+		{"short period", ginlimit.Per(1, time.Millisecond-time.Microsecond), by, nil},
+		{"long period", ginlimit.Per(1, 367*24*time.Hour), by, nil},
+		{"period of nanoseconds", ginlimit.Per(1, time.Second+1), by, nil},
+		{"negative burst", ok.WithBurst(-1), by, nil},
+		{"huge burst", ok.WithBurst(backend.MaxCount + 1), by, nil},
+		{"burst that never fills", ginlimit.PerDay(1).WithBurst(1_000_000), by, nil},
+		{"burst and nothing to refill", ginlimit.PerDay(0).WithBurst(1), by, nil},
+		{"burst of a window", ok.WithAlgorithm(backend.FixedWindow).WithBurst(5), by, nil},
+		{"unknown algorithm", ok.WithAlgorithm(77), by, nil},
+		{"almost unlimited", ginlimit.PerMinute(math.MaxInt64 - 1), by, nil},
+		{"invalid second limit", ok, by, opts{ginlimit.WithLimits(ginlimit.Limit{})}},
+		{"two limits of one name", ok.Named("a"), by, opts{ginlimit.WithLimits(ok.Named("a"))}},
+		{"limit name with newline", ok.Named("a\nb"), by, nil},
+		{"limit name beyond ASCII", ok.Named("größe"), by, nil},
+		{"limit name with DEL", ok.Named("a\x7f"), by, nil},
+		{"empty name", ok, by, opts{ginlimit.WithName("")}},
+		{"name with newline", ok, by, opts{ginlimit.WithName("a\nb")}},
+		{"name with NUL", ok, by, opts{ginlimit.WithName("a\x00b")}},
+		{"name beyond ASCII", ok, by, opts{ginlimit.WithName("日本")}},
+		{"backend without name", ok, by, opts{ginlimit.WithBackend(memory.New())}},
+		{"nil backend", ok, by, opts{ginlimit.WithName("a"), ginlimit.WithBackend(nil)}},
+		{"nil tier", ok, by, opts{ginlimit.WithTier(nil)}},
+		{"nil cost", ok, by, opts{ginlimit.WithCost(nil)}},
+		{"nil refund", ok, by, opts{ginlimit.WithRefundIf(nil)}},
+		{"nil skip", ok, by, opts{ginlimit.WithSkip(nil)}},
+		{"nil deny handler", ok, by, opts{ginlimit.WithDenyHandler(nil)}},
+		{"nil observer", ok, by, opts{ginlimit.WithObserver(nil)}},
+		{"nil logger", ok, by, opts{ginlimit.WithLogger(nil)}},
+		{"negative wait", ok, by, opts{ginlimit.WithMaxWait(-1)}},
+		{"unknown policy", ok, by, opts{ginlimit.WithFailurePolicy(2)}},
+		{"unknown header", ok, by, opts{ginlimit.WithHeaders(8)}},
+		{"unknown header among others", ok, by, opts{ginlimit.WithHeaders(ginlimit.HeadersIETF | 128)}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			l, err := ginlimit.NewLimiter(tt.limit, tt.key, tt.opts...)
 			require.Error(t, err)
 			assert.Nil(t, l)
@@ -93,24 +94,25 @@ func TestNewLimiterSaysAllThatIsWrong(t *testing.T) {
 
 func TestNewLimiterAccepts(t *testing.T) {
 	by := ginlimit.Global()
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name  string
 		limit ginlimit.Limit
 		opts  []ginlimit.Option
 	}{
-		"nothing passes": {ginlimit.PerMinute(0), nil},
-		"unlimited":      {ginlimit.Unlimited(), nil},
-		"extremes":       {ginlimit.Per(backend.MaxCount, 366*24*time.Hour), nil},
-		"smallest":       {ginlimit.Per(1, time.Millisecond), nil},
-		"odd names": {ginlimit.PerHour(1).Named(`a "quoted" \ name`),
+		{"nothing passes", ginlimit.PerMinute(0), nil},
+		{"unlimited", ginlimit.Unlimited(), nil},
+		{"extremes", ginlimit.Per(backend.MaxCount, 366*24*time.Hour), nil},
+		{"smallest", ginlimit.Per(1, time.Millisecond), nil},
+		{"odd names", ginlimit.PerHour(1).Named(`a "quoted" \ name`),
 			[]ginlimit.Option{ginlimit.WithName(` '";,~`)}},
-		"same limit twice": {ginlimit.PerHour(1), []ginlimit.Option{
+		{"same limit twice", ginlimit.PerHour(1), []ginlimit.Option{
 			ginlimit.WithLimits(ginlimit.PerHour(1)), ginlimit.WithLimits(),
 		}},
-		"every header": {ginlimit.PerHour(1), []ginlimit.Option{
+		{"every header", ginlimit.PerHour(1), []ginlimit.Option{
 			ginlimit.WithHeaders(ginlimit.HeadersIETF | ginlimit.HeadersLegacy | ginlimit.HeadersLegacyEpoch),
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			_, err := ginlimit.NewLimiter(tt.limit, by, tt.opts...)
 			assert.NoError(t, err)
 		})
@@ -150,38 +152,39 @@ func TestLimitConstructors(t *testing.T) {
 
 func TestTiers(t *testing.T) {
 	type limits = []ginlimit.Limit
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		tier   ginlimit.Tier
 		err    error
-		name   string // in the decision
+		shown  string // in the decision
 		failed bool
 		want   map[string]string
 	}{
-		"own limits": {ginlimit.Tier{}, nil, "", false,
+		{"own limits", ginlimit.Tier{}, nil, "", false,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
-		"a name only": {ginlimit.Tier{Name: "free"}, nil, "free", false,
+		{"a name only", ginlimit.Tier{Name: "free"}, nil, "free", false,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
-		"others": {ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60)}}, nil, "pro", false,
+		{"others", ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60)}}, nil, "pro", false,
 			map[string]string{"RateLimit-Policy": `"api";q=60;w=3600`, "RateLimit": `"api";r=59;t=60`}},
-		"several": {ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60), ginlimit.PerSecond(9).Named("s")}},
+		{"several", ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60), ginlimit.PerSecond(9).Named("s")}},
 			nil, "pro", false,
 			map[string]string{"RateLimit-Policy": `"60-per-1h";q=60;w=3600, "s";q=9;w=1`, "RateLimit": `"s";r=8;t=1`}},
-		"without a name": {ginlimit.Tier{Limits: limits{ginlimit.PerHour(60)}}, nil, "", false,
+		{"without a name", ginlimit.Tier{Limits: limits{ginlimit.PerHour(60)}}, nil, "", false,
 			map[string]string{"RateLimit-Policy": `"api";q=60;w=3600`, "RateLimit": `"api";r=59;t=60`}},
-		"unlimited": {ginlimit.Tier{Name: "staff", Limits: limits{ginlimit.Unlimited()}}, nil, "staff", false, none},
-		"error": {ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60)}}, errOther, "", true,
+		{"unlimited", ginlimit.Tier{Name: "staff", Limits: limits{ginlimit.Unlimited()}}, nil, "staff", false, none},
+		{"error", ginlimit.Tier{Name: "pro", Limits: limits{ginlimit.PerHour(60)}}, errOther, "", true,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
-		"ErrNoKey is an error as others": {ginlimit.Tier{}, ginlimit.ErrNoKey, "", true,
+		{"ErrNoKey is an error as others", ginlimit.Tier{}, ginlimit.ErrNoKey, "", true,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
-		"not valid": {ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(-1)}}, nil, "bad", true,
+		{"not valid", ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(-1)}}, nil, "bad", true,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
-		"one not valid": {ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(60), {}}}, nil, "bad", true,
+		{"one not valid", ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(60), {}}}, nil, "bad", true,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
-		"a name that cannot be written": {ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(60).Named("ä")}},
+		{"a name that cannot be written", ginlimit.Tier{Name: "bad", Limits: limits{ginlimit.PerHour(60).Named("ä")}},
 			nil, "bad", true,
 			map[string]string{"RateLimit-Policy": `"api";q=2;w=60`, "RateLimit": `"api";r=1;t=30`}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var seen watch
 				r := engine(ginlimit.New(ginlimit.PerMinute(2), ginlimit.Global(), ginlimit.WithName("api"),
@@ -192,7 +195,7 @@ func TestTiers(t *testing.T) {
 				assert.Equal(t, 200, w.Code)
 				assert.Equal(t, tt.want, fields(w))
 				d := seen.last()
-				assert.Equal(t, tt.name, d.Tier)
+				assert.Equal(t, tt.shown, d.Tier)
 				assert.NoError(t, d.Err)
 				if assert.Equal(t, tt.failed, d.TierErr != nil) && tt.err != nil && tt.failed {
 					assert.ErrorIs(t, d.TierErr, tt.err)
@@ -213,11 +216,14 @@ func TestChangedTier(t *testing.T) {
 	tier := func(name string, limits ...ginlimit.Limit) ginlimit.Tier {
 		return ginlimit.Tier{Name: name, Limits: limits}
 	}
-	for name, named := range map[string]func(string) string{
-		"one name":    func(string) string { return "plan" },
-		"other names": func(s string) string { return s },
+	for _, tt := range []struct {
+		name  string
+		named func(string) string
+	}{
+		{"one name", func(string) string { return "plan" }},
+		{"other names", func(s string) string { return s }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var now ginlimit.Tier
 				r := engine(ginlimit.New(ginlimit.PerMinute(2), ginlimit.Global(),
@@ -230,13 +236,13 @@ func TestChangedTier(t *testing.T) {
 					{tier("none"), 200, "2", "1", ""},
 					{tier("none"), 200, "2", "0", ""},
 					{tier("none"), 429, "2", "0", "30"},
-					{tier(named("pro"), ginlimit.PerMinute(10)), 200, "10", "7", ""}, // an upgrade frees at once
-					{tier(named("pro"), ginlimit.PerMinute(10)), 200, "10", "6", ""},
-					{tier(named("basic"), ginlimit.PerMinute(3)), 429, "3", "0",
+					{tier(tt.named("pro"), ginlimit.PerMinute(10)), 200, "10", "7", ""}, // an upgrade frees at once
+					{tier(tt.named("pro"), ginlimit.PerMinute(10)), 200, "10", "6", ""},
+					{tier(tt.named("basic"), ginlimit.PerMinute(3)), 429, "3", "0",
 						"12"}, // a downgrade too; what was used ages as before
-					{tier(named("max"), ginlimit.Unlimited()), 200, "", "", ""},
-					{tier(named("pro"), ginlimit.PerMinute(20)), 200, "20", "15", ""}, // nothing was forgiven
-					{tier(named("banned"), ginlimit.PerMinute(0)), 429, "0", "0", ""},
+					{tier(tt.named("max"), ginlimit.Unlimited()), 200, "", "", ""},
+					{tier(tt.named("pro"), ginlimit.PerMinute(20)), 200, "20", "15", ""}, // nothing was forgiven
+					{tier(tt.named("banned"), ginlimit.PerMinute(0)), 429, "0", "0", ""},
 				} {
 					now = step.tier
 					w := send(r)
@@ -288,14 +294,17 @@ func TestTiersOfDifferentCallers(t *testing.T) {
 	}
 	r := engine(ginlimit.New(ginlimit.PerHour(1), byHeader,
 		ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { return plans[c.GetHeader("Key")], nil })))
-	for caller, admitted := range map[string]int{"ann": 3, "bob": 1, "carl": 1} {
+	for _, tt := range []struct {
+		caller   string
+		admitted int
+	}{{"ann", 3}, {"bob", 1}, {"carl", 1}} {
 		n := 0
 		for range 5 {
-			if send(r, header("Key", caller)).Code == 200 {
+			if send(r, header("Key", tt.caller)).Code == 200 {
 				n++
 			}
 		}
-		assert.Equal(t, admitted, n, caller)
+		assert.Equal(t, tt.admitted, n, tt.caller)
 	}
 }
 
@@ -304,15 +313,16 @@ func TestTiersOfDifferentCallers(t *testing.T) {
 func TestAFailedLookUp(t *testing.T) {
 	for _, algorithm := range []backend.Algorithm{ginlimit.TokenBucket, ginlimit.SlidingWindow, ginlimit.SlidingLog,
 		ginlimit.FixedWindow} {
-		for name, failure := range map[string]struct {
+		for _, failure := range []struct {
+			name string
 			tier ginlimit.Tier
 			err  error
 		}{
-			"error":        {ginlimit.Tier{}, errOther},
-			"not valid":    {ginlimit.Tier{Name: "bad", Limits: []ginlimit.Limit{{}}}, nil},
-			"not writable": {ginlimit.Tier{Name: "bad", Limits: []ginlimit.Limit{ginlimit.PerDay(1).Named("ä")}}, nil},
+			{"error", ginlimit.Tier{}, errOther},
+			{"not valid", ginlimit.Tier{Name: "bad", Limits: []ginlimit.Limit{{}}}, nil},
+			{"not writable", ginlimit.Tier{Name: "bad", Limits: []ginlimit.Limit{ginlimit.PerDay(1).Named("ä")}}, nil},
 		} {
-			t.Run(algorithm.String()+", "+name, func(t *testing.T) {
+			t.Run(algorithm.String()+", "+failure.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var seen watch
 					asked := 0

@@ -98,20 +98,21 @@ func TestLeakyBucketIsEvenForLong(t *testing.T) {
 }
 
 func TestWaitOfOtherAlgorithms(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name  string
 		limit ginlimit.Limit
 		want  []string
 	}{
-		"fixed window": {ginlimit.PerSecond(2).WithAlgorithm(backend.FixedWindow),
+		{"fixed window", ginlimit.PerSecond(2).WithAlgorithm(backend.FixedWindow),
 			[]string{"a 200 0s", "b 200 0s", "c 200 1s", "d 200 1s", "e 200 2s"}},
-		"sliding log": {ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingLog),
+		{"sliding log", ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingLog),
 			[]string{"a 200 0s", "b 200 0s", "c 200 1s", "d 200 1s", "e 200 2s"}},
-		"sliding window": {ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingWindow),
+		{"sliding window", ginlimit.PerSecond(2).WithAlgorithm(backend.SlidingWindow),
 			[]string{"a 200 0s", "b 200 0s", "c 200 1.5s", "d 200 2s", "e 200 3s"}},
-		"bucket with a burst": {ginlimit.PerSecond(2),
+		{"bucket with a burst", ginlimit.PerSecond(2),
 			[]string{"a 200 0s", "b 200 0s", "c 200 500ms", "d 200 1s", "e 200 1.5s"}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := newQueue(tt.limit, ginlimit.Global(), ginlimit.WithMaxWait(time.Minute))
 				for _, id := range []string{"a", "b", "c", "d", "e"} {
@@ -137,20 +138,21 @@ func TestKeysWaitApart(t *testing.T) {
 }
 
 func TestRefusedAtOnce(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name  string
 		limit ginlimit.Limit
 		wait  time.Duration
 		cost  int
 	}{
-		"too long":           {ginlimit.PerMinute(1), 59 * time.Second, 1},
-		"can never pass":     {ginlimit.PerMinute(1), time.Hour, 2},
-		"nothing ever does":  {ginlimit.PerMinute(0), time.Hour, 1},
-		"no wait":            {ginlimit.PerMinute(1), 0, 1},
-		"cost 0":             {ginlimit.PerMinute(1), time.Hour, 0},
-		"window too long":    {ginlimit.PerMinute(1).WithAlgorithm(backend.FixedWindow), 59 * time.Second, 1},
-		"negative, not held": {ginlimit.PerMinute(1), time.Hour, -1},
+		{"too long", ginlimit.PerMinute(1), 59 * time.Second, 1},
+		{"can never pass", ginlimit.PerMinute(1), time.Hour, 2},
+		{"nothing ever does", ginlimit.PerMinute(0), time.Hour, 1},
+		{"no wait", ginlimit.PerMinute(1), 0, 1},
+		{"cost 0", ginlimit.PerMinute(1), time.Hour, 0},
+		{"window too long", ginlimit.PerMinute(1).WithAlgorithm(backend.FixedWindow), 59 * time.Second, 1},
+		{"negative, not held", ginlimit.PerMinute(1), time.Hour, -1},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := newQueue(tt.limit, ginlimit.Global(), ginlimit.WithMaxWait(tt.wait), ginlimit.WithCost(costly))
 				send(q.r, cost(1))
@@ -184,15 +186,16 @@ func TestRetryAfterOfARequestThatIsNotHeld(t *testing.T) {
 // TestWaitOfCosts: how long a request has to wait is what those before it cost, not how many they
 // are.
 func TestWaitOfCosts(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		max  time.Duration
 		want []string
 	}{
-		"all fit":   {20 * time.Second, []string{"full 200 0s", "a 200 1s", "b 200 2s", "c 200 3s", "big 200 8s"}},
-		"just fits": {8 * time.Second, []string{"full 200 0s", "a 200 1s", "b 200 2s", "c 200 3s", "big 200 8s"}},
-		"not quite": {8*time.Second - 1, []string{"full 200 0s", "big 429 0s", "a 200 1s", "b 200 2s", "c 200 3s"}},
+		{"all fit", 20 * time.Second, []string{"full 200 0s", "a 200 1s", "b 200 2s", "c 200 3s", "big 200 8s"}},
+		{"just fits", 8 * time.Second, []string{"full 200 0s", "a 200 1s", "b 200 2s", "c 200 3s", "big 200 8s"}},
+		{"not quite", 8*time.Second - 1, []string{"full 200 0s", "big 429 0s", "a 200 1s", "b 200 2s", "c 200 3s"}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := newQueue(ginlimit.PerSecond(1).WithBurst(5), ginlimit.Global(), ginlimit.WithMaxWait(tt.max),
 					ginlimit.WithCost(costly))
@@ -218,15 +221,16 @@ func TestWaitOfCosts(t *testing.T) {
 // TestNobodyOvertakes: small requests do not go past a large one that waits, also not when they are
 // too many to be held.
 func TestNobodyOvertakes(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		max  time.Duration
 		many int
 	}{
-		"held":                   {time.Hour, 20},
-		"no time left for some":  {10 * time.Second, 20},
-		"no place left for some": {time.Hour, 200},
+		{"held", time.Hour, 20},
+		{"no time left for some", 10 * time.Second, 20},
+		{"no place left for some", time.Hour, 200},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := newQueue(ginlimit.PerSecond(1).WithBurst(10), ginlimit.Global(), ginlimit.WithMaxWait(tt.max),
 					ginlimit.WithCost(costly))
@@ -416,7 +420,10 @@ func TestHeldRequestIsOneDecision(t *testing.T) {
 
 // TestBackendFailsWhileWaiting: who waits is told, under each policy.
 func TestBackendFailsWhileWaiting(t *testing.T) {
-	for policy, code := range map[ginlimit.FailurePolicy]string{ginlimit.FailOpen: "200", ginlimit.FailClosed: "503"} {
+	for _, tt := range []struct {
+		policy ginlimit.FailurePolicy
+		code   string
+	}{{ginlimit.FailOpen, "200"}, {ginlimit.FailClosed, "503"}} {
 		synctest.Test(t, func(t *testing.T) {
 			store := newSpy()
 			start := time.Now()
@@ -427,12 +434,12 @@ func TestBackendFailsWhileWaiting(t *testing.T) {
 				return nil
 			}
 			q := newQueue(ginlimit.PerSecond(1), ginlimit.Global(), ginlimit.WithMaxWait(time.Hour),
-				ginlimit.WithFailurePolicy(policy),
+				ginlimit.WithFailurePolicy(tt.policy),
 				ginlimit.WithName("x"), ginlimit.WithBackend(store))
 			q.send("a")
 			q.send("b")
 			q.send("c")
-			assert.ElementsMatch(t, []string{"a 200 0s", "b " + code + " 1s", "c " + code + " 1s"}, q.wait())
+			assert.ElementsMatch(t, []string{"a 200 0s", "b " + tt.code + " 1s", "c " + tt.code + " 1s"}, q.wait())
 		})
 	}
 }
