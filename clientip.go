@@ -30,9 +30,9 @@ import (
 // mapped, by NAT64 (64:ff9b::/96 and, in the forms of RFC 6052, 64:ff9b:1::/48), by 6to4
 // (2002::/16) and by Teredo (2001::/32). Zones are dropped.
 //
-// Any other IPv6 address is keyed by its /64. Many subscribers have more, a /56 or a /48, and with it
-// 256 or 65,536 budgets. Where that matters, [ByIPPrefix](32, 56) gives each /56 one budget. Then
-// neighbours that have only a /64 each share it.
+// Any other IPv6 address is keyed by its /64. Many subscribers have more, a /56 or a /48, and with
+// it 256 or 65,536 budgets. Where that matters, [ByIPPrefix](32, 56) gives each /56 one budget.
+// Then neighbours that have only a /64 each share it.
 //
 // A request without an address is ErrNoKey, and GINLIMIT008 says why. A request of http.NewRequest,
 // in a test, has none; that of httptest.NewRequest has one.
@@ -90,10 +90,9 @@ func Address(c *gin.Context) (netip.Addr, bool) {
 // The function looks at the address that [Address] returns, and reports false if that may be a
 // proxy's, not the caller's. This is so if a header shows that a proxy passed the request on, and
 // the header cannot be read, or the proxy has a private address and the engine does not trust it,
-// or reads none of its headers. They are X-Forwarded-For, -Proto and -Host, Forwarded, X-Real-IP and
-// Via.
-// Otherwise a forgotten SetTrustedProxies would exempt everybody that comes through a proxy on the
-// same host. A proxy that writes no header cannot be told from a caller.
+// or reads none of its headers. They are X-Forwarded-For, -Proto and -Host, Forwarded, X-Real-IP
+// and Via. Otherwise a forgotten SetTrustedProxies would exempt everybody that comes through a
+// proxy on the same host. A proxy that writes no header cannot be told from a caller.
 //
 // An IPv6 address with IPv4 inside, such as one of NAT64, is in networks of both, unless the IPv4
 // is private.
@@ -193,8 +192,9 @@ func (f *engineFacts) forwarded(header http.Header) bool {
 // signsOfProxies are header fields that proxies write, in canonical form.
 var signsOfProxies = [...]string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "X-Forwarded-Proto", "X-Forwarded-Host"}
 
-// unread reports whether text is the address of the connection only because the engine does not read
-// the field that a proxy wrote: RemoteIPHeaders does not name it, or ForwardedByClientIP is off.
+// unread reports whether text is the address of the connection only because the engine does not
+// read the field that a proxy wrote: RemoteIPHeaders does not name it, or ForwardedByClientIP is
+// off.
 func (f *engineFacts) unread(r *http.Request, text string) bool {
 	if text != socketAddr(r.RemoteAddr) || f.forwarded(r.Header) {
 		return false

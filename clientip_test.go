@@ -266,8 +266,8 @@ func TestFromNetworks(t *testing.T) {
 	}
 }
 
-// TestFromNetworksAndFieldsNobodyReads: what passes through a proxy on the same host is not its own,
-// also where the engine does not read the field in which the proxy says so.
+// TestFromNetworksAndFieldsNobodyReads: what passes through a proxy on the same host is not its
+// own, also where the engine does not read the field in which the proxy says so.
 func TestFromNetworksAndFieldsNobodyReads(t *testing.T) {
 	in := ginlimit.FromNetworks("127.0.0.1", "192.0.2.0/24")
 	nobody := func() *gin.Engine { return engine() }

@@ -31,8 +31,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// documented are the packages that users import, by their directory, and the functions of each that need no example:
-// they are for those who write a backend, and CONTRIBUTING.md says how.
+// documented are the packages that users import, by their directory, and the functions of each that
+// need no example: they are for those who write a backend, and CONTRIBUTING.md says how.
 var documented = map[string][]string{
 	".":                   nil,
 	"backend":             {"Admitted", "CheckTake", "NewRule", "Refund", "Take", "TakeQuick"},
@@ -45,9 +45,9 @@ var documented = map[string][]string{
 	"lua":                 {"Batch", "QuickTake", "Refund", "Take"},
 }
 
-// TestDocumented holds every exported function, method and type to a comment that begins with its name, every other
-// exported name to a comment, and every function that an application calls, and the methods of Limiter and Decision, to
-// an example.
+// TestDocumented holds every exported function, method and type to a comment that begins with its
+// name, every other exported name to a comment, and every function that an application calls, and
+// the methods of Limiter and Decision, to an example.
 func TestDocumented(t *testing.T) {
 	for dir, exempt := range documented {
 		d := docOf(t, dir)
@@ -152,8 +152,8 @@ var (
 	headings = regexp.MustCompile(`(?m)^#+ (.+)$`)
 )
 
-// TestDocsLink follows each link of the pages within the repository, also to a heading, and finds each test and example
-// that they name.
+// TestDocsLink follows each link of the pages within the repository, also to a heading, and finds
+// each test and example that they name.
 func TestDocsLink(t *testing.T) {
 	anchors := map[string]map[string]bool{}
 	texts := map[string]string{}
@@ -233,7 +233,8 @@ func testNames(t *testing.T) map[string]bool {
 	return names
 }
 
-// TestReadmeCompiles finds every Go block of the pages, line by line, in an example that is compiled.
+// TestReadmeCompiles finds every Go block of the pages, line by line, in an example that is
+// compiled.
 func TestReadmeCompiles(t *testing.T) {
 	var files, sources []string
 	for _, pattern := range []string{"_example/*/*.go", "example*_test.go", "backend/example*_test.go", "backend/*/example*_test.go",
@@ -270,7 +271,8 @@ func TestReadmeCompiles(t *testing.T) {
 	}
 }
 
-// TestReadmeIsShort holds the README to what fits on a few screens: whatever else there is to say belongs into docs/.
+// TestReadmeIsShort holds the README to what fits on a few screens: whatever else there is to say
+// belongs into docs/.
 func TestReadmeIsShort(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -313,7 +315,8 @@ func TestReadmeListsOptions(t *testing.T) {
 	}
 }
 
-// TestDocsListDiagnostics holds the table of docs/diagnostics.md to the codes that stand in the code, and the codes to it.
+// TestDocsListDiagnostics holds the table of docs/diagnostics.md to the codes that stand in the
+// code, and the codes to it.
 func TestDocsListDiagnostics(t *testing.T) {
 	page, err := os.ReadFile("docs/diagnostics.md")
 	if err != nil {
@@ -420,8 +423,8 @@ func TestWhatIsNotLimited(t *testing.T) {
 	}
 }
 
-// TestFloodAtTheCap fills a backend with keys that count for an hour: callers that it does not know may be refused for so
-// long, and no longer.
+// TestFloodAtTheCap fills a backend with keys that count for an hour: callers that it does not know
+// may be refused for so long, and no longer.
 func TestFloodAtTheCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := must(ginlimit.NewLimiter(ginlimit.PerHour(1).WithAlgorithm(backend.FixedWindow), ginlimit.Global(),
@@ -449,8 +452,8 @@ func TestFloodAtTheCap(t *testing.T) {
 //
 //	go test -run '^$' -bench Flood -benchtime 1x .
 
-// BenchmarkFloodOfMemory fills the memory backend with made-up keys, which all count for an hour, and then asks for callers
-// that it has never seen, once each.
+// BenchmarkFloodOfMemory fills the memory backend with made-up keys, which all count for an hour,
+// and then asks for callers that it has never seen, once each.
 func BenchmarkFloodOfMemory(b *testing.B) {
 	const newcomers = 100_000
 	for b.Loop() {
@@ -468,7 +471,8 @@ func BenchmarkFloodOfMemory(b *testing.B) {
 	}
 }
 
-// BenchmarkFloodOfRedis charges made-up keys until a Redis of 100 MB, which evicts nothing, has no room for another.
+// BenchmarkFloodOfRedis charges made-up keys until a Redis of 100 MB, which evicts nothing, has no
+// room for another.
 func BenchmarkFloodOfRedis(b *testing.B) {
 	server := testserver.Redis(b, "--maxmemory", "100mb", "--maxmemory-policy", "noeviction")
 	store, err := redis.Dial(b.Context(), server.URL(), redis.WithTimeout(10*time.Second))

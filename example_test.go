@@ -225,8 +225,8 @@ func ExampleWithRefundIf() {
 }
 
 func ExampleWithMaxWait() {
-	// The leaky bucket: a request every 10 ms, in the order in which they came; who would wait longer than a second
-	// is refused at once.
+	// The leaky bucket: a request every 10 ms, in the order in which they came; who would wait
+	// longer than a second is refused at once.
 	limiter := ginlimit.New(ginlimit.Per(1, 10*time.Millisecond).WithBurst(1), ginlimit.Global(),
 		ginlimit.WithMaxWait(time.Second))
 
@@ -410,7 +410,8 @@ func ExampleWithBackend_redis() {
 	// 429 X-RateLimit-Remaining: 0
 }
 
-// While Redis cannot be reached each of four instances lets a fourth part of the limit through, by its own memory.
+// While Redis cannot be reached each of four instances lets a fourth part of the limit through, by
+// its own memory.
 func ExampleWithBackend_fallback() {
 	nobody, err := redis.Dial(context.Background(), "redis://127.0.0.1:1")
 	if err != nil {
@@ -514,7 +515,8 @@ func ExampleWithName() {
 	// Output: 200 RateLimit-Policy: "all";q=600;w=60, "search";q=30;w=60
 }
 
-// A limit that an operator changes while the application runs: the next request counts under the new one.
+// A limit that an operator changes while the application runs: the next request counts under the
+// new one.
 func ExampleWithTier_runtime() {
 	var limit atomic.Pointer[ginlimit.Limit]
 	set := func(l ginlimit.Limit) error { // from an endpoint of the operator's, or when a file changes
@@ -546,7 +548,8 @@ func ExampleWithTier_runtime() {
 	// 200 RateLimit-Policy: "default";q=20;w=60 X-RateLimit-Remaining: 18
 }
 
-// A backend that cannot decide: nobody answers where its Redis should be. Reading goes on, the log-in does not.
+// A backend that cannot decide: nobody answers where its Redis should be. Reading goes on, the
+// log-in does not.
 func ExampleWithFailurePolicy() {
 	nobody, err := redis.Dial(context.Background(), "redis://127.0.0.1:1")
 	if err != nil {
@@ -921,7 +924,8 @@ func ExampleWithDenyHandler_page() {
 	// 429 {"error":"slow down"}
 }
 
-// A client cannot make networks up as it can make API keys up: what it writes into the store is bounded.
+// A client cannot make networks up as it can make API keys up: what it writes into the store is
+// bounded.
 func ExampleByIPPrefix_flood() {
 	b := memory.New() // a Redis, in real life
 
@@ -989,8 +993,9 @@ func ExampleWithMaxWait_shutdown() {
 
 type requestIDKey struct{}
 
-// requestID is middleware that gives a request an id, or takes over the one that a proxy gave it, and puts it into the
-// request's context: observers get that, and no gin.Context. It comes before the limiters.
+// requestID is middleware that gives a request an id, or takes over the one that a proxy gave it,
+// and puts it into the request's context: observers get that, and no gin.Context. It comes before
+// the limiters.
 func requestID(c *gin.Context) {
 	id := c.GetHeader("X-Request-Id")
 	if id == "" || len(id) > 64 { // a client may send anything
@@ -1000,9 +1005,10 @@ func requestID(c *gin.Context) {
 	c.Request = c.Request.WithContext(context.WithValue(c.Request.Context(), requestIDKey{}, id))
 }
 
-// refusals logs requests that did not pass, so many that a flood of them does not flood the log: what is left out is
-// counted, and the next line says how many there were. What bounds the lines is a limiter too, in memory, with the name
-// of the one that refused as its key: one that is flooded does not silence the others.
+// refusals logs requests that did not pass, so many that a flood of them does not flood the log:
+// what is left out is counted, and the next line says how many there were. What bounds the lines is
+// a limiter too, in memory, with the name of the one that refused as its key: one that is flooded
+// does not silence the others.
 type refusals struct {
 	logger  *slog.Logger
 	lines   *ginlimit.Limiter

@@ -1,5 +1,5 @@
-// Package ginlimit limits the rate of requests to a Gin application: exactly, with truthful headers, in
-// memory for one process and through another [backend.Backend] for many.
+// Package ginlimit limits the rate of requests to a Gin application: exactly, with truthful
+// headers, in memory for one process and through another [backend.Backend] for many.
 //
 //	r.SetTrustedProxies(nil) // ByIP says why
 //	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP()))

@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// engine returns an engine that trusts no proxy and answers every method of "/" with "ok" after the handlers.
+// engine returns an engine that trusts no proxy and answers every method of "/" with "ok" after the
+// handlers.
 func engine(handlers ...gin.HandlerFunc) *gin.Engine {
 	r := gin.New()
 	if err := r.SetTrustedProxies(nil); err != nil {
@@ -103,7 +104,8 @@ func (w *watch) last() ginlimit.Decision {
 	return w.seen[len(w.seen)-1]
 }
 
-// spy is a memory backend that can be told to do something before each call; an error becomes the answer.
+// spy is a memory backend that can be told to do something before each call; an error becomes the
+// answer.
 type spy struct {
 	backend.Backend
 	onTake   func(ctx context.Context, key string, cost int64) error

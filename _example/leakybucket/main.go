@@ -1,6 +1,6 @@
-// Leakybucket puts a leaky bucket before a downstream that bears five calls a second. Requests that come faster are
-// not refused but held, and released one every 200 ms; those for which the bucket has no room are refused at once.
-// In _example, run
+// Leakybucket puts a leaky bucket before a downstream that bears five calls a second. Requests that
+// come faster are not refused but held, and released one every 200 ms; those for which the bucket
+// has no room are refused at once. In _example, run
 //
 //	go run ./leakybucket
 //
@@ -23,8 +23,8 @@ import (
 
 const (
 	interval = 200 * time.Millisecond // between two calls of the downstream
-	// maxWait is the size of the bucket: one request goes on at once, four wait. The half is for the timers, so
-	// that the fourth is not lost to a millisecond.
+	// maxWait is the size of the bucket: one request goes on at once, four wait. The half is for
+	// the timers, so that the fourth is not lost to a millisecond.
 	maxWait = 4*interval + interval/2
 )
 
@@ -32,8 +32,9 @@ const (
 func newRouter(downstream func(context.Context) (string, error)) *gin.Engine {
 	r := gin.New()
 	r.SetTrustedProxies(nil)
-	// Burst 1 makes the rate even: no two calls are closer than the interval, also after a pause. Global, because
-	// the downstream does not care who is asking. The limit spaces calls; it does not wait for one to end.
+	// Burst 1 makes the rate even: no two calls are closer than the interval, also after a pause.
+	// Global, because the downstream does not care who is asking. The limit spaces calls; it does
+	// not wait for one to end.
 	even := ginlimit.Per(1, interval).WithBurst(1)
 	r.Use(gin.Recovery(), ginlimit.New(even, ginlimit.Global(), ginlimit.WithMaxWait(maxWait)))
 	r.GET("/quote", quote(downstream))

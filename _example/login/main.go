@@ -1,6 +1,6 @@
-// Login counts only failures: who knows the password is never limited by having logged in often. There are two
-// limits, because there are two attacks: by address against one client that tries many accounts, and by account
-// against many clients that try one. In _example, run
+// Login counts only failures: who knows the password is never limited by having logged in often.
+// There are two limits, because there are two attacks: by address against one client that tries
+// many accounts, and by account against many clients that try one. In _example, run
 //
 //	go run ./login
 //
@@ -42,10 +42,12 @@ func newRouter(u users) *gin.Engine {
 	return r
 }
 
-// limitFailures charges every attempt and gives the charge back if it succeeds. The charge is held meanwhile, so
-// that a volley of guesses at the same moment gets no further than one after the other.
+// limitFailures charges every attempt and gives the charge back if it succeeds. The charge is held
+// meanwhile, so that a volley of guesses at the same moment gets no further than one after the
+// other.
 //
-// FailClosed matters once the counters are in a shared store: while that is down, nobody may guess freely.
+// FailClosed matters once the counters are in a shared store: while that is down, nobody may guess
+// freely.
 func limitFailures(name string, limit ginlimit.Limit, key ginlimit.KeyFunc) gin.HandlerFunc {
 	return ginlimit.New(limit, key,
 		ginlimit.WithName(name),
@@ -53,8 +55,9 @@ func limitFailures(name string, limit ginlimit.Limit, key ginlimit.KeyFunc) gin.
 		ginlimit.WithFailurePolicy(ginlimit.FailClosed))
 }
 
-// byAccount keys by the account that the request wants to log in to, whether there is such an account or not. All
-// spellings of a name that log in to one account have to be one key. No name is no key: the answer is 400.
+// byAccount keys by the account that the request wants to log in to, whether there is such an
+// account or not. All spellings of a name that log in to one account have to be one key. No name is
+// no key: the answer is 400.
 func byAccount(c *gin.Context) (string, error) {
 	name := accountOf(c)
 	if name == "" {

@@ -174,7 +174,8 @@ func (s series) since(before series) (lines []string) {
 	return lines
 }
 
-// scrape reads the counters and the breakers of /metrics, as Prometheus would. The histograms are left out.
+// scrape reads the counters and the breakers of /metrics, as Prometheus would. The histograms are
+// left out.
 func scrape(ctx context.Context, url string) (series, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

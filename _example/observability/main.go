@@ -1,24 +1,26 @@
-// Observability shows what an operator sees of ginlimit: Prometheus metrics, OpenTelemetry metrics and traces, through
-// good times and bad. It starts a service and a redis-server, sends it load in five phases, and prints after each what
-// the metrics say. In _example, run
+// Observability shows what an operator sees of ginlimit: Prometheus metrics, OpenTelemetry metrics
+// and traces, through good times and bad. It starts a service and a redis-server, sends it load in
+// five phases, and prints after each what the metrics say. In _example, run
 //
 //	go run ./observability
 //
-// It ends by itself, after some 15 seconds. Without redis-server on this machine it uses memory, and breaks that.
+// It ends by itself, after some 15 seconds. Without redis-server on this machine it uses memory,
+// and breaks that.
 //
 //	main.go       flags, and how the parts are put together
 //	telemetry.go  Prometheus and OpenTelemetry
 //	service.go    a service with two limiters, and a store that can be broken
 //	load.go       the phases, and what is printed after each
 //
-// To see it on the dashboard, let it run for longer, and a Prometheus look at it, each in a terminal of its own:
+// To see it on the dashboard, let it run for longer, and a Prometheus look at it, each in a
+// terminal of its own:
 //
 //	go run ./observability -rounds 60
 //	prometheus --config.file=observability/prometheus.yml --storage.tsdb.path="$(mktemp -d)" --web.listen-address=127.0.0.1:9090
 //
 // and import ../contrib/prometheus/dashboard/ginlimit.json into a Grafana that has this Prometheus,
-// http://127.0.0.1:9090, as a data source. For the traces, name a collector, such as Jaeger's or Grafana's:
-// OpenTelemetry's variables count.
+// http://127.0.0.1:9090, as a data source. For the traces, name a collector, such as Jaeger's or
+// Grafana's: OpenTelemetry's variables count.
 //
 //	OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 OTEL_SERVICE_NAME=shop go run ./observability
 package main

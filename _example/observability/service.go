@@ -19,7 +19,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// store is where the limiters count. A real service has redis.Dial and nothing around it; this one can be broken.
+// store is where the limiters count. A real service has redis.Dial and nothing around it; this one
+// can be broken.
 type store struct {
 	backend.Backend
 	name       string
@@ -79,8 +80,8 @@ type service struct {
 	router        *gin.Engine
 }
 
-// Fixed windows of an hour, because nothing is refilled while the phases run: what the metrics say is the same on a
-// slow machine.
+// Fixed windows of an hour, because nothing is refilled while the phases run: what the metrics say
+// is the same on a slow machine.
 var (
 	free = ginlimit.PerHour(20).WithAlgorithm(ginlimit.FixedWindow)
 	pro  = ginlimit.PerHour(1000).WithAlgorithm(ginlimit.FixedWindow)

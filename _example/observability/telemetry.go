@@ -26,7 +26,8 @@ import (
 	ginlimitprom "github.com/ginlimit/ginlimit/contrib/prometheus"
 )
 
-// telemetry is all that watches the limiters. A service needs one of the two observers, Prometheus' or OpenTelemetry's.
+// telemetry is all that watches the limiters. A service needs one of the two observers, Prometheus'
+// or OpenTelemetry's.
 type telemetry struct {
 	registry *prometheus.Registry
 	prom     *ginlimitprom.Collector
@@ -82,8 +83,8 @@ func (t *telemetry) handler() http.Handler {
 	return mux
 }
 
-// span is middleware that starts a span for each request, before the limiters. It stands for otelgin, or for otelhttp
-// around the engine, which tell more.
+// span is middleware that starts a span for each request, before the limiters. It stands for
+// otelgin, or for otelhttp around the engine, which tell more.
 func (t *telemetry) span(c *gin.Context) {
 	ctx, span := t.tracers.Tracer("example").Start(c.Request.Context(), c.Request.Method+" "+c.FullPath(),
 		trace.WithSpanKind(trace.SpanKindServer))
@@ -128,7 +129,8 @@ func text(attrs []attribute.KeyValue) string {
 	return strings.Join(all, " ")
 }
 
-// sample is an exporter that keeps the first spans that a limiter has something to say about, as lines for people.
+// sample is an exporter that keeps the first spans that a limiter has something to say about, as
+// lines for people.
 type sample struct {
 	mu    sync.Mutex
 	lines []string

@@ -16,8 +16,9 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// newAdmin returns what the operator sees. It is an engine and a listener of its own, on a loopback address, so that no
-// mistake in a route or a proxy lets clients reach it: who can raise limits has none.
+// newAdmin returns what the operator sees. It is an engine and a listener of its own, on a loopback
+// address, so that no mistake in a route or a proxy lets clients reach it: who can raise limits has
+// none.
 func (a *app) newAdmin() http.Handler {
 	r := gin.New()
 	r.SetTrustedProxies(nil)
@@ -32,8 +33,8 @@ func (a *app) newAdmin() http.Handler {
 		answer(c, a.tiers.Delete(c.Request.Context(), c.Param("id")))
 	})
 	r.POST("/reset/:limiter/:key", a.reset)
-	// A page in a browser on this machine can send requests to a loopback address too, and one whose name its owner points
-	// at that address has the same origin.
+	// A page in a browser on this machine can send requests to a loopback address too, and one
+	// whose name its owner points at that address has the same origin.
 	return onLoopback(http.NewCrossOriginProtection().Handler(r))
 }
 
@@ -52,10 +53,12 @@ func onLoopback(h http.Handler) http.Handler {
 	})
 }
 
-// tierRequest is a tier as the operator writes it: {"name":"pro","limits":[{"count":500,"period":"1s","burst":1000}]}
+// tierRequest is a tier as the operator writes it:
+// {"name":"pro","limits":[{"count":500,"period":"1s","burst":1000}]}
 //
-// There are only token buckets. What a caller has used is carried over by place and algorithm, so that limits of a kind
-// should stand at the same place in all tiers, and client's own limit is a token bucket.
+// There are only token buckets. What a caller has used is carried over by place and algorithm, so
+// that limits of a kind should stand at the same place in all tiers, and client's own limit is a
+// token bucket.
 type tierRequest struct {
 	Name   string `json:"name"`
 	Limits []struct {
@@ -80,8 +83,8 @@ func (t tierRequest) tier() (ginlimit.Tier, error) {
 	return tier, nil
 }
 
-// setTier gives a user limits of their own. They count on the next request, on every instance: a user who was over the
-// old limit goes on at once.
+// setTier gives a user limits of their own. They count on the next request, on every instance: a
+// user who was over the old limit goes on at once.
 func (a *app) setTier(c *gin.Context) {
 	var req tierRequest
 	body := json.NewDecoder(http.MaxBytesReader(c.Writer, c.Request.Body, 64<<10))
@@ -97,8 +100,8 @@ func (a *app) setTier(c *gin.Context) {
 	answer(c, err)
 }
 
-// reset forgets what one key has used: user:alice, ip:192.0.2.1. The limiter address is not among those that can be
-// reset: its counts are each process's own.
+// reset forgets what one key has used: user:alice, ip:192.0.2.1. The limiter address is not among
+// those that can be reset: its counts are each process's own.
 func (a *app) reset(c *gin.Context) {
 	limiter := map[string]*ginlimit.Limiter{
 		"client": a.limits.client, "clientDay": a.limits.clientDay, "login": a.limits.login, "search": a.limits.search,

@@ -24,8 +24,8 @@ type config struct {
 	rates        rates         // CLIENT_PER_SECOND and CLIENT_BURST; the rest is in limits.go
 }
 
-// configFrom reads the environment. It reports all that is wrong at once, and it does so when the program starts: a
-// limit that turns out to be a typing error under load is no limit.
+// configFrom reads the environment. It reports all that is wrong at once, and it does so when the
+// program starts: a limit that turns out to be a typing error under load is no limit.
 func configFrom(getenv func(string) string) (config, error) {
 	c := config{
 		addr:      cmp.Or(getenv("ADDR"), "127.0.0.1:8080"),
@@ -65,7 +65,8 @@ func loopback(addr string) error {
 	return err
 }
 
-// proxies refuses networks that hold everybody: who trusts all addresses lets clients choose theirs.
+// proxies refuses networks that hold everybody: who trusts all addresses lets clients choose
+// theirs.
 func proxies(list string) (trusted []string, err error) {
 	for item := range strings.SplitSeq(list, ",") {
 		if item = strings.TrimSpace(item); item == "" {

@@ -1,6 +1,7 @@
-// Production is a small service with everything around its limits that a real one needs: limits by user, API key or
-// address in a Redis that all instances share, tiers that an operator changes while it runs, a limit on trial, counts of
-// what was decided, and an end that loses no request. In _example, with a redis-server on this machine, run
+// Production is a small service with everything around its limits that a real one needs: limits by
+// user, API key or address in a Redis that all instances share, tiers that an operator changes
+// while it runs, a limit on trial, counts of what was decided, and an end that loses no request. In
+// _example, with a redis-server on this machine, run
 //
 //	go run ./production
 //
@@ -47,8 +48,9 @@ type app struct {
 	public, admin http.Handler
 }
 
-// newApp connects to Redis and builds the engines. It also succeeds while Redis is down: an instance that cannot start
-// is a greater outage than one that does not count for a while. An error is a mistake in the configuration.
+// newApp connects to Redis and builds the engines. It also succeeds while Redis is down: an
+// instance that cannot start is a greater outage than one that does not count for a while. An error
+// is a mistake in the configuration.
 func newApp(ctx context.Context, cfg config, logs io.Writer) (*app, error) {
 	logger := slog.New(slog.NewJSONHandler(logs, nil))
 	b, err := redis.Dial(ctx, cfg.redisURL,
@@ -73,23 +75,24 @@ func newApp(ctx context.Context, cfg config, logs io.Writer) (*app, error) {
 	return a, nil
 }
 
-// newPublic returns what clients see. The order is the design: Gin runs for a route the middleware that was added
-// before it.
+// newPublic returns what clients see. The order is the design: Gin runs for a route the middleware
+// that was added before it.
 func (a *app) newPublic() (http.Handler, error) {
 	r := gin.New()
-	// Whose X-Forwarded-For is believed. Gin believes everybody's unless it is told otherwise, and then clients choose
-	// their address. nil, the default here, believes nobody's.
+	// Whose X-Forwarded-For is believed. Gin believes everybody's unless it is told otherwise, and
+	// then clients choose their address. nil, the default here, believes nobody's.
 	if err := r.SetTrustedProxies(a.proxies); err != nil {
 		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
 	r.Use(gin.LoggerWithConfig(gin.LoggerConfig{Output: a.logs, SkipPaths: []string{"/healthz"}}), gin.RecoveryWithWriter(a.logs))
 
-	// Before all limiters, because a load balancer asks often, and one that is refused takes the instance out of
-	// service. It does not ask Redis: without it the service still does most of its work. (Where the route cannot come
-	// first, WithSkip leaves it out.)
+	// Before all limiters, because a load balancer asks often, and one that is refused takes the
+	// instance out of service. It does not ask Redis: without it the service still does most of its
+	// work. (Where the route cannot come first, WithSkip leaves it out.)
 	r.GET("/healthz", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })
 
-	// Before authentication, which costs something, and which is where made-up credentials are found out.
+	// Before authentication, which costs something, and which is where made-up credentials are
+	// found out.
 	r.Use(a.limits.address.Handle)
 	r.POST("/login", a.limits.login.Handle, a.login)
 
@@ -162,9 +165,9 @@ See what was decided:
 
 `
 
-// run serves until ctx ends or a server fails, and then ends in this order: no new connections, the requests that have
-// begun finish, the operator's port closes, and last the connections to Redis, which the last request still needs for
-// its limits and refunds.
+// run serves until ctx ends or a server fails, and then ends in this order: no new connections, the
+// requests that have begun finish, the operator's port closes, and last the connections to Redis,
+// which the last request still needs for its limits and refunds.
 func (a *app) run(ctx context.Context, public, admin net.Listener) error {
 	servers := []*http.Server{newServer(a.public), newServer(a.admin)}
 	failed := make(chan error, len(servers))

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// smallRates are used up by a few requests, and refill so slowly that a busy machine makes no difference.
+// smallRates are used up by a few requests, and refill so slowly that a busy machine makes no
+// difference.
 func smallRates() rates {
 	return rates{
 		address:      ginlimit.PerHour(1_000_000),
@@ -246,7 +247,8 @@ func TestForwardedForIsNoWayAround(t *testing.T) {
 	}
 }
 
-// Behind a proxy that is named, clients are told apart by what it says of them, and not by what they say.
+// Behind a proxy that is named, clients are told apart by what it says of them, and not by what
+// they say.
 func TestBehindAProxy(t *testing.T) {
 	i := newInstance(t, testserver.Redis(t), func(c *config) { c.proxies = []string{"127.0.0.1", "::1"} })
 	for n := range 4 {

@@ -11,10 +11,12 @@ import (
 	"github.com/ginlimit/ginlimit"
 )
 
-// decisions counts what the limiters decided, by limiter and outcome, and logs failures now and then. There is never a
-// key in a count or in the log: keys are as many as there are callers, and they identify people.
+// decisions counts what the limiters decided, by limiter and outcome, and logs failures now and
+// then. There is never a key in a count or in the log: keys are as many as there are callers, and
+// they identify people.
 //
-// It is an expvar.Map that is not published, so that there may be several in one process, as in the tests.
+// It is an expvar.Map that is not published, so that there may be several in one process, as in the
+// tests.
 type decisions struct {
 	expvar.Map // "client: denied" and the like
 	logger     *slog.Logger

@@ -19,8 +19,8 @@ const (
 	apiKeyHeader = "X-API-Key" // what a partner's machine sends
 )
 
-// directory knows who may use the service. A real one is a database; it keeps hashes of tokens and keys too, so that
-// who reads it cannot use them, and slow, salted ones of passwords.
+// directory knows who may use the service. A real one is a database; it keeps hashes of tokens and
+// keys too, so that who reads it cannot use them, and slow, salted ones of passwords.
 type directory struct {
 	users   map[string]secret   // password and token, by user
 	tokens  map[[32]byte]string // user, by hash of the token
@@ -44,8 +44,9 @@ func newDirectory() *directory {
 	return d
 }
 
-// authenticate runs before the limiters that want to know who is asking. Callers without credentials pass as nobody, and
-// are limited by address; wrong credentials are refused, never ignored.
+// authenticate runs before the limiters that want to know who is asking. Callers without
+// credentials pass as nobody, and are limited by address; wrong credentials are refused, never
+// ignored.
 func (a *app) authenticate(c *gin.Context) {
 	if header := c.GetHeader("Authorization"); header != "" {
 		token, _ := strings.CutPrefix(header, "Bearer ")
@@ -74,8 +75,8 @@ func (a *app) login(c *gin.Context) {
 	c.JSON(http.StatusOK, gin.H{"token": s.token})
 }
 
-// whoami says what client decided, unless another limiter is nearer to its limit. While Redis is down client decides
-// nothing, and there is nothing to say.
+// whoami says what client decided, unless another limiter is nearer to its limit. While Redis is
+// down client decides nothing, and there is nothing to say.
 func whoami(c *gin.Context) {
 	answer := gin.H{"user": c.GetString(userKey)}
 	if d, ok := ginlimit.FromContext(c); ok && d.Limiter == "client" && d.Err == nil {

@@ -4,9 +4,9 @@
 //
 // and try what it prints. ADDR=127.0.0.1:9090 makes it listen elsewhere.
 //
-// Behind a proxy, every connection comes from the proxy, so that all clients would share one budget. The proxy
-// passes the client's address on in X-Forwarded-For; name the proxy's own address, and only that, so that Gin
-// believes this header from it and from nobody else:
+// Behind a proxy, every connection comes from the proxy, so that all clients would share one
+// budget. The proxy passes the client's address on in X-Forwarded-For; name the proxy's own
+// address, and only that, so that Gin believes this header from it and from nobody else:
 //
 //	err := r.SetTrustedProxies([]string{"10.0.0.7"}) // or a network, "10.0.0.0/24"
 package main
@@ -54,7 +54,8 @@ and what comes after the tenth request:
 
 `
 
-// serve answers requests until the process is told to end, and then lets those that have begun finish.
+// serve answers requests until the process is told to end, and then lets those that have begun
+// finish.
 func serve(addr string, handler http.Handler) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

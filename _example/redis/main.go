@@ -1,13 +1,15 @@
-// Redis is the quick start on Redis: GET /ping has 10 requests a minute for each client address, however many instances
-// of the program share the work. With a redis-server on this machine, run in _example
+// Redis is the quick start on Redis: GET /ping has 10 requests a minute for each client address,
+// however many instances of the program share the work. With a redis-server on this machine, run in
+// _example
 //
 //	go run ./redis
 //
-// and try what it prints. REDIS_URL=redis://user:password@host:6379 names another server, ADDR=127.0.0.1:9090 makes the
-// program listen elsewhere.
+// and try what it prints. REDIS_URL=redis://user:password@host:6379 names another server,
+// ADDR=127.0.0.1:9090 makes the program listen elsewhere.
 //
-// Redis is not needed to start, nor to go on: while it is down, requests pass unlimited and the log says so, because a
-// limiter must not be the outage. Where that is the greater harm, see WithFailurePolicy in the login example.
+// Redis is not needed to start, nor to go on: while it is down, requests pass unlimited and the log
+// says so, because a limiter must not be the outage. Where that is the greater harm, see
+// WithFailurePolicy in the login example.
 package main
 
 import (
@@ -31,8 +33,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
 
-// newRouter returns what is the in-memory quick start but for two options. The name is part of the keys in Redis: it
-// is what the instances have in common, and what keeps two limiters apart.
+// newRouter returns what is the in-memory quick start but for two options. The name is part of the
+// keys in Redis: it is what the instances have in common, and what keeps two limiters apart.
 func newRouter(b backend.Backend) *gin.Engine {
 	r := gin.New()
 	r.SetTrustedProxies(nil) // clients connect directly; behind a proxy, name its address here
@@ -43,8 +45,8 @@ func newRouter(b backend.Backend) *gin.Engine {
 	return r
 }
 
-// logOutages returns an observer that says when Redis stops deciding and when it decides again. Clients do not notice
-// the first, because their requests pass.
+// logOutages returns an observer that says when Redis stops deciding and when it decides again.
+// Clients do not notice the first, because their requests pass.
 func logOutages() func(context.Context, ginlimit.Decision) {
 	var down atomic.Bool
 	return func(_ context.Context, d ginlimit.Decision) {

@@ -1,6 +1,6 @@
-// Tiers limits callers by the plan that they pay for. Who sends an API key has the limits of their account's plan,
-// which is looked up for each request, so that an upgrade takes effect with the next one. Who sends none has the
-// limiter's own limits, by address. In _example, run
+// Tiers limits callers by the plan that they pay for. Who sends an API key has the limits of their
+// account's plan, which is looked up for each request, so that an upgrade takes effect with the
+// next one. Who sends none has the limiter's own limits, by address. In _example, run
 //
 //	go run ./tiers
 //
@@ -21,14 +21,16 @@ import (
 	"github.com/ginlimit/ginlimit"
 )
 
-// anonymous is the limiter's own limit: of callers without an account, and of all while no plan can be looked up.
+// anonymous is the limiter's own limit: of callers without an account, and of all while no plan can
+// be looked up.
 var anonymous = ginlimit.PerMinute(5)
 
-// plans are what the service sells. The day of pro is a quota, which comes back all at once 24 hours after its first
-// request; as a token bucket it would refill from that request on, and let nearly twice as much pass on the first day.
+// plans are what the service sells. The day of pro is a quota, which comes back all at once 24
+// hours after its first request; as a token bucket it would refill from that request on, and let
+// nearly twice as much pass on the first day.
 //
-// What an account has used is carried over by a limit's place in the list. An upgrade frees at once because the first
-// limit of pro has room for more (20) than the first of free can have used (10).
+// What an account has used is carried over by a limit's place in the list. An upgrade frees at once
+// because the first limit of pro has room for more (20) than the first of free can have used (10).
 var plans = map[string]ginlimit.Tier{
 	"free": {Name: "free", Limits: []ginlimit.Limit{ginlimit.PerMinute(10)}},
 	"pro": {Name: "pro", Limits: []ginlimit.Limit{
@@ -54,8 +56,9 @@ func newRouter(db *database) *gin.Engine {
 	return r
 }
 
-// authenticate lets callers without an API key pass as nobody. A key that is wrong is an error, or whoever invents
-// keys would be somebody new with each. (See the login example for how to limit that.)
+// authenticate lets callers without an API key pass as nobody. A key that is wrong is an error, or
+// whoever invents keys would be somebody new with each. (See the login example for how to limit
+// that.)
 func authenticate(db *database) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		key := c.GetHeader("X-API-Key")
@@ -72,8 +75,9 @@ func authenticate(db *database) gin.HandlerFunc {
 	}
 }
 
-// tierOf looks the caller's plan up. The zero Tier, which is also that of a plan nobody knows, means the limiter's own
-// limits, and so does an error: a database that is down opens the service to nobody and closes it to nobody.
+// tierOf looks the caller's plan up. The zero Tier, which is also that of a plan nobody knows,
+// means the limiter's own limits, and so does an error: a database that is down opens the service
+// to nobody and closes it to nobody.
 func tierOf(db *database) func(*gin.Context) (ginlimit.Tier, error) {
 	return func(c *gin.Context) (ginlimit.Tier, error) {
 		id := c.GetString(account)
@@ -87,8 +91,8 @@ func tierOf(db *database) func(*gin.Context) (ginlimit.Tier, error) {
 	}
 }
 
-// logFailedLookUp makes a failure seen. Callers keep the plan that they had last, for ten minutes, and would only then
-// notice that their limits are low.
+// logFailedLookUp makes a failure seen. Callers keep the plan that they had last, for ten minutes,
+// and would only then notice that their limits are low.
 func logFailedLookUp(_ context.Context, d ginlimit.Decision) {
 	if d.TierErr != nil {
 		log.Printf("limiter %s: the plan could not be looked up: %v", d.Limiter, d.TierErr)

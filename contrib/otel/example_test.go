@@ -17,8 +17,8 @@ import (
 	ginlimitotel "github.com/ginlimit/ginlimit/contrib/otel"
 )
 
-// startSpans stands for otelgin, or for otelhttp around the engine: it puts the request's span into the request's
-// context.
+// startSpans stands for otelgin, or for otelhttp around the engine: it puts the request's span into
+// the request's context.
 func startSpans(c *gin.Context) {
 	ctx, span := otel.Tracer("example").Start(c.Request.Context(), c.FullPath())
 	defer span.End()
@@ -75,7 +75,8 @@ func ExampleWithMeterProvider() {
 	// Output: true <nil>
 }
 
-// A service that traces one request in a thousand can afford to see what is left to those that pass.
+// A service that traces one request in a thousand can afford to see what is left to those that
+// pass.
 func ExampleWithAllowedEvents() {
 	observer, err := ginlimitotel.New(ginlimitotel.WithAllowedEvents())
 	fmt.Println(observer != nil, err)

@@ -1,16 +1,16 @@
-// Package ginlimitotel tells OpenTelemetry what ginlimit decides: metrics of every decision, and on the span of a
-// request what kept it from passing at once. It uses the API alone; which SDK and exporters there are is the
-// application's choice.
+// Package ginlimitotel tells OpenTelemetry what ginlimit decides: metrics of every decision, and on
+// the span of a request what kept it from passing at once. It uses the API alone; which SDK and
+// exporters there are is the application's choice.
 //
 //	observer, err := ginlimitotel.New()
 //	…
 //	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP(), ginlimit.WithObserver(observer.Observe)))
 //
-// A key is never among what it tells: not at all by default, and as a keyed hash on spans with [WithHashedKey]. Nor is
-// the text of an error, which a KeyFunc may have put a key in.
+// A key is never among what it tells: not at all by default, and as a keyed hash on spans with
+// [WithHashedKey]. Nor is the text of an error, which a KeyFunc may have put a key in.
 //
-// The package stands in a directory called otel and is not called so itself, because the file that uses it imports
-// OpenTelemetry's package of that name too.
+// The package stands in a directory called otel and is not called so itself, because the file that
+// uses it imports OpenTelemetry's package of that name too.
 package ginlimitotel
 
 import (

@@ -69,7 +69,8 @@ func newTelemetry(t *testing.T, opts ...ginlimitotel.Option) *telemetry {
 	return &telemetry{Observer: o, t: t, reader: reader, spans: spans, tracer: tracers.Tracer("test")}
 }
 
-// serve sends requests to a route behind limiters, each with a span of its own, as otelgin starts it.
+// serve sends requests to a route behind limiters, each with a span of its own, as otelgin starts
+// it.
 func (tel *telemetry) serve(requests int, limiters ...gin.HandlerFunc) (statuses []int) {
 	r := gin.New()
 	r.SetTrustedProxies(nil)
@@ -110,7 +111,8 @@ func (tel *telemetry) collect() []metricdata.Metrics {
 	return nil
 }
 
-// metrics returns how often each series was counted, without the name's first part, which all share.
+// metrics returns how often each series was counted, without the name's first part, which all
+// share.
 func (tel *telemetry) metrics() map[string]int64 {
 	tel.t.Helper()
 	counts := make(map[string]int64)
@@ -395,7 +397,8 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// Several limiters of one request: each has its event, and the attributes are of the one that refused.
+// Several limiters of one request: each has its event, and the attributes are of the one that
+// refused.
 func TestSeveralLimiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tel := newTelemetry(t)
@@ -552,7 +555,8 @@ func TestErrorTypes(t *testing.T) {
 	tel.wantMetrics(map[string]int64{"decisions error.type=_OTHER limiter=api outcome=error_refused": 1})
 }
 
-// A Redis that hangs, as the backend itself says it: the first pay the time budget, the others find the breaker open.
+// A Redis that hangs, as the backend itself says it: the first pay the time budget, the others find
+// the breaker open.
 func TestErrorTypesOfRedis(t *testing.T) {
 	server := testserver.Redis(t)
 	b, err := redis.Dial(t.Context(), server.URL(), redis.WithPing(),
@@ -688,7 +692,8 @@ func TestInstruments(t *testing.T) {
 	})
 }
 
-// A decision within a sampled trace is an exemplar of the histogram's bucket: from a slow bucket to the request.
+// A decision within a sampled trace is an exemplar of the histogram's bucket: from a slow bucket to
+// the request.
 func TestExemplars(t *testing.T) {
 	tel := newTelemetry(t)
 	tel.serve(1, tel.limit(ginlimit.PerHour(1)))
@@ -764,8 +769,8 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// What passes is told without an allocation, also with a span that is recorded. Should a new release of the SDK
-// allocate, the second measurement still holds ours to none.
+// What passes is told without an allocation, also with a span that is recorded. Should a new
+// release of the SDK allocate, the second measurement still holds ours to none.
 func TestAllocations(t *testing.T) {
 	if raceEnabled() {
 		t.Skip("the race detector allocates")

@@ -39,7 +39,8 @@ func TestReadmeCompiles(t *testing.T) {
 	}
 }
 
-// TestReadmeListsMetrics holds the README's table of metrics to those that there are, with their units and attributes.
+// TestReadmeListsMetrics holds the README's table of metrics to those that there are, with their
+// units and attributes.
 func TestReadmeListsMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tel := newTelemetry(t)

@@ -43,8 +43,8 @@ func decisions() map[string]ginlimit.Decision {
 	}
 }
 
-// TestAllocs holds the hot path to its budget: none, once a label set is known. Only to find out the kind of an error
-// costs some, beside which the error itself cost more.
+// TestAllocs holds the hot path to its budget: none, once a label set is known. Only to find out
+// the kind of an error costs some, beside which the error itself cost more.
 func TestAllocs(t *testing.T) {
 	if raceEnabled() {
 		t.Skip("the race detector allocates")

@@ -4,11 +4,12 @@
 //	prometheus.MustRegister(metrics)
 //	r.Use(ginlimit.New(ginlimit.PerMinute(100), ginlimit.ByIP(), ginlimit.WithObserver(metrics.Observe)))
 //
-// One [Collector] serves all limiters of an application. Its labels are names that the application gives, of
-// limiters, tiers and limits, and words of its own: never a key, and never more of them than [WithCardinalityLimit] says.
+// One [Collector] serves all limiters of an application. Its labels are names that the application
+// gives, of limiters, tiers and limits, and words of its own: never a key, and never more of them
+// than [WithCardinalityLimit] says.
 //
-// The package stands in a directory called prometheus and is not called so itself, because every file that uses it
-// imports client_golang's package of that name too.
+// The package stands in a directory called prometheus and is not called so itself, because every
+// file that uses it imports client_golang's package of that name too.
 package ginlimitprom
 
 import (

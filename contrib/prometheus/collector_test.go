@@ -107,7 +107,8 @@ func wantSeries(t *testing.T, c prometheus.Collector, name string, want map[stri
 	}
 }
 
-// TestOutcomes sends requests through real limiters, one for each thing that can become of a request.
+// TestOutcomes sends requests through real limiters, one for each thing that can become of a
+// request.
 func TestOutcomes(t *testing.T) {
 	c := ginlimitprom.New()
 	none := func(*gin.Context) (string, error) { return "", ginlimit.ErrNoKey }
@@ -331,7 +332,8 @@ func TestFlood(t *testing.T) {
 	if total != 3*n {
 		t.Errorf("of %d decisions %v are counted", 3*n, total)
 	}
-	// 20 sets, which have two outcomes each from the start, and what is left of 20 limiters and of all others.
+	// 20 sets, which have two outcomes each from the start, and what is left of 20 limiters and of
+	// all others.
 	if len(decisions) > 2*20+20+1 {
 		t.Errorf("%d series", len(decisions))
 	}
@@ -524,7 +526,8 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestDeniedKeys counts callers, whatever they are called and however often they come, for a minute.
+// TestDeniedKeys counts callers, whatever they are called and however often they come, for a
+// minute.
 func TestDeniedKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := ginlimitprom.New()
@@ -540,7 +543,8 @@ func TestDeniedKeys(t *testing.T) {
 		for _, callers := range []int{1, 10, 100, 1000, 30_000} {
 			limiter := fmt.Sprint(callers)
 			deny(limiter, callers)
-			// The seed is random: four standard errors, and of a few callers some may share a register.
+			// The seed is random: four standard errors, and of a few callers some may share a
+			// register.
 			least, most := max(1, float64(callers)*0.74-2), float64(callers)*1.26
 			if got := series(t, c, "ginlimit_denied_keys")["limiter="+limiter]; got < least || got > most {
 				t.Errorf("of %d callers %v are counted", callers, got)

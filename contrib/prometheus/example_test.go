@@ -44,7 +44,8 @@ func Example() {
 	// ginlimit_denied_keys{limiter="default"} 1
 }
 
-// One Collector serves all limiters of an application, and shows the circuit breakers of its backends.
+// One Collector serves all limiters of an application, and shows the circuit breakers of its
+// backends.
 func ExampleWithBreakers() {
 	b, err := redis.Dial(context.Background(), os.Getenv("REDIS_URL"))
 	if err != nil {
@@ -67,7 +68,8 @@ func ExampleNew_labels() {
 	labelled.MustRegister(ginlimitprom.New())
 }
 
-// A fleet whose tiers are named after customers tells apart the first thousand, and calls a limit near at a tenth.
+// A fleet whose tiers are named after customers tells apart the first thousand, and calls a limit
+// near at a tenth.
 func ExampleWithCardinalityLimit() {
 	metrics := ginlimitprom.New(ginlimitprom.WithCardinalityLimit(1000), ginlimitprom.WithNearLimit(0.1))
 	fmt.Println(prometheus.NewRegistry().Register(metrics))

@@ -10,8 +10,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
 
-// TestReadme finds every Go block of the README, line by line, in an example, and every metric, outcome and kind of error
-// that there is in the README.
+// TestReadme finds every Go block of the README, line by line, in an example, and every metric,
+// outcome and kind of error that there is in the README.
 func TestReadme(t *testing.T) {
 	readme, examples := file(t, "README.md"), trimLines(file(t, "example_test.go"))
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme, -1)

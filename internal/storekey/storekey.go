@@ -1,5 +1,5 @@
-// Package storekey writes the keys of callers so that a store can have them: short, printable and injective, whatever
-// clients send.
+// Package storekey writes the keys of callers so that a store can have them: short, printable and
+// injective, whatever clients send.
 package storekey
 
 import (
@@ -8,16 +8,17 @@ import (
 	"strings"
 )
 
-// maxName is the longest name of a limiter, in bytes as written, that stays when the rest is hashed.
+// maxName is the longest name of a limiter, in bytes as written, that stays when the rest is
+// hashed.
 const maxName = 64
 
-// Append appends key to b, in a form that has no space, brace, quote or byte that does not print, and is never empty.
-// Different keys have different forms. What could be mistaken is escaped as %XX. Of a key with which b would be longer
-// than limit bytes the limiter's name stays, if that is not too long itself, and "#" and the key's SHA-256 follow: 108
-// bytes at most.
+// Append appends key to b, in a form that has no space, brace, quote or byte that does not print,
+// and is never empty. Different keys have different forms. What could be mistaken is escaped as
+// %XX. Of a key with which b would be longer than limit bytes the limiter's name stays, if that is
+// not too long itself, and "#" and the key's SHA-256 follow: 108 bytes at most.
 //
-// The first NUL, which the root package puts between the limiter's name and the client's key, becomes the first colon;
-// a colon before it, or in a key without one, is escaped.
+// The first NUL, which the root package puts between the limiter's name and the client's key,
+// becomes the first colon; a colon before it, or in a key without one, is escaped.
 func Append(b []byte, key string, limit int) []byte {
 	start := len(b)
 	name := strings.IndexByte(key, 0)

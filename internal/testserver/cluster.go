@@ -18,7 +18,8 @@ type Cluster struct {
 	Servers []*Server // as they were started: the masters, then the replicas of the first, of the second ...
 }
 
-// RedisCluster starts a cluster for a test and waits until all nodes know each other and all slots are served.
+// RedisCluster starts a cluster for a test and waits until all nodes know each other and all slots
+// are served.
 func RedisCluster(tb testing.TB, masters, replicasPerMaster int) *Cluster {
 	tb.Helper()
 	c := new(Cluster)
@@ -71,7 +72,8 @@ func (c *Cluster) form(masters, replicasPerMaster int) error {
 	return poll(patience, func() error { return c.agreed(masters * replicasPerMaster) })
 }
 
-// agreed is nil when every node knows all others and the number of replicas, and all slots are served.
+// agreed is nil when every node knows all others and the number of replicas, and all slots are
+// served.
 func (c *Cluster) agreed(replicas int) error {
 	for _, s := range c.Servers {
 		nodes, err := s.nodes()
@@ -137,8 +139,9 @@ func (c *Cluster) Slot(key string) int {
 	return int(crc) % slots
 }
 
-// Owner returns the master that serves the key's slot, nil if none does. It asks every node whether it does: of
-// two, as after a failover, the one with the newer epoch is right. A node that does not answer within 1 s is none.
+// Owner returns the master that serves the key's slot, nil if none does. It asks every node whether
+// it does: of two, as after a failover, the one with the newer epoch is right. A node that does not
+// answer within 1 s is none.
 func (c *Cluster) Owner(key string) *Server { return c.owner(c.Slot(key)) }
 
 func (c *Cluster) owner(slot int) (owner *Server) {
@@ -151,9 +154,9 @@ func (c *Cluster) owner(slot int) (owner *Server) {
 	return owner
 }
 
-// MigrateSlot moves a slot and its keys to another master while clients go on. Keys move in batches of 100; with
-// pauseEachKey they move one at a time, and it is called after each: after the last one, the slot still belongs
-// to the old master, with all its keys at the new one.
+// MigrateSlot moves a slot and its keys to another master while clients go on. Keys move in batches
+// of 100; with pauseEachKey they move one at a time, and it is called after each: after the last
+// one, the slot still belongs to the old master, with all its keys at the new one.
 func (c *Cluster) MigrateSlot(slot int, to *Server, pauseEachKey func()) error {
 	from := c.owner(slot)
 	switch from {
@@ -177,7 +180,8 @@ func (c *Cluster) MigrateSlot(slot int, to *Server, pauseEachKey func()) error {
 	if err := moveKeys(number, from, to, pauseEachKey); err != nil {
 		return err
 	}
-	// The new owner first: a slot of which the old one has let go would have none if it failed in between.
+	// The new owner first: a slot of which the old one has let go would have none if it failed in
+	// between.
 	for _, s := range slices.Concat([]*Server{to, from}, c.Servers) {
 		if me, ok := s.myself(); !ok || !me.is("master") {
 			continue // replicas hear of it from their masters
@@ -215,7 +219,8 @@ func moveKeys(slot string, from, to *Server, pauseEachKey func()) error {
 	}
 }
 
-// Failover makes a replica the master, in agreement with its master, and waits until all nodes that answer know.
+// Failover makes a replica the master, in agreement with its master, and waits until all nodes that
+// answer know.
 func (c *Cluster) Failover(replica *Server) error {
 	const again = 6 * time.Second // a manual failover is given up after 5 s
 	var asked time.Time

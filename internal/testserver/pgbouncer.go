@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// PgBouncer starts a pgbouncer for a test, in transaction mode, before s: statements of one connection to it go to any of
-// the few that it has to s. It returns how to connect to it, and stops it when the test ends.
+// PgBouncer starts a pgbouncer for a test, in transaction mode, before s: statements of one
+// connection to it go to any of the few that it has to s. It returns how to connect to it, and
+// stops it when the test ends.
 func PgBouncer(tb testing.TB, s *PostgresServer, connections int) *url.URL {
 	tb.Helper()
 	u, stop, err := startPgBouncer(s, connections)

@@ -19,8 +19,9 @@ import (
 
 const stopLimit = 10 * time.Second // for a shutdown
 
-// PostgresServer is one PostgreSQL with a directory of its own. Its superuser is postgres, without a password. Its
-// methods may be called concurrently, except that Kill, Restart and Stop are called one at a time.
+// PostgresServer is one PostgreSQL with a directory of its own. Its superuser is postgres, without
+// a password. Its methods may be called concurrently, except that Kill, Restart and Stop are called
+// one at a time.
 type PostgresServer struct {
 	bin    string // the directory of initdb and postgres
 	dir    string // holds data, the socket and postgres.log of the last run
@@ -30,10 +31,10 @@ type PostgresServer struct {
 	killed bool // since the last start
 }
 
-// Postgres starts a PostgreSQL for a test. args are appended to its command line: "-c", "max_connections=10". It does
-// not wait for its disk, unless args say "-c", "fsync=on", which is without effect on what a killed process leaves
-// behind. It takes the programs in PATH, or the newest in /usr/lib/postgresql. As root it runs as the user postgres, or
-// as nobody.
+// Postgres starts a PostgreSQL for a test. args are appended to its command line: "-c",
+// "max_connections=10". It does not wait for its disk, unless args say "-c", "fsync=on", which is
+// without effect on what a killed process leaves behind. It takes the programs in PATH, or the
+// newest in /usr/lib/postgresql. As root it runs as the user postgres, or as nobody.
 func Postgres(tb testing.TB, args ...string) *PostgresServer {
 	tb.Helper()
 	s, err := StartPostgres(args...)
@@ -51,8 +52,8 @@ func Postgres(tb testing.TB, args ...string) *PostgresServer {
 	return s
 }
 
-// StartPostgres is [Postgres] for programs: the caller stops the server. The error wraps [exec.ErrNotFound] if
-// PostgreSQL is missing.
+// StartPostgres is [Postgres] for programs: the caller stops the server. The error wraps
+// [exec.ErrNotFound] if PostgreSQL is missing.
 func StartPostgres(args ...string) (*PostgresServer, error) {
 	bin, err := postgresBin()
 	if err != nil {
@@ -163,8 +164,9 @@ func (s *PostgresServer) ready(pid int) error {
 	return nil
 }
 
-// lockFile returns the lines of postmaster.pid: the process's id, the directory, when it started, the port, the
-// socket's directory, the address, the key and the id of its shared memory, its status.
+// lockFile returns the lines of postmaster.pid: the process's id, the directory, when it started,
+// the port, the socket's directory, the address, the key and the id of its shared memory, its
+// status.
 func (s *PostgresServer) lockFile() []string {
 	text, _ := os.ReadFile(s.path("data/postmaster.pid"))
 	return strings.Split(string(text), "\n")
@@ -197,8 +199,8 @@ func (s *PostgresServer) URL() string {
 // Pid returns the id of the process of the last start, which is the parent of all others.
 func (s *PostgresServer) Pid() int { return s.proc.Load().Pid }
 
-// Pause stops all its processes where they are, with SIGSTOP: connections stay open, new ones are taken by the kernel,
-// and nothing is answered. It does nothing to a server that does not run.
+// Pause stops all its processes where they are, with SIGSTOP: connections stay open, new ones are
+// taken by the kernel, and nothing is answered. It does nothing to a server that does not run.
 func (s *PostgresServer) Pause() {
 	p := s.proc.Load()
 	_ = p.Signal(sigStop) // first, so that it starts no more
@@ -216,8 +218,9 @@ func (s *PostgresServer) Resume() {
 	_ = p.Signal(sigCont)
 }
 
-// Kill ends all its processes with SIGKILL, also paused ones, and waits until they are gone: what the machine does when
-// it loses its power, but for the disk. It does nothing to a server that does not run.
+// Kill ends all its processes with SIGKILL, also paused ones, and waits until they are gone: what
+// the machine does when it loses its power, but for the disk. It does nothing to a server that does
+// not run.
 func (s *PostgresServer) Kill() {
 	p := s.proc.Load()
 	if p == nil || s.killed {
@@ -241,8 +244,8 @@ func (s *PostgresServer) Kill() {
 	})
 }
 
-// Restart kills the server if it runs, and starts it again with the same port, directory and arguments. It waits until
-// the server has recovered and answers.
+// Restart kills the server if it runs, and starts it again with the same port, directory and
+// arguments. It waits until the server has recovered and answers.
 func (s *PostgresServer) Restart() error {
 	s.Kill()
 	for deadline := time.Now().Add(patience); ; {

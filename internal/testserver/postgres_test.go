@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// query asks a server of trust for one value on a connection of its own, with the messages of PostgreSQL's protocol 3.
+// query asks a server of trust for one value on a connection of its own, with the messages of
+// PostgreSQL's protocol 3.
 func query(limit time.Duration, s *PostgresServer, sql string) (string, error) {
 	conn, err := net.Dial("tcp", s.Addr())
 	if err != nil {

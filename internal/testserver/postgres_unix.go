@@ -14,7 +14,8 @@ import (
 	"syscall"
 )
 
-// unprivileged returns how to start a process that may not be root's. It gives dir to the user that the process gets.
+// unprivileged returns how to start a process that may not be root's. It gives dir to the user that
+// the process gets.
 func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	attr := sysProcAttr()
 	if os.Getuid() != 0 {
@@ -66,7 +67,8 @@ func children(pid int) (all []*os.Process) {
 	return all
 }
 
-// stat returns the fields of a /proc/pid/stat after the name, which may hold anything: the state, the parent, and more.
+// stat returns the fields of a /proc/pid/stat after the name, which may hold anything: the state,
+// the parent, and more.
 func stat(name string) []string {
 	text, _ := os.ReadFile(name) // a process may be gone
 	_, after, _ := strings.Cut(string(text), ") ")

@@ -17,7 +17,8 @@ type process struct {
 	exited chan struct{} // closed once it has ended and was waited for
 }
 
-// startProcess runs bin in dir with its output in log. The process does not outlive this one on Linux.
+// startProcess runs bin in dir with its output in log. The process does not outlive this one on
+// Linux.
 func startProcess(bin, dir string, log *os.File, args ...string) (*process, error) {
 	cmd := exec.Command(bin, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = dir, log, log, sysProcAttr()
@@ -29,8 +30,9 @@ func startCommand(cmd *exec.Cmd) (*process, error) {
 	p := &process{exited: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Pdeathsig comes when the thread ends that started the process, not when all of this process does
-		// (go.dev/issue/27505). A thread that waits for the process cannot end before it.
+		// Pdeathsig comes when the thread ends that started the process, not when all of this
+		// process does (go.dev/issue/27505). A thread that waits for the process cannot end before
+		// it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -49,9 +51,10 @@ func startCommand(cmd *exec.Cmd) (*process, error) {
 
 const busOffset = 10_000 // from the port of a cluster's node to the one of its bus
 
-// freePort returns a port that is free, as the one busOffset above it. Both lie below the range that Linux takes
-// the ports of outgoing connections from: there, a client that looks for its server would sooner or later sit on
-// the port of one that is down, and Restart would fail. Listening on port 0 gives ports of that range.
+// freePort returns a port that is free, as the one busOffset above it. Both lie below the range
+// that Linux takes the ports of outgoing connections from: there, a client that looks for its
+// server would sooner or later sit on the port of one that is down, and Restart would fail.
+// Listening on port 0 gives ports of that range.
 func freePort() (string, error) {
 	var err error
 	for range 100 {

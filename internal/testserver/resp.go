@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// Do sends one command on a connection of its own, so that it works after a Restart too. The reply is a string,
-// an int64, a []any or nil; an error reply is an error with the server's words. It waits for a minute at most.
+// Do sends one command on a connection of its own, so that it works after a Restart too. The reply
+// is a string, an int64, a []any or nil; an error reply is an error with the server's words. It
+// waits for a minute at most.
 func (s *Server) Do(args ...string) (any, error) {
 	reply, err := s.do(patience, args...)
 	if err != nil {
@@ -37,8 +38,8 @@ func (s *Server) ask(args ...string) (string, error) {
 	return text, err
 }
 
-// Info returns a field of a section of INFO, as in Info("commandstats", "cmdstat_evalsha"); "" if there is none, or
-// no answer.
+// Info returns a field of a section of INFO, as in Info("commandstats", "cmdstat_evalsha"); "" if
+// there is none, or no answer.
 func (s *Server) Info(section, field string) string {
 	reply, _ := s.Do("INFO", section)
 	text, _ := reply.(string)
@@ -59,8 +60,8 @@ type replyError string
 
 func (e replyError) Error() string { return string(e) }
 
-// exchange sends commands on a connection of their own, one after the other, and returns the reply to the last.
-// It stops at the first error. A nil secure is plain TCP.
+// exchange sends commands on a connection of their own, one after the other, and returns the reply
+// to the last. It stops at the first error. A nil secure is plain TCP.
 func exchange(limit time.Duration, addr string, secure *tls.Config, commands ...[]string) (reply any, err error) {
 	conn, err := net.DialTimeout("tcp", addr, limit)
 	if err != nil {
@@ -98,7 +99,8 @@ func encode(args []string) string {
 	return b.String()
 }
 
-// readReply reads a RESP2 reply: string, int64, []any, nil, or replyError, which may also stand in a []any.
+// readReply reads a RESP2 reply: string, int64, []any, nil, or replyError, which may also stand in
+// a []any.
 func readReply(r *bufio.Reader) (any, error) {
 	line, err := r.ReadString('\n')
 	if err != nil {

@@ -8,16 +8,16 @@ import (
 
 const masterSet = "mymaster"
 
-// Sentinel is a master named mymaster with its replicas, watched by three sentinels. A master that does not
-// answer for 1 s is down if two of them say so.
+// Sentinel is a master named mymaster with its replicas, watched by three sentinels. A master that
+// does not answer for 1 s is down if two of them say so.
 type Sentinel struct {
 	Master    *Server   // at the start; see MasterAddr
 	Replicas  []*Server // at the start
 	Sentinels []*Server
 }
 
-// RedisSentinel starts a master with replicas and sentinels for a test, and waits until the sentinels know each
-// other and all replicas, so that a failover can begin.
+// RedisSentinel starts a master with replicas and sentinels for a test, and waits until the
+// sentinels know each other and all replicas, so that a failover can begin.
 func RedisSentinel(tb testing.TB, replicas int) *Sentinel {
 	tb.Helper()
 	noDelay := []string{"--repl-diskless-sync-delay", "0"}
@@ -36,14 +36,15 @@ func RedisSentinel(tb testing.TB, replicas int) *Sentinel {
 }
 
 func (s *Sentinel) form() error {
-	// Replicas first: a sentinel that finds none in its first INFO of the master asks again 10 s later.
+	// Replicas first: a sentinel that finds none in its first INFO of the master asks again 10 s
+	// later.
 	if err := poll(patience, s.replicating); err != nil {
 		return err
 	}
 	host, port := s.Master.hostPort()
 	for _, sentinel := range s.Sentinels {
-		// Shorter periods than the defaults of 2 s and 10 s, and a short rest after a pause of the process
-		// instead of 30 s. Redis 6.2 has no such command, and takes longer.
+		// Shorter periods than the defaults of 2 s and 10 s, and a short rest after a pause of the
+		// process instead of 30 s. Redis 6.2 has no such command, and takes longer.
 		_, _ = sentinel.Do("SENTINEL", "DEBUG", "publish-period", "200", "info-period", "1000", "tilt-period", "2000")
 		if _, err := sentinel.Do("SENTINEL", "MONITOR", masterSet, host, port, "2"); err != nil {
 			return err
@@ -106,10 +107,12 @@ func fields(reply any) map[string]string {
 	return m
 }
 
-// URL returns the sentinels in the form of rueidis.ParseURL: redis://a:1?master_set=mymaster&addr=b:2&addr=c:3.
+// URL returns the sentinels in the form of rueidis.ParseURL:
+// redis://a:1?master_set=mymaster&addr=b:2&addr=c:3.
 func (s *Sentinel) URL() string { return listURL(s.Sentinels, "master_set="+masterSet) }
 
-// MasterAddr returns what the first sentinel that answers takes for the master's address; "" if none answers.
+// MasterAddr returns what the first sentinel that answers takes for the master's address; "" if
+// none answers.
 func (s *Sentinel) MasterAddr() string {
 	for _, sentinel := range s.Sentinels {
 		reply, _ := sentinel.do(askLimit, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterSet)

@@ -1,10 +1,11 @@
-// Package testserver starts the real servers that tests and benchmarks talk to, on free ports of 127.0.0.1, and
-// stops them by their process id. It needs redis-server 6.2 or newer in PATH, and initdb and postgres there or in
-// /usr/lib/postgresql, and nothing else.
+// Package testserver starts the real servers that tests and benchmarks talk to, on free ports of
+// 127.0.0.1, and stops them by their process id. It needs redis-server 6.2 or newer in PATH, and
+// initdb and postgres there or in /usr/lib/postgresql, and nothing else.
 //
-// [Redis], [RedisTLS], [RedisCluster], [RedisSentinel] and [Postgres] are for tests: they fail the test on an error and
-// stop the servers when it ends. Without the program they skip the test, or fail it if the environment says CI=true.
-// [StartRedis] and [StartPostgres] are for programs. Start servers outside a testing/synctest bubble: they live in real time.
+// [Redis], [RedisTLS], [RedisCluster], [RedisSentinel] and [Postgres] are for tests: they fail the
+// test on an error and stop the servers when it ends. Without the program they skip the test, or
+// fail it if the environment says CI=true. [StartRedis] and [StartPostgres] are for programs. Start
+// servers outside a testing/synctest bubble: they live in real time.
 package testserver
 
 import (
@@ -30,8 +31,8 @@ const (
 	portTries = 5
 )
 
-// Server is one redis-server process with a directory of its own. Its methods may be called concurrently, except
-// that Kill, Restart and Stop are called one at a time.
+// Server is one redis-server process with a directory of its own. Its methods may be called
+// concurrently, except that Kill, Restart and Stop are called one at a time.
 type Server struct {
 	bin    string
 	dir    string // holds redis.conf, which starts empty, and redis.log of the last run
@@ -41,8 +42,9 @@ type Server struct {
 	proc   atomic.Pointer[process]
 }
 
-// Redis starts a standalone server for a test. args are appended to its command line: "--maxmemory", "10mb".
-// Nothing is kept on disk, unless args say so, and "--requirepass" is seen by [Server.Do] and [Server.URL].
+// Redis starts a standalone server for a test. args are appended to its command line:
+// "--maxmemory", "10mb". Nothing is kept on disk, unless args say so, and "--requirepass" is seen
+// by [Server.Do] and [Server.URL].
 func Redis(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	s, err := StartRedis(args...)
@@ -53,8 +55,8 @@ func Redis(tb testing.TB, args ...string) *Server {
 	return s
 }
 
-// StartRedis is [Redis] for programs: the caller stops the server. The error wraps [exec.ErrNotFound] if
-// redis-server is missing.
+// StartRedis is [Redis] for programs: the caller stops the server. The error wraps
+// [exec.ErrNotFound] if redis-server is missing.
 func StartRedis(args ...string) (*Server, error) {
 	s, err := newServer()
 	if err != nil {
@@ -148,8 +150,8 @@ func (s *Server) run() error {
 	return nil
 }
 
-// ready is nil when the process with that id answers on the port and has loaded its data. Another one that took
-// the port before would answer too, even a redis-server of another test.
+// ready is nil when the process with that id answers on the port and has loaded its data. Another
+// one that took the port before would answer too, even a redis-server of another test.
 func (s *Server) ready(pid int) error {
 	info, err := s.ask("INFO")
 	if err != nil {
@@ -185,7 +187,8 @@ func (s *Server) hostPort() (host, port string) {
 	return host, port
 }
 
-// URL returns redis://127.0.0.1:port, with rediss if the server speaks TLS, and with its password if it has one.
+// URL returns redis://127.0.0.1:port, with rediss if the server speaks TLS, and with its password
+// if it has one.
 func (s *Server) URL() string {
 	u := url.URL{Scheme: "redis", Host: s.addr}
 	if s.secure != nil {
@@ -209,15 +212,15 @@ func (s *Server) password() (p string) {
 // Pid returns the id of the process of the last start.
 func (s *Server) Pid() int { return s.proc.Load().Pid }
 
-// Pause stops the process where it is, with SIGSTOP: connections stay open, and nothing is answered. It does
-// nothing to a server that does not run.
+// Pause stops the process where it is, with SIGSTOP: connections stay open, and nothing is
+// answered. It does nothing to a server that does not run.
 func (s *Server) Pause() { _ = s.proc.Load().Signal(sigStop) }
 
 // Resume lets the process go on after Pause.
 func (s *Server) Resume() { _ = s.proc.Load().Signal(sigCont) }
 
-// Kill ends the process with SIGKILL, also a paused one, and waits until it is gone. It does nothing to a server
-// that does not run.
+// Kill ends the process with SIGKILL, also a paused one, and waits until it is gone. It does
+// nothing to a server that does not run.
 func (s *Server) Kill() {
 	if p := s.proc.Load(); p != nil {
 		_ = p.Kill() // fails if it has ended
@@ -225,8 +228,8 @@ func (s *Server) Kill() {
 	}
 }
 
-// Restart kills the server if it runs, and starts it again with the same port, directory and arguments. It
-// waits until the server answers and has loaded its data.
+// Restart kills the server if it runs, and starts it again with the same port, directory and
+// arguments. It waits until the server answers and has loaded its data.
 func (s *Server) Restart() error {
 	s.Kill()
 	for deadline := time.Now().Add(patience); ; {
@@ -237,7 +240,8 @@ func (s *Server) Restart() error {
 	}
 }
 
-// Stop kills the server and removes its directory. The functions for tests call it at the end of the test.
+// Stop kills the server and removes its directory. The functions for tests call it at the end of
+// the test.
 func (s *Server) Stop() error {
 	s.Kill()
 	if err := os.RemoveAll(s.dir); err != nil {

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// RedisTLS is [Redis] with a server that speaks nothing but TLS. The config trusts the authority that was made
-// for this server; clients need no certificate.
+// RedisTLS is [Redis] with a server that speaks nothing but TLS. The config trusts the authority
+// that was made for this server; clients need no certificate.
 func RedisTLS(tb testing.TB, args ...string) (*Server, *tls.Config) {
 	tb.Helper()
 	s, err := startTLS(args...)
@@ -46,8 +46,8 @@ func startTLS(args ...string) (*Server, error) {
 	return s, nil
 }
 
-// certify makes an authority and a certificate for 127.0.0.1 and localhost, writes ca.pem, cert.pem and key.pem
-// into the server's directory, and sets the config that trusts them.
+// certify makes an authority and a certificate for 127.0.0.1 and localhost, writes ca.pem, cert.pem
+// and key.pem into the server's directory, and sets the config that trusts them.
 func (s *Server) certify() error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

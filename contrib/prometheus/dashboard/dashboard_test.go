@@ -133,7 +133,8 @@ func promtool(t *testing.T) string {
 
 var alertName = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
 
-// TestEveryAlertIsTested wants of each alert one moment at which it fires and one at which it does not.
+// TestEveryAlertIsTested wants of each alert one moment at which it fires and one at which it does
+// not.
 func TestEveryAlertIsTested(t *testing.T) {
 	rules, tests := read(t, "alerts.yml"), read(t, "alerts_test.yml")
 	names := alertName.FindAllStringSubmatch(rules, -1)
@@ -163,8 +164,8 @@ func read(t *testing.T, name string) string {
 	return string(text)
 }
 
-// exported returns the labels of each metric that a Collector with every kind of decision exports, by the names that
-// Prometheus has them under.
+// exported returns the labels of each metric that a Collector with every kind of decision exports,
+// by the names that Prometheus has them under.
 func exported(t *testing.T) map[string][]string {
 	t.Helper()
 	c := ginlimitprom.New(ginlimitprom.WithBreakers("redis", func() map[string]bool { return map[string]bool{"127.0.0.1:6379": false} }))
@@ -203,7 +204,8 @@ var (
 	span     = regexp.MustCompile(`\[[^\]]*\]|\b[0-9]+[a-z]*\b`)
 )
 
-// strangers returns what an expression names that is no metric, no label of its metrics and no function.
+// strangers returns what an expression names that is no metric, no label of its metrics and no
+// function.
 func strangers(text string, metrics map[string][]string) (out []string) {
 	text = quoted.ReplaceAllString(text, "")
 	labels := map[string]bool{}
@@ -244,7 +246,8 @@ func strangers(text string, metrics map[string][]string) (out []string) {
 	return out
 }
 
-// TestNamesAreExported holds dashboard and alerts to the metrics, and to their labels, that a Collector exports.
+// TestNamesAreExported holds dashboard and alerts to the metrics, and to their labels, that a
+// Collector exports.
 func TestNamesAreExported(t *testing.T) {
 	metrics := exported(t)
 	if len(metrics) != 9+2 {
@@ -284,7 +287,8 @@ func TestNamesAreExported(t *testing.T) {
 	}
 }
 
-// alertExprs returns the expressions of alerts.yml: what follows "expr:" on its line, or is indented below it.
+// alertExprs returns the expressions of alerts.yml: what follows "expr:" on its line, or is
+// indented below it.
 func alertExprs(t *testing.T) (all []string) {
 	t.Helper()
 	rules := read(t, "alerts.yml")

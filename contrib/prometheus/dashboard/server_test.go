@@ -16,8 +16,9 @@ var mayBeEmpty = []string{
 	"Requests, compared with an hour before", // there is no such hour
 }
 
-// TestRealPrometheus has a Prometheus with classic histograms and one with native ones scrape an application through
-// calm, over the limit and Redis that hangs, and asks both for every expression of the dashboard.
+// TestRealPrometheus has a Prometheus with classic histograms and one with native ones scrape an
+// application through calm, over the limit and Redis that hangs, and asks both for every expression
+// of the dashboard.
 func TestRealPrometheus(t *testing.T) {
 	store := testserver.Redis(t)
 	s, err := shop.Open(t.Context(), store.URL())
@@ -99,7 +100,8 @@ func ask(t *testing.T, server *promserver.Server) {
 	}
 }
 
-// until asks until there is an answer. Time passes in the server, which scrapes and evaluates on its own.
+// until asks until there is an answer. Time passes in the server, which scrapes and evaluates on
+// its own.
 func until(t *testing.T, server *promserver.Server, expr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -1,6 +1,7 @@
-// Picture draws the dashboard's panels from real data: callers of an application with ginlimit go through calm, near the
-// limit, over the limit and a Redis that does not answer, a Prometheus scrapes it twice a second, and the picture shows
-// what the dashboard's own expressions say of it. It needs redis-server and prometheus in PATH.
+// Picture draws the dashboard's panels from real data: callers of an application with ginlimit go
+// through calm, near the limit, over the limit and a Redis that does not answer, a Prometheus
+// scrapes it twice a second, and the picture shows what the dashboard's own expressions say of it.
+// It needs redis-server and prometheus in PATH.
 //
 //	cd contrib/prometheus/dashboard && go run ./picture -o ../docs/metrics.png
 package main

@@ -1,5 +1,5 @@
-// Package promserver starts a real Prometheus on a free port of 127.0.0.1, asks it, and stops it by its process id. It
-// needs prometheus 2.40 or newer in PATH.
+// Package promserver starts a real Prometheus on a free port of 127.0.0.1, asks it, and stops it by
+// its process id. It needs prometheus 2.40 or newer in PATH.
 package promserver
 
 import (
@@ -46,7 +46,8 @@ type Server struct {
 	exited chan struct{}
 }
 
-// Start runs a Prometheus and waits until it has scraped its target. The error wraps [exec.ErrNotFound] if there is none.
+// Start runs a Prometheus and waits until it has scraped its target. The error wraps
+// [exec.ErrNotFound] if there is none.
 func Start(c Config) (*Server, error) {
 	bin, err := exec.LookPath("prometheus")
 	if err != nil {
@@ -67,8 +68,8 @@ func Start(c Config) (*Server, error) {
 	return nil, errors.Join(err, s.Stop())
 }
 
-// ForTest is [Start] for a test, which ends the server when it ends. Without Prometheus it skips the test, or fails it if
-// the environment says CI=true.
+// ForTest is [Start] for a test, which ends the server when it ends. Without Prometheus it skips
+// the test, or fails it if the environment says CI=true.
 func ForTest(tb testing.TB, c Config) *Server {
 	tb.Helper()
 	s, err := Start(c)
@@ -83,7 +84,8 @@ func ForTest(tb testing.TB, c Config) *Server {
 	return s
 }
 
-// GiveUp ends a test that needs a program: if it is missing, the test is skipped, unless the environment says CI=true.
+// GiveUp ends a test that needs a program: if it is missing, the test is skipped, unless the
+// environment says CI=true.
 func GiveUp(tb testing.TB, err error) {
 	tb.Helper()
 	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") != "true" {
@@ -188,8 +190,8 @@ func (s *Server) run(bin string) error {
 	return nil
 }
 
-// start starts the process from a thread that stays until it ends: on Linux the process is killed with its parent, which
-// is that thread (go.dev/issue/27505).
+// start starts the process from a thread that stays until it ends: on Linux the process is killed
+// with its parent, which is that thread (go.dev/issue/27505).
 func (s *Server) start() error {
 	started := make(chan error)
 	cmd, exited := s.cmd, make(chan struct{})
@@ -228,7 +230,8 @@ func (s *Server) waitReady() error {
 	}
 }
 
-// ready also makes sure that it is the process which answers, not another that took the port before.
+// ready also makes sure that it is the process which answers, not another that took the port
+// before.
 func (s *Server) ready() error {
 	var info struct{ CWD string }
 	if err := s.get(context.Background(), "status/runtimeinfo", nil, &info); err != nil {
@@ -271,7 +274,8 @@ type Series struct {
 	Points []Point
 }
 
-// Point is a value at an instant. What is not a number is left out of a Series; a native histogram counts as 1.
+// Point is a value at an instant. What is not a number is left out of a Series; a native histogram
+// counts as 1.
 type Point struct {
 	At    time.Time
 	Value float64

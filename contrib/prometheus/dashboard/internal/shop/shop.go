@@ -1,5 +1,5 @@
-// Package shop is an application with limiters of many kinds, and its callers: what the dashboard's tests and its
-// picture look at. Everything in it is real, but for the shop.
+// Package shop is an application with limiters of many kinds, and its callers: what the dashboard's
+// tests and its picture look at. Everything in it is real, but for the shop.
 package shop
 
 import (
@@ -107,8 +107,9 @@ func (s *Shop) Close() error {
 	return errors.Join(s.server.Close(), s.redis.Close())
 }
 
-// Callers are so many who ask for a path at a rate, each a second. A rate is kept by whoever can: a caller asks one
-// question at a time. Those who share a name share its budget, the others have one each.
+// Callers are so many who ask for a path at a rate, each a second. A rate is kept by whoever can: a
+// caller asks one question at a time. Those who share a name share its budget, the others have one
+// each.
 type Callers struct {
 	Path, Name, Plan string
 	Shared           bool
