@@ -441,4 +441,18 @@ func BenchmarkByIP(b *testing.B) {
 			}
 		})
 	}
+	b.Run("each another address", func(b *testing.B) { // none of them is remembered
+		c := gin.CreateTestContextOnly(httptest.NewRecorder(), engine())
+		c.Request = httptest.NewRequest(http.MethodGet, "/", nil)
+		remotes := make([]string, 1<<17)
+		for i := range remotes {
+			remotes[i] = fmt.Sprintf("[2001:db8:%x:%x::3]:4711", i>>12, i&(1<<12-1))
+		}
+		by := ginlimit.ByIP()
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			c.Request.RemoteAddr = remotes[i%len(remotes)]
+			by(c)
+		}
+	})
 }

@@ -23,6 +23,8 @@ import (
 	"unicode"
 
 	"github.com/gin-gonic/gin"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/ginlimit/ginlimit"
 	"github.com/ginlimit/ginlimit/backend"
@@ -388,6 +390,40 @@ func TestFirstMinute(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAWindowAndABucketMixed: docs/algorithms.md says what a fixed window and a token bucket of the
+// same numbers admit in one Period when they decide for one key by turns.
+func TestAWindowAndABucketMixed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New()
+		bucket := ginlimit.PerMinute(100)
+		window := bucket.WithAlgorithm(ginlimit.FixedWindow)
+		admitted := 0
+		take := func(limit ginlimit.Limit, most int) {
+			for ; most > 0; most-- {
+				res, err := b.Take(context.Background(), "key", 1, limit)
+				require.NoError(t, err)
+				if !res.Allowed {
+					return
+				}
+				admitted++
+			}
+		}
+		take(window, 1)
+		time.Sleep(59*time.Second + 900*time.Millisecond)
+		admitted = 0
+		take(window, 1000) // just before the window ends
+		time.Sleep(200 * time.Millisecond)
+		take(window, 99)
+		take(bucket, 1) // takes over what the window counted
+		for range 590 {
+			time.Sleep(100 * time.Millisecond)
+			take(bucket, 100)
+		}
+		assert.Greater(t, admitted, 290)
+		assert.Less(t, admitted, 300)
+	})
 }
 
 // TestWhatIsNotLimited sends requests to an engine that allows none.

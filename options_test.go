@@ -1,6 +1,7 @@
 package ginlimit_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -473,4 +474,37 @@ func TestTiersNeedTheirLimits(t *testing.T) {
 	d, err = l.Allow(t.Context(), "ann", 1, ginlimit.PerHour(5))
 	assert.NoError(t, err)
 	assert.True(t, d.Passes())
+}
+
+// BenchmarkTierPolicies decides by tiers whose limits are the same each time, and by tiers whose
+// limits are always others: what they are called in headers is made anew each time.
+func BenchmarkTierPolicies(b *testing.B) {
+	for _, bm := range []struct {
+		name  string
+		lists int64
+	}{
+		{"remembered", 1},
+		{"made anew", 1 << 20},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			i := int64(0)
+			r := engine(ginlimit.New(ginlimit.PerMinute(1), ginlimit.Global(), ginlimit.WithBackend(admitting{}), ginlimit.WithName("api"),
+				ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+					i++
+					limits := []ginlimit.Limit{ginlimit.PerMinute(1000 + i%bm.lists), ginlimit.PerHour(10_000)}
+					return ginlimit.Tier{Name: "pro", Limits: limits}, nil
+				})))
+			b.ReportAllocs()
+			for b.Loop() {
+				send(r)
+			}
+		})
+	}
+}
+
+// admitting is a backend that admits everything.
+type admitting struct{ backend.Backend }
+
+func (admitting) Take(_ context.Context, _ string, _ int64, limits ...backend.Limit) (backend.Result, error) {
+	return backend.Result{Allowed: true, Limit: limits[0], Remaining: 1, ResetAfter: time.Second}, nil
 }

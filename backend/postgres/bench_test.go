@@ -110,6 +110,37 @@ func againstBare(b *testing.B, url string, keys int, lease bool, limits []backen
 	b.ReportMetric(bareTime.Seconds()/ourTime.Seconds(), "of-bare")
 }
 
+// BenchmarkQuick compares the statement that decides the common case with the function that decides
+// everything, in turns, with 10,000 keys.
+func BenchmarkQuick(b *testing.B) {
+	const callers, conns, chunk, keys = 16, 8, 1000, 10_000
+	ctx := context.Background()
+	pool := newPool(b, benchURL(b), conns, func(c *pgxpool.Config) { c.MinConns = conns })
+	opts := newTable(b, pool)
+	quick, slow := postgres.New(pool, opts...), postgres.New(pool, opts...)
+	postgres.SetSlow(slow)
+	limit := backend.Limit{Count: 1_000_000_000, Period: time.Minute}
+	var micros [2]float64
+	rounds := 0
+	for n := 0; n < b.N; n += chunk {
+		for i, store := range []*postgres.Backend{quick, slow} {
+			took := pace(b, callers, chunk, func(at int) error {
+				_, err := store.Take(ctx, strconv.Itoa((n+at)*7919%keys), 1, limit)
+				return err
+			})
+			if n > 0 { // the first round makes statements
+				micros[i] += float64(took.Microseconds())
+			}
+		}
+		rounds++
+	}
+	if measured := float64((rounds - 1) * chunk); measured > 0 {
+		b.ReportMetric(0, "ns/op") // of both
+		b.ReportMetric(micros[0]/measured, "µs/statement")
+		b.ReportMetric(micros[1]/measured, "µs/function")
+	}
+}
+
 // BenchmarkDesigns measures other ways to keep a token bucket, each against the bare counter, with
 // 10,000 keys. README.md says what came of it.
 func BenchmarkDesigns(b *testing.B) {
