@@ -225,8 +225,8 @@ func ExampleWithRefundIf() {
 }
 
 func ExampleWithMaxWait() {
-	// The leaky bucket: a request every 10 ms, in the order in which they came; who would wait
-	// longer than a second is refused at once.
+	// The leaky bucket: a request every 10 ms, in the order in which they came. A request that
+	// would wait for longer than a second is refused at once.
 	limiter := ginlimit.New(ginlimit.Per(1, 10*time.Millisecond).WithBurst(1), ginlimit.Global(),
 		ginlimit.WithMaxWait(time.Second))
 

@@ -33,13 +33,13 @@ func (t *table[V]) places(hash uint64) []atomic.Pointer[V] {
 	return page[first : first+placesEach]
 }
 
-// longKeys remembers what some busy keys are called in a backend that limiters share: to make that
-// of the name and the key takes half of the time of a decision in memory, and an allocation.
+// longKeys remembers the names that some busy keys have in a backend that limiters share. Joining the
+// limiter's name and the key would take half of the time of a decision in memory, and an allocation.
 type longKeys [64]atomic.Pointer[longKey]
 
 type longKey struct{ key, long string }
 
-// seldom is how many of the keys that are not remembered are passed over before one is.
+// seldom is the number of keys that are not remembered, on average, of which one is stored.
 const seldom = 32
 
 func (ks *longKeys) of(name, key string) string {
