@@ -40,7 +40,8 @@ func TestNoHeaderIsAWayAround(t *testing.T) {
 			for i := range 200 {
 				written := strings.ReplaceAll(tt.written, "%d", fmt.Sprint(1024+i))
 				forged := fmt.Sprintf("203.0.113.%d", i)
-				if send(r, path("/limited"), remote(fmt.Sprintf("10.1.2.3:%d", 1024+i)), header(tt.field, forged), header(tt.field, written),
+				if send(r, path("/limited"), remote(fmt.Sprintf("10.1.2.3:%d", 1024+i)), header(tt.field, forged),
+					header(tt.field, written),
 					header("X-Real-IP", forged), header("X-Client-IP", forged), header("X-Forwarded-For-2", forged)).Code == 200 {
 					passed++
 				}
@@ -89,7 +90,8 @@ func TestSettingsAreSeenAsTheyAre(t *testing.T) {
 		{func() { r.AppEngine = false; r.TrustedPlatform = "" }, viaHeader},
 	} {
 		step.change()
-		edits := []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "198.51.100.9"), header("X-Client", "203.0.113.9"),
+		edits := []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "198.51.100.9"),
+			header("X-Client", "203.0.113.9"),
 			header("X-Platform", "192.0.2.9"), header("X-Appengine-Remote-Addr", "192.0.2.99")}
 		got, err := keyOf(r, by, edits...)
 		require.NoError(t, err)
@@ -157,7 +159,8 @@ func TestTrustInAnybody(t *testing.T) {
 				if err != nil {
 					addr = netip.MustParsePrefix(from).Masked().Addr().Next()
 				}
-				key, err := keyOf(r, ginlimit.ByIP(), remote(netip.AddrPortFrom(addr, 1).String()), header("X-Forwarded-For", "198.51.100.9"))
+				key, err := keyOf(r, ginlimit.ByIP(), remote(netip.AddrPortFrom(addr, 1).String()),
+					header("X-Forwarded-For", "198.51.100.9"))
 				require.NoError(t, err)
 				assert.Equal(t, !tt.anybody, key == "ip:198.51.100.9", "%s: %s", from, key)
 			}
@@ -305,7 +308,8 @@ func TestFromNetworksAndFieldsNobodyReads(t *testing.T) {
 }
 
 func TestFromNetworksPanicsOnNonsense(t *testing.T) {
-	for _, text := range []string{"", " ", "localhost", "10.0.0.0/33", "10.0.0/8", "10.0.0.1:80", "[::1]", "::/129", "10.0.0.0/8,127.0.0.1", "private"} {
+	for _, text := range []string{"", " ", "localhost", "10.0.0.0/33", "10.0.0/8", "10.0.0.1:80", "[::1]", "::/129",
+		"10.0.0.0/8,127.0.0.1", "private"} {
 		err := func() (err error) {
 			defer func() { err, _ = recover().(error) }()
 			ginlimit.FromNetworks("127.0.0.1", text)

@@ -52,10 +52,12 @@ func TestDiagnostics(t *testing.T) {
 			return []gin.HandlerFunc{auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...)}
 		}, nil, ""},
 		{"two limiters", func(o ...ginlimit.Option) []gin.HandlerFunc {
-			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), o...), auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...)}
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(100), ginlimit.ByIP(), o...), auth,
+				ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...)}
 		}, nil, ""},
 		{"handlers that set other values", func(o ...ginlimit.Option) []gin.HandlerFunc {
-			return []gin.HandlerFunc{auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...), func(c *gin.Context) { c.Set("trace", "x") }}
+			return []gin.HandlerFunc{auth, ginlimit.New(ginlimit.PerDay(100), userOrIP, append(o, plan)...),
+				func(c *gin.Context) { c.Set("trace", "x") }}
 		}, nil, ""},
 		{"mounted twice", func(o ...ginlimit.Option) []gin.HandlerFunc {
 			l := must(ginlimit.NewLimiter(ginlimit.PerDay(100), ginlimit.Global(), o...))
@@ -110,7 +112,8 @@ func TestDiagnostics(t *testing.T) {
 // TestDiagnosticsAreLoggedOnce, though many requests come at once.
 func TestDiagnosticsAreLoggedOnce(t *testing.T) {
 	var log bytes.Buffer
-	l := must(ginlimit.NewLimiter(ginlimit.PerDay(1000), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP()), logTo(&log)))
+	l := must(ginlimit.NewLimiter(ginlimit.PerDay(1000),
+		ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP()), logTo(&log)))
 	r := trusting()
 	r.GET("/limited", l.Handle, l.Handle, func(c *gin.Context) { c.Set("user", "ann") })
 	var wg sync.WaitGroup
@@ -128,7 +131,8 @@ func TestNothingIsLoggedPerRequest(t *testing.T) {
 		ginlimit.New(ginlimit.PerDay(0), ginlimit.Global(), logTo(&log)),
 		ginlimit.New(ginlimit.PerDay(1), byHeader, logTo(&log)),
 		ginlimit.New(ginlimit.PerDay(1), isErr(errOther), logTo(&log), ginlimit.WithFailurePolicy(ginlimit.FailClosed)),
-		ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), logTo(&log), ginlimit.WithName("x"), ginlimit.WithBackend(failing(errOther))),
+		ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), logTo(&log), ginlimit.WithName("x"),
+			ginlimit.WithBackend(failing(errOther))),
 	} {
 		assert.NotEqual(t, 200, send(engine(l)).Code)
 	}
@@ -142,7 +146,10 @@ func TestTrustIsReportedThroughOtherFuncs(t *testing.T) {
 		name string
 		opt  ginlimit.Option
 	}{
-		{"tier", ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) { _, err := by(c); return ginlimit.Tier{}, err })},
+		{"tier", ginlimit.WithTier(func(c *gin.Context) (ginlimit.Tier, error) {
+			_, err := by(c)
+			return ginlimit.Tier{}, err
+		})},
 		{"cost", ginlimit.WithCost(func(c *gin.Context) int64 { _, _ = by(c); return 1 })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -178,12 +185,14 @@ func TestTrustIsReportedLater(t *testing.T) {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), isErr(ginlimit.ErrSkip), log)}
 		}},
 		{"skipped by the tier", func(log ginlimit.Option) []gin.HandlerFunc {
-			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log, ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
-				return ginlimit.Tier{}, ginlimit.ErrSkip
-			}))}
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log,
+				ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
+					return ginlimit.Tier{}, ginlimit.ErrSkip
+				}))}
 		}},
 		{"skipped by its network", func(log ginlimit.Option) []gin.HandlerFunc {
-			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log, ginlimit.WithSkip(ginlimit.FromNetworks("1.1.1.1")))}
+			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log,
+				ginlimit.WithSkip(ginlimit.FromNetworks("1.1.1.1")))}
 		}},
 		{"by its address", func(log ginlimit.Option) []gin.HandlerFunc {
 			return []gin.HandlerFunc{ginlimit.New(ginlimit.PerDay(9), func(c *gin.Context) (string, error) {
@@ -192,7 +201,8 @@ func TestTrustIsReportedLater(t *testing.T) {
 			}, log)}
 		}},
 		{"asked before", func(log ginlimit.Option) []gin.HandlerFunc {
-			return []gin.HandlerFunc{func(c *gin.Context) { _, _ = by(c) }, ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log)}
+			return []gin.HandlerFunc{func(c *gin.Context) { _, _ = by(c) },
+				ginlimit.New(ginlimit.PerDay(9), ginlimit.Global(), log)}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -211,7 +221,8 @@ func TestTrustIsReportedLater(t *testing.T) {
 func TestSkippedRequestsOfASafeEngine(t *testing.T) {
 	var log bytes.Buffer
 	for range 3 {
-		send(engine(ginlimit.New(ginlimit.PerDay(9), ginlimit.ByIP(), logTo(&log), ginlimit.WithSkip(func(*gin.Context) bool { return true }))))
+		send(engine(ginlimit.New(ginlimit.PerDay(9), ginlimit.ByIP(), logTo(&log),
+			ginlimit.WithSkip(func(*gin.Context) bool { return true }))))
 	}
 	assert.Empty(t, log.String())
 }
@@ -236,23 +247,31 @@ func TestKeylessIsReported(t *testing.T) {
 		{"a struct", unix, userIs(struct{ ID int }{1}), nil, 400, "struct { ID int }"},
 		{"a float", unix, userIs(1.5), nil, 400, "float64 that is not whole"},
 		{"a float, or else", unix, ginlimit.FirstOf(userIs(1.5), ginlimit.ByIP()), nil, 200, "float64 that is not whole"},
-		{"in the middle", unix, ginlimit.Join(ginlimit.Global(), ginlimit.FirstOf(userIs([]byte("ann")), ginlimit.Global())), nil, 200, "[]uint8"},
-		{"a func of its own", unix, func(c *gin.Context) (string, error) { _, _ = userIs(true)(c); return "x", nil }, nil, 200, "bool"},
-		{"no user", unix, ginlimit.FirstOf(userIs(nil), userIs(""), ginlimit.ByUserID("nobody"), ginlimit.ByIP()), nil, 200, ""},
+		{"in the middle", unix, ginlimit.Join(ginlimit.Global(),
+			ginlimit.FirstOf(userIs([]byte("ann")), ginlimit.Global())), nil, 200, "[]uint8"},
+		{"a func of its own", unix, func(c *gin.Context) (string, error) { _, _ = userIs(true)(c); return "x", nil },
+			nil, 200, "bool"},
+		{"no user", unix, ginlimit.FirstOf(userIs(nil), userIs(""), ginlimit.ByUserID("nobody"), ginlimit.ByIP()), nil,
+			200, ""},
 		{"no API key", unix, ginlimit.ByAPIKey("Key"), nil, 400, ""},
 		{"no remote address", unix, ginlimit.ByIP(), []func(*http.Request){remote("")}, 400, "httptest.NewRequest"},
 		{"a Unix socket", unix, ginlimit.ByIP(), []func(*http.Request){remote("@")}, 400, "RemoteAddr is no address"},
-		{"a name", unix, ginlimit.FirstOf(ginlimit.ByIP(), ginlimit.Global()), []func(*http.Request){remote("localhost:80")}, 200, "RemoteAddr is no address"},
-		{"a platform's rubbish", onPlatform, ginlimit.ByIP(), []func(*http.Request){header("Client", "secret")}, 400, "TrustedPlatform"},
-		{"a proxy's rubbish", proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "secret")}, 200, "share one budget"},
-		{"a healthy proxy", proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"), header("X-Forwarded-For", "secret, 1.1.1.1:5")}, 200, ""},
+		{"a name", unix, ginlimit.FirstOf(ginlimit.ByIP(), ginlimit.Global()),
+			[]func(*http.Request){remote("localhost:80")}, 200, "RemoteAddr is no address"},
+		{"a platform's rubbish", onPlatform, ginlimit.ByIP(), []func(*http.Request){header("Client", "secret")}, 400,
+			"TrustedPlatform"},
+		{"a proxy's rubbish", proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"),
+			header("X-Forwarded-For", "secret")}, 200, "share one budget"},
+		{"a healthy proxy", proxied, ginlimit.ByIP(), []func(*http.Request){remote("10.1.2.3:1"),
+			header("X-Forwarded-For", "secret, 1.1.1.1:5")}, 200, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var logs [2]bytes.Buffer
 			r := tt.engine()
 			var passed []gin.HandlerFunc
 			for i := range logs {
-				passed = append(passed, ginlimit.New(ginlimit.PerDay(100), tt.key, ginlimit.WithName("x"+string(rune('0'+i))), logTo(&logs[i])))
+				passed = append(passed, ginlimit.New(ginlimit.PerDay(100), tt.key,
+					ginlimit.WithName("x"+string(rune('0'+i))), logTo(&logs[i])))
 			}
 			r.GET("/first", append(passed[:1:1], answer)...)
 			r.GET("/second", append(passed[1:], answer)...)
@@ -343,7 +362,8 @@ func TestUnnamedProxyIsReported(t *testing.T) {
 			}
 			return "172.17.0.2:1"
 		}, "X-Forwarded-For", true},
-		{"forwarding is off", func() *gin.Engine { r := engine(); r.ForwardedByClientIP = false; return r }(), from("172.17.0.2"), "X-Forwarded-For", false},
+		{"forwarding is off", func() *gin.Engine { r := engine(); r.ForwardedByClientIP = false; return r }(),
+			from("172.17.0.2"), "X-Forwarded-For", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -405,7 +425,8 @@ func TestOrderIsNoticedLater(t *testing.T) {
 				var log bytes.Buffer
 				loggedIn := false
 				r := engine(func(c *gin.Context) { c.Set("user", "") },
-					ginlimit.New(ginlimit.PerDay(1000), ginlimit.FirstOf(byContext, ginlimit.ByUserID("user"), ginlimit.ByIP()), logTo(&log)),
+					ginlimit.New(ginlimit.PerDay(1000), ginlimit.FirstOf(byContext, ginlimit.ByUserID("user"), ginlimit.ByIP()),
+						logTo(&log)),
 					func(c *gin.Context) {
 						if loggedIn {
 							tt.auth(c)
@@ -476,7 +497,9 @@ func TestOrderIsRight(t *testing.T) {
 func TestOrderOfAnotherRequest(t *testing.T) {
 	var log bytes.Buffer
 	r := gin.New()
-	r.GET("/:who", ginlimit.New(ginlimit.PerDay(100), func(c *gin.Context) (string, error) { return c.Request.URL.Path, nil }, logTo(&log)),
+	r.GET("/:who", ginlimit.New(ginlimit.PerDay(100), func(c *gin.Context) (string, error) {
+		return c.Request.URL.Path, nil
+	}, logTo(&log)),
 		func(c *gin.Context) {
 			if c.Param("who") == "ann" {
 				next := c.Request.Clone(c.Request.Context())
@@ -527,7 +550,9 @@ func TestOrderBehindATimeout(t *testing.T) {
 			t.Fatal("Gin uses no context again")
 		}
 		// A new limiter looks at its first requests.
-		limiter = ginlimit.New(ginlimit.PerDay(100), func(c *gin.Context) (string, error) { return c.Query("user"), nil }, logTo(&log))
+		limiter = ginlimit.New(ginlimit.PerDay(100), func(c *gin.Context) (string, error) {
+			return c.Query("user"), nil
+		}, logTo(&log))
 		release, returned = make(chan struct{}), make(chan struct{})
 		send(r, path("/slow"), func(q *http.Request) { q.URL.RawQuery = "user=ann" })
 		send(r, path("/slow"), func(q *http.Request) { q.URL.RawQuery = "user=bob" })

@@ -36,10 +36,11 @@ import (
 // documented are the packages that users import, by their directory, and the functions of each that
 // need no example: they are for those who write a backend, and CONTRIBUTING.md says how.
 var documented = map[string][]string{
-	".":                   nil,
-	"backend":             {"Admitted", "CheckTake", "NewRule", "Refund", "Take", "TakeQuick"},
-	"backend/memory":      nil,
-	"backend/postgres":    {"WithLogged", "WithLogger", "WithSchema", "WithTable", "WithTimeout"}, // ExampleMigrate has all
+	".":              nil,
+	"backend":        {"Admitted", "CheckTake", "NewRule", "Refund", "Take", "TakeQuick"},
+	"backend/memory": nil,
+	"backend/postgres": {"WithLogged", "WithLogger", "WithSchema", "WithTable",
+		"WithTimeout"}, // ExampleMigrate has all
 	"backend/redis":       nil,
 	"backend/backendtest": {"Run"}, // a test calls it, not a program
 	"contrib/otel":        nil,
@@ -137,7 +138,8 @@ func docOf(t *testing.T, dir string) *doc.Package {
 // pages returns every page that users read.
 func pages(t *testing.T) []string {
 	t.Helper()
-	all := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "_example/README.md", "benchmarks/README.md"}
+	all := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "_example/README.md",
+		"benchmarks/README.md"}
 	for _, pattern := range []string{"docs/*.md", "docs/*/*.md", "contrib/*/README.md", "backend/*/README.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
@@ -239,7 +241,8 @@ func testNames(t *testing.T) map[string]bool {
 // compiled.
 func TestReadmeCompiles(t *testing.T) {
 	var files, sources []string
-	for _, pattern := range []string{"_example/*/*.go", "example*_test.go", "backend/example*_test.go", "backend/*/example*_test.go",
+	for _, pattern := range []string{"_example/*/*.go", "example*_test.go", "backend/example*_test.go",
+		"backend/*/example*_test.go",
 		"contrib/*/example_test.go", "benchmarks/migrate/*_test.go"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
@@ -516,7 +519,8 @@ func BenchmarkFloodOfRedis(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	l := must(ginlimit.NewLimiter(ginlimit.PerHour(10), ginlimit.ByIP(), ginlimit.WithBackend(store), ginlimit.WithName("api")))
+	l := must(ginlimit.NewLimiter(ginlimit.PerHour(10), ginlimit.ByIP(), ginlimit.WithBackend(store),
+		ginlimit.WithName("api")))
 	for b.Loop() {
 		var keys atomic.Int64
 		var full atomic.Bool

@@ -24,17 +24,24 @@ import (
 // FuzzHeaders: whatever a limiter is made of, it is refused, or every response that it writes can
 // be read by a strict parser and says what was decided.
 func FuzzHeaders(f *testing.F) {
-	f.Add("default", "", "", int64(100), int64(60_000_000), int64(0), int64(10), int64(1_000_000), int64(1), uint8(0), uint8(3))
-	f.Add("a b", `"quoted"`, `back\slash`, int64(1), int64(7_000), int64(5), int64(0), int64(86_400_000_000), int64(2), uint8(0), uint8(7))
-	f.Add("x", "ends with \"", "", int64(backend.MaxCount), int64(366*86_400_000_000), int64(0), int64(3), int64(1_500_001), int64(backend.MaxCount), uint8(1), uint8(1))
+	f.Add("default", "", "", int64(100), int64(60_000_000), int64(0), int64(10), int64(1_000_000), int64(1),
+		uint8(0), uint8(3))
+	f.Add("a b", `"quoted"`, `back\slash`, int64(1), int64(7_000), int64(5), int64(0), int64(86_400_000_000),
+		int64(2), uint8(0), uint8(7))
+	f.Add("x", "ends with \"", "", int64(backend.MaxCount), int64(366*86_400_000_000), int64(0), int64(3),
+		int64(1_500_001), int64(backend.MaxCount), uint8(1), uint8(1))
 	f.Add("größe", "", "", int64(1), int64(1_000_000), int64(0), int64(1), int64(1_000_000), int64(0), uint8(2), uint8(4))
-	f.Add("~", " ", "5-per-1m", int64(5), int64(60_000_000), int64(0), int64(5), int64(60_000_000), int64(-1), uint8(3), uint8(0))
-	f.Add("n", "", "", int64(1<<63-1), int64(1_000_000), int64(0), int64(1<<63-1), int64(1_000_000), int64(1<<63-1), uint8(0), uint8(5))
-	f.Fuzz(func(t *testing.T, name, first, second string, count, period, burst, count2, period2, cost int64, algorithm, headers uint8) {
+	f.Add("~", " ", "5-per-1m", int64(5), int64(60_000_000), int64(0), int64(5), int64(60_000_000), int64(-1),
+		uint8(3), uint8(0))
+	f.Add("n", "", "", int64(1<<63-1), int64(1_000_000), int64(0), int64(1<<63-1), int64(1_000_000), int64(1<<63-1),
+		uint8(0), uint8(5))
+	f.Fuzz(func(t *testing.T, name, first, second string, count, period, burst, count2, period2, cost int64,
+		algorithm, headers uint8) {
 		var made []ginlimit.Decision
 		var seen watch
 		limiter := func(name string, limits ...ginlimit.Limit) (gin.HandlerFunc, bool) {
-			l, err := ginlimit.NewLimiter(limits[0], ginlimit.Global(), ginlimit.WithName(name), ginlimit.WithLimits(limits[1:]...),
+			l, err := ginlimit.NewLimiter(limits[0], ginlimit.Global(), ginlimit.WithName(name),
+				ginlimit.WithLimits(limits[1:]...),
 				ginlimit.WithHeaders(ginlimit.Headers(headers)), ginlimit.WithObserver(seen.observe),
 				ginlimit.WithCost(func(*gin.Context) int64 { return cost }))
 			if err != nil {
@@ -196,7 +203,8 @@ func FuzzJoin(f *testing.F) {
 // FuzzCanonicalAddress: one address has one key however it is written, and so have the addresses of
 // one /64.
 func FuzzCanonicalAddress(f *testing.F) {
-	for _, s := range []string{"192.0.2.1", "::ffff:192.0.2.1", "64:ff9b::c000:201", "2001:DB8::1", "fe80::1%eth0", "::", "0.0.0.0",
+	for _, s := range []string{"192.0.2.1", "::ffff:192.0.2.1", "64:ff9b::c000:201", "2001:DB8::1", "fe80::1%eth0",
+		"::", "0.0.0.0",
 		"::ffff:0:0%x", "rubbish", "", "1.2.3.4:5", "[::1]", "1.2.3", "01.2.3.4", " 1.2.3.4", "::1.2.3.4", "64:ff9b:1::1", "2002:102:304::1",
 		"[::1]:80", "1:2:3:4:5:6:7:8:80", "::1:65535", "::1:65536", `"[::1]:80"`, `"1.2.3.4"`, `"1.2.3.4`, "[1.2.3.4]", "[1.2.3.4]:80", "[::1]:",
 		"1.2.3.4:", "[::1%eth0]:80", "[::ffff:1.2.3.4%x]:80", "1.2.3.4:+5", "2001:0:1:2:3:4:5:6"} {
@@ -207,7 +215,8 @@ func FuzzCanonicalAddress(f *testing.F) {
 	r := engine()
 	r.TrustedPlatform = "Client"
 	by := ginlimit.ByIP()
-	embedding := []netip.Prefix{netip.MustParsePrefix("::ffff:0:0/96"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"),
+	embedding := []netip.Prefix{netip.MustParsePrefix("::ffff:0:0/96"), netip.MustParsePrefix("64:ff9b::/96"),
+		netip.MustParsePrefix("64:ff9b:1::/48"),
 		netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32")}
 	embeds := func(addr netip.Addr) bool {
 		return slices.ContainsFunc(embedding, func(p netip.Prefix) bool { return p.Contains(addr) })
@@ -228,7 +237,8 @@ func FuzzCanonicalAddress(f *testing.F) {
 		require.Equal(t, ginlimit.KeyOfIP(addr), key(text))
 
 		if ok {
-			for _, other := range []string{addr.StringExpanded(), strings.ToUpper(addr.WithZone("").String()), addr.WithZone("").String(), addr.Unmap().String(),
+			for _, other := range []string{addr.StringExpanded(), strings.ToUpper(addr.WithZone("").String()),
+				addr.WithZone("").String(), addr.Unmap().String(),
 				netip.AddrPortFrom(addr.WithZone("").Unmap(), 4711).String(), `"` + addr.WithZone("").String() + `"`} {
 				require.Equal(t, key(text), key(other), other)
 			}
@@ -320,7 +330,8 @@ func addressIn(text string) (netip.Addr, bool) {
 // FuzzForwardedFor: what Gin reads in X-Forwarded-For is read alike. What it cannot read is read by
 // the rules of netip, or it makes the connection's address the key, but never the next header.
 func FuzzForwardedFor(f *testing.F) {
-	for _, s := range []string{"198.51.100.9", "198.51.100.9, 10.9.9.9", "10.9.9.9,10.9.9.8", "198.51.100.9:80", "[2001:db8::1]:80, 10.1.1.1:5", "", ",",
+	for _, s := range []string{"198.51.100.9", "198.51.100.9, 10.9.9.9", "10.9.9.9,10.9.9.8", "198.51.100.9:80",
+		"[2001:db8::1]:80, 10.1.1.1:5", "", ",",
 		"unknown", "1.1.1.1, unknown", "fe80::1%eth0", "::ffff:10.9.9.9, 10.1.1.1", `"1.1.1.1"`, "1.1.1.1,,10.9.9.9", "fd00::1", "64:ff9b::a00:1"} {
 		f.Add(s, "", uint8(0))
 		f.Add("10.8.8.8", s, uint8(33))
@@ -354,7 +365,8 @@ func FuzzForwardedFor(f *testing.F) {
 			lines = append(lines, second)
 		}
 		c := gin.CreateTestContextOnly(httptest.NewRecorder(), engines[which%16])
-		c.Request = &http.Request{Header: http.Header{"X-Forwarded-For": lines, "Sentinel": {sentinel}}, RemoteAddr: "203.0.112.1:4711"}
+		c.Request = &http.Request{Header: http.Header{"X-Forwarded-For": lines, "Sentinel": {sentinel}},
+			RemoteAddr: "203.0.112.1:4711"}
 		got, err := by(c)
 		require.NoError(t, err)
 		if gins := c.ClientIP(); gins != sentinel || strings.Join(lines, "") == "" {
@@ -388,7 +400,8 @@ func FuzzForwardedFor(f *testing.F) {
 // FuzzForwarded: whatever a client sends, in the same line or before it, the element that the
 // trusted proxy appends says who the client is, in each form that RFC 7239 has.
 func FuzzForwarded(f *testing.F) {
-	for _, s := range []string{"", "for=1.1.1.1", `for="`, `for="\`, `for=1.1.1.1;x="`, "for=1.1.1.1;", `"`, ",", `\`, "for=", "unknown", `for="[::1]:1", x="`} {
+	for _, s := range []string{"", "for=1.1.1.1", `for="`, `for="\`, `for=1.1.1.1;x="`, "for=1.1.1.1;", `"`, ",",
+		`\`, "for=", "unknown", `for="[::1]:1", x="`} {
 		f.Add(s, []byte("\x20\x01\x0d\xb8\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01"), "x", uint8(0))
 		f.Add(s, []byte("\x20\x01\x0d\xb8\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01"), `a"b\;c=d`, uint8(255))
 	}
@@ -397,7 +410,8 @@ func FuzzForwarded(f *testing.F) {
 	by := ginlimit.ByIP()
 	key := func(t *testing.T, lines ...string) string {
 		c := gin.CreateTestContextOnly(httptest.NewRecorder(), r)
-		c.Request = &http.Request{Header: http.Header{"Forwarded": lines, "X-Forwarded-For": {"192.0.2.99"}}, RemoteAddr: "10.1.2.3:4711"}
+		c.Request = &http.Request{Header: http.Header{"Forwarded": lines, "X-Forwarded-For": {"192.0.2.99"}},
+			RemoteAddr: "10.1.2.3:4711"}
 		got, err := by(c)
 		require.NoError(t, err)
 		require.NotEqual(t, "ip:192.0.2.99", got, "another header")

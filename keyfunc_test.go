@@ -138,7 +138,10 @@ func TestByIPOfHeaders(t *testing.T) {
 		}
 		return edits
 	}
-	nobody, named := func() *gin.Engine { return engine() }, func() *gin.Engine { return trusting("10.0.0.0/8", "fd00::/8") }
+	nobody, named := func() *gin.Engine { return engine() }, func() *gin.Engine {
+		return trusting("10.0.0.0/8",
+			"fd00::/8")
+	}
 	platform := func(r func() *gin.Engine, name string) func() *gin.Engine {
 		return func() *gin.Engine {
 			r := r()
@@ -177,8 +180,10 @@ func TestByIPOfHeaders(t *testing.T) {
 		{"mapped behind a proxy", named, proxy, forwarded("::ffff:198.51.100.9"), "ip:198.51.100.9"},
 		{"proxy says nothing", named, proxy, nil, "ip:10.1.2.3"},
 		{"proxy says rubbish", named, proxy, forwarded("rubbish"), "ip:10.1.2.3"},
-		{"X-Real-IP of a named proxy", named, proxy, []func(*http.Request){header("X-Real-IP", "198.51.100.9")}, "ip:198.51.100.9"},
-		{"with a port", named, proxy, append(forwarded("198.51.100.9:4711"), header("X-Real-IP", "1.1.1.1")), "ip:198.51.100.9"},
+		{"X-Real-IP of a named proxy", named, proxy, []func(*http.Request){header("X-Real-IP", "198.51.100.9")},
+			"ip:198.51.100.9"},
+		{"with a port", named, proxy, append(forwarded("198.51.100.9:4711"), header("X-Real-IP", "1.1.1.1")),
+			"ip:198.51.100.9"},
 		{"with ports, two proxies", named, proxy, forwarded("1.1.1.1:1, 198.51.100.9:2, 10.9.9.9:3"), "ip:198.51.100.9"},
 		{"IPv6 in brackets", named, proxy, forwarded("[2001:db8:1:2::3]"), "ip:2001:db8:1:2::/64"},
 		{"IPv6 with a port", named, proxy, forwarded("1.1.1.1, [2001:db8:1:2::3]:4711"), "ip:2001:db8:1:2::/64"},
@@ -192,10 +197,13 @@ func TestByIPOfHeaders(t *testing.T) {
 		{"rubbish before the client", named, proxy, forwarded("rubbish, 198.51.100.9"), "ip:198.51.100.9"},
 		// What cannot be read is no reason to ask another header.
 		{"unknown", named, proxy, append(forwarded("unknown"), header("X-Real-IP", "1.1.1.1")), "ip:10.1.2.3"},
-		{"unknown to another proxy", named, proxy, append(forwarded("unknown, 10.9.9.9"), header("X-Real-IP", "1.1.1.1")), "ip:10.1.2.3"},
+		{"unknown to another proxy", named, proxy, append(forwarded("unknown, 10.9.9.9"),
+			header("X-Real-IP", "1.1.1.1")), "ip:10.1.2.3"},
 		{"an empty element", named, proxy, append(forwarded("1.1.1.1,"), header("X-Real-IP", "2.2.2.2")), "ip:10.1.2.3"},
-		{"a port that is none", named, proxy, append(forwarded("1.1.1.1:65536"), header("X-Real-IP", "2.2.2.2")), "ip:10.1.2.3"},
-		{"a quote that does not end", named, proxy, append(forwarded(`"1.1.1.1`), header("X-Real-IP", "2.2.2.2")), "ip:10.1.2.3"},
+		{"a port that is none", named, proxy, append(forwarded("1.1.1.1:65536"), header("X-Real-IP", "2.2.2.2")),
+			"ip:10.1.2.3"},
+		{"a quote that does not end", named, proxy, append(forwarded(`"1.1.1.1`), header("X-Real-IP", "2.2.2.2")),
+			"ip:10.1.2.3"},
 		{"an empty header", named, proxy, append(forwarded(""), header("X-Real-IP", "198.51.100.9")), "ip:198.51.100.9"},
 		{"two empty lines", named, proxy, append(forwarded("", ""), header("X-Real-IP", "198.51.100.9")), "ip:198.51.100.9"},
 		{"a proxy without a port", named, "10.1.2.3", forwarded("198.51.100.9"), "ip:198.51.100.9"},
@@ -208,9 +216,12 @@ func TestByIPOfHeaders(t *testing.T) {
 		{"Forwarded, IPv6", rfc7239, proxy, forwardedBy(`for="[2001:db8:1:2::3]:4711"`), "ip:2001:db8:1:2::/64"},
 		{"Forwarded, IPv6 alone", rfc7239, proxy, forwardedBy(`for="[2001:db8:1:2::3]"; proto=http`), "ip:2001:db8:1:2::/64"},
 		{"Forwarded, two proxies", rfc7239, proxy, forwardedBy("for=1.1.1.1, for=198.51.100.9;proto=https, for=10.9.9.9"), "ip:198.51.100.9"},
-		{"Forwarded, two lines", rfc7239, proxy, forwardedBy("for=1.1.1.1", "for=198.51.100.9, for=10.9.9.9"), "ip:198.51.100.9"},
-		{"Forwarded, unknown", rfc7239, proxy, append(forwardedBy("for=unknown"), header("X-Forwarded-For", "1.1.1.1")), "ip:10.1.2.3"},
-		{"Forwarded, obfuscated", rfc7239, proxy, append(forwardedBy("for=_hidden"), header("X-Forwarded-For", "1.1.1.1")), "ip:10.1.2.3"},
+		{"Forwarded, two lines", rfc7239, proxy, forwardedBy("for=1.1.1.1", "for=198.51.100.9, for=10.9.9.9"),
+			"ip:198.51.100.9"},
+		{"Forwarded, unknown", rfc7239, proxy, append(forwardedBy("for=unknown"),
+			header("X-Forwarded-For", "1.1.1.1")), "ip:10.1.2.3"},
+		{"Forwarded, obfuscated", rfc7239, proxy, append(forwardedBy("for=_hidden"),
+			header("X-Forwarded-For", "1.1.1.1")), "ip:10.1.2.3"},
 		{"Forwarded, nobody", rfc7239, proxy, forwardedBy("for=1.1.1.1, proto=https"), "ip:10.1.2.3"},
 		{"Forwarded, two in one element", rfc7239, proxy, forwardedBy("for=1.1.1.1;for=2.2.2.2"), "ip:10.1.2.3"},
 		{"Forwarded, no token", rfc7239, proxy, forwardedBy("x y;for=1.1.1.1"), "ip:10.1.2.3"},
@@ -223,8 +234,10 @@ func TestByIPOfHeaders(t *testing.T) {
 		{"Forwarded, an address alone", rfc7239, proxy, forwardedBy("198.51.100.9"), "ip:198.51.100.9"}, // as Gin has it
 		// A quote that a client opens does not swallow what the proxy appends.
 		{"Forwarded, an open quote", rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for=198.51.100.9`), "ip:198.51.100.9"},
-		{"Forwarded, open to a quote", rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for="[2001:db8:1:2::3]:1"`), "ip:2001:db8:1:2::/64"},
-		{"Forwarded, open to a host", rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for=198.51.100.9;host="a"`), "ip:198.51.100.9"},
+		{"Forwarded, open to a quote", rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for="[2001:db8:1:2::3]:1"`),
+			"ip:2001:db8:1:2::/64"},
+		{"Forwarded, open to a host", rfc7239, proxy, forwardedBy(`for=1.1.1.1;x=", for=198.51.100.9;host="a"`),
+			"ip:198.51.100.9"},
 		{"Forwarded, not asked for", named, proxy, forwardedBy("for=1.1.1.1"), "ip:10.1.2.3"},
 		{"Forwarded, of somebody else", rfc7239, "192.0.2.1:1", forwardedBy("for=1.1.1.1"), "ip:192.0.2.1"},
 		{"Forwarded by name in lower case", func() *gin.Engine { r := named(); r.RemoteIPHeaders = []string{"forwarded"}; return r }, proxy, forwardedBy("for=198.51.100.9"), "ip:198.51.100.9"},
@@ -233,23 +246,35 @@ func TestByIPOfHeaders(t *testing.T) {
 		{"nobody is trusted", nobody, proxy, forwarded("198.51.100.9"), "ip:10.1.2.3"},
 		{"everybody is trusted", byDefault, "192.0.2.1:1", forwarded("198.51.100.9"), "ip:192.0.2.1"},
 		{"everybody is trusted, also a proxy", byDefault, proxy, forwarded("198.51.100.9"), "ip:10.1.2.3"},
-		{"all of IPv6 is trusted", func() *gin.Engine { return trusting("::/0") }, "[2001:db8:9::1]:1", forwarded("198.51.100.9"), "ip:2001:db8:9::/64"},
-		{"all of IPv4 is trusted", func() *gin.Engine { return trusting("0.0.0.0/0") }, "192.0.2.1:1", forwarded("198.51.100.9"), "ip:192.0.2.1"},
+		{"all of IPv6 is trusted", func() *gin.Engine { return trusting("::/0") }, "[2001:db8:9::1]:1",
+			forwarded("198.51.100.9"), "ip:2001:db8:9::/64"},
+		{"all of IPv4 is trusted", func() *gin.Engine { return trusting("0.0.0.0/0") }, "192.0.2.1:1",
+			forwarded("198.51.100.9"), "ip:192.0.2.1"},
 		{"forwarding is off", func() *gin.Engine { r := trusting(); r.ForwardedByClientIP = false; return r },
 			"192.0.2.1:1", forwarded("198.51.100.9"), "ip:192.0.2.1"},
 		{"a header of its own", func() *gin.Engine { r := named(); r.RemoteIPHeaders = []string{"x-client"}; return r },
 			proxy, append(forwarded("1.1.1.1"), header("X-Client", "198.51.100.9")), "ip:198.51.100.9"},
 
-		{"platform", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "198.51.100.9")}, "ip:198.51.100.9"},
-		{"platform in lower case", platform(nobody, "cf-connecting-ip"), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "198.51.100.9")}, "ip:198.51.100.9"},
-		{"platform on a trusting engine", platform(byDefault, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "2001:DB8::1"), header("X-Forwarded-For", "1.1.1.1")}, "ip:2001:db8::/64"},
-		{"platform says nothing", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", forwarded("1.1.1.1"), "ip:192.0.2.1"},
-		{"platform says nothing, trusting", platform(byDefault, gin.PlatformCloudflare), "192.0.2.1:1", forwarded("1.1.1.1"), "ip:192.0.2.1"},
-		{"platform says nothing, a proxy does", platform(named, gin.PlatformCloudflare), proxy, forwarded("198.51.100.9"), "ip:198.51.100.9"},
-		{"platform says rubbish", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "unknown")}, ""},
-		{"platform says two addresses", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "1.1.1.1, 2.2.2.2")}, ""},
-		{"platform says rubbish, trusting", platform(byDefault, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "unknown")}, ""},
-		{"platform with a port", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", []func(*http.Request){header("CF-Connecting-IP", "198.51.100.9:4711")}, "ip:198.51.100.9"},
+		{"platform", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1",
+			[]func(*http.Request){header("CF-Connecting-IP", "198.51.100.9")}, "ip:198.51.100.9"},
+		{"platform in lower case", platform(nobody, "cf-connecting-ip"), "192.0.2.1:1",
+			[]func(*http.Request){header("CF-Connecting-IP", "198.51.100.9")}, "ip:198.51.100.9"},
+		{"platform on a trusting engine", platform(byDefault, gin.PlatformCloudflare), "192.0.2.1:1",
+			[]func(*http.Request){header("CF-Connecting-IP", "2001:DB8::1"), header("X-Forwarded-For", "1.1.1.1")}, "ip:2001:db8::/64"},
+		{"platform says nothing", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1", forwarded("1.1.1.1"),
+			"ip:192.0.2.1"},
+		{"platform says nothing, trusting", platform(byDefault, gin.PlatformCloudflare), "192.0.2.1:1",
+			forwarded("1.1.1.1"), "ip:192.0.2.1"},
+		{"platform says nothing, a proxy does", platform(named, gin.PlatformCloudflare), proxy,
+			forwarded("198.51.100.9"), "ip:198.51.100.9"},
+		{"platform says rubbish", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1",
+			[]func(*http.Request){header("CF-Connecting-IP", "unknown")}, ""},
+		{"platform says two addresses", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1",
+			[]func(*http.Request){header("CF-Connecting-IP", "1.1.1.1, 2.2.2.2")}, ""},
+		{"platform says rubbish, trusting", platform(byDefault, gin.PlatformCloudflare), "192.0.2.1:1",
+			[]func(*http.Request){header("CF-Connecting-IP", "unknown")}, ""},
+		{"platform with a port", platform(nobody, gin.PlatformCloudflare), "192.0.2.1:1",
+			[]func(*http.Request){header("CF-Connecting-IP", "198.51.100.9:4711")}, "ip:198.51.100.9"},
 		{"CloudFront", cloudFront, "192.0.2.1:1", viewer("198.51.100.9:4711"), "ip:198.51.100.9"},
 		{"CloudFront, IPv6", cloudFront, "192.0.2.1:1", viewer("2001:db8:1:2:3:4:5:6:4711"), "ip:2001:db8:1:2::/64"},
 		{"CloudFront, short IPv6", cloudFront, "192.0.2.1:1", viewer("2003::2:3:4:5:6:4711"), "ip:2003:0:0:2::/64"},
@@ -257,8 +282,10 @@ func TestByIPOfHeaders(t *testing.T) {
 		{"CloudFront without a port", cloudFront, "192.0.2.1:1", viewer("2001:db8:1:2::"), "ip:2001:db8:1:2::/64"},
 		{"CloudFront says rubbish", cloudFront, "192.0.2.1:1", viewer("unknown:4711"), ""},
 		// nginx sets X-Real-IP, which is also one of the headers that Gin takes from proxies.
-		{"platform X-Real-IP", platform(nobody, "X-Real-IP"), "192.0.2.1:1", []func(*http.Request){header("X-Real-IP", "198.51.100.9")}, "ip:198.51.100.9"},
-		{"platform X-Real-IP, and a proxy's header", platform(named, "X-Real-IP"), proxy, forwarded("198.51.100.9"), "ip:198.51.100.9"},
+		{"platform X-Real-IP", platform(nobody, "X-Real-IP"), "192.0.2.1:1",
+			[]func(*http.Request){header("X-Real-IP", "198.51.100.9")}, "ip:198.51.100.9"},
+		{"platform X-Real-IP, and a proxy's header", platform(named, "X-Real-IP"), proxy, forwarded("198.51.100.9"),
+			"ip:198.51.100.9"},
 		{"App Engine", func() *gin.Engine { r := trusting(); r.AppEngine = true; return r }, "192.0.2.1:1",
 			[]func(*http.Request){header("X-Appengine-Remote-Addr", "198.51.100.9")}, "ip:198.51.100.9"},
 	} {
@@ -278,7 +305,8 @@ func TestByIPOfHeaders(t *testing.T) {
 func TestByIPOnAUnixSocket(t *testing.T) {
 	socket := func(q *http.Request) {
 		q.RemoteAddr = "@"
-		*q = *q.WithContext(context.WithValue(q.Context(), http.LocalAddrContextKey, net.Addr(&net.UnixAddr{Name: "/run/app.sock", Net: "unix"})))
+		*q = *q.WithContext(context.WithValue(q.Context(), http.LocalAddrContextKey,
+			net.Addr(&net.UnixAddr{Name: "/run/app.sock", Net: "unix"})))
 	}
 	got, err := keyOf(engine(), ginlimit.ByIP(), socket, header("X-Forwarded-For", "1.1.1.1, 198.51.100.9"))
 	assert.NoError(t, err)
@@ -318,7 +346,8 @@ func TestTrustingEngineIsReportedOnce(t *testing.T) {
 		for _, by := range []struct {
 			name string
 			key  ginlimit.KeyFunc
-		}{{"ByIP", ginlimit.ByIP()}, {"Join", ginlimit.Join(ginlimit.ByRoute(), ginlimit.ByIP())}, {"FirstOf", ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIPPrefix(32, 56))}} {
+		}{{"ByIP", ginlimit.ByIP()}, {"Join", ginlimit.Join(ginlimit.ByRoute(), ginlimit.ByIP())}, {"FirstOf",
+			ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIPPrefix(32, 56))}} {
 			if by.name != "ByIP" && tt.name != "by default" {
 				continue
 			}
@@ -328,7 +357,8 @@ func TestTrustingEngineIsReportedOnce(t *testing.T) {
 					r = trusting()
 				}
 				var log bytes.Buffer
-				l := must(ginlimit.NewLimiter(ginlimit.PerDay(100), by.key, ginlimit.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))))
+				l := must(ginlimit.NewLimiter(ginlimit.PerDay(100), by.key,
+					ginlimit.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))))
 				r.GET("/limited", l.Handle, answer)
 				for range 3 {
 					assert.Equal(t, 200, send(r, path("/limited"), header("X-Forwarded-For", "198.51.100.9")).Code)
@@ -347,7 +377,8 @@ func TestTrustingEngineIsReportedOnce(t *testing.T) {
 // TestForwardedForIsNoWayAround: a client of a trusting engine has one budget, whatever it claims.
 func TestForwardedForIsNoWayAround(t *testing.T) {
 	r := trusting()
-	r.GET("/limited", ginlimit.New(ginlimit.PerDay(1), ginlimit.ByIP(), ginlimit.WithLogger(slog.New(slog.DiscardHandler))), answer)
+	r.GET("/limited", ginlimit.New(ginlimit.PerDay(1), ginlimit.ByIP(),
+		ginlimit.WithLogger(slog.New(slog.DiscardHandler))), answer)
 	assert.Equal(t, 200, send(r, path("/limited"), header("X-Forwarded-For", "1.1.1.1")).Code)
 	assert.Equal(t, 429, send(r, path("/limited"), header("X-Forwarded-For", "2.2.2.2")).Code)
 	assert.Equal(t, 429, send(r, path("/limited"), header("X-Real-IP", "3.3.3.3")).Code)
@@ -426,7 +457,8 @@ func TestByAPIKey(t *testing.T) {
 		assert.NotContains(t, key, "s3cr3t")
 		return nil
 	}
-	r := engine(ginlimit.New(ginlimit.PerMinute(0), by, ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithObserver(seen.observe)))
+	r := engine(ginlimit.New(ginlimit.PerMinute(0), by, ginlimit.WithName("x"), ginlimit.WithBackend(store),
+		ginlimit.WithObserver(seen.observe)))
 	w := send(r, header("X-API-Key", secret))
 	assert.NotContains(t, fmt.Sprintf("%+v", seen.last()), "s3cr3t")
 	assert.NotContains(t, fmt.Sprint(w.Header(), w.Body), "s3cr3t")
@@ -527,7 +559,8 @@ func TestByRoute(t *testing.T) {
 	assert.Equal(t, key("GET", "/files/a"), key("GET", "/files/b/c"))
 	missing := key("GET", "/nowhere")
 	assert.NotEmpty(t, missing)
-	for _, at := range [][2]string{{"GET", "/elsewhere"}, {"POST", "/nowhere"}, {"HEAD", "/x"}, {"BREW", "/y"}, {"DELETE", "/users/1"}} {
+	for _, at := range [][2]string{{"GET", "/elsewhere"}, {"POST", "/nowhere"}, {"HEAD", "/x"}, {"BREW", "/y"},
+		{"DELETE", "/users/1"}} {
 		assert.Equal(t, missing, key(at[0], at[1]), at)
 	}
 	assert.Len(t, seen.seen, 13)
@@ -607,7 +640,10 @@ func TestFirstOf(t *testing.T) {
 		{"error", ginlimit.FirstOf(isErr(errOther), never), "", errOther},
 		{"skip", ginlimit.FirstOf(isErr(ginlimit.ErrSkip), never), "", ginlimit.ErrSkip},
 		{"user", ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByIP()), "ip:192.0.2.1", nil},
-		{"unusable user", ginlimit.FirstOf(func(c *gin.Context) (string, error) { c.Set("user", 1.5); return ginlimit.ByUserID("user")(c) }, is("b")), "b", nil},
+		{"unusable user", ginlimit.FirstOf(func(c *gin.Context) (string, error) {
+			c.Set("user", 1.5)
+			return ginlimit.ByUserID("user")(c)
+		}, is("b")), "b", nil},
 		{"nested", ginlimit.FirstOf(ginlimit.FirstOf(isErr(ginlimit.ErrNoKey)), is("b")), "b", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -627,7 +663,8 @@ func TestKindsDoNotMix(t *testing.T) {
 			c.Set("user", user)
 		}
 	}
-	r := engine(auth, ginlimit.New(ginlimit.PerDay(1), ginlimit.FirstOf(ginlimit.ByUserID("user"), ginlimit.ByAPIKey("Key"), ginlimit.ByIP(), ginlimit.ByRoute(), ginlimit.Global())))
+	r := engine(auth, ginlimit.New(ginlimit.PerDay(1), ginlimit.FirstOf(ginlimit.ByUserID("user"),
+		ginlimit.ByAPIKey("Key"), ginlimit.ByIP(), ginlimit.ByRoute(), ginlimit.Global())))
 	assert.Equal(t, 200, send(r).Code)
 	assert.Equal(t, 200, send(r, header("User", "192.0.2.1")).Code)
 	assert.Equal(t, 200, send(r, header("User", "ip:192.0.2.1")).Code)
@@ -677,8 +714,10 @@ func TestOneCredentialIsOneCaller(t *testing.T) {
 			value string
 			same  bool
 		}{
-			{"bearer aBc", true}, {"BEARER aBc", true}, {"bEaReR  aBc", true}, {"Bearer\taBc", true}, {"Bearer \t aBc ", true}, {" Bearer aBc", true},
-			{"Bearer abc", false}, {"Bearer ABC", false}, {"Bearer aB c", false}, {"BeareraBc", false}, {"Basic aBc", false}, {"aBc", false}, {"bearer", false},
+			{"bearer aBc", true}, {"BEARER aBc", true}, {"bEaReR  aBc", true}, {"Bearer\taBc", true}, {"Bearer \t aBc ",
+				true}, {" Bearer aBc", true},
+			{"Bearer abc", false}, {"Bearer ABC", false}, {"Bearer aB c", false}, {"BeareraBc", false}, {"Basic aBc",
+				false}, {"aBc", false}, {"bearer", false},
 		} {
 			got, err := keyOf(engine(), ginlimit.ByAPIKey(name), header(name, tt.value))
 			require.NoError(t, err)
@@ -686,7 +725,8 @@ func TestOneCredentialIsOneCaller(t *testing.T) {
 		}
 	}
 	// A value without a scheme, and of any other field, is what it is.
-	for _, v := range [][3]string{{"Authorization", "aBc", "abc"}, {"X-API-Key", "Bearer aBc", "bearer aBc"}, {"X-API-Key", "a b", "a  b"}} {
+	for _, v := range [][3]string{{"Authorization", "aBc", "abc"}, {"X-API-Key", "Bearer aBc", "bearer aBc"},
+		{"X-API-Key", "a b", "a  b"}} {
 		assert.NotEqual(t, ginlimit.KeyOfAPIKey(v[0], v[1]), ginlimit.KeyOfAPIKey(v[0], v[2]), v)
 	}
 }
@@ -723,7 +763,8 @@ func TestKeysOfValues(t *testing.T) {
 		{"ByRoute", ginlimit.ByRoute(), ginlimit.KeyOfRoute("HEAD", "/users/:id")},
 		{"Global", ginlimit.Global(), ginlimit.KeyOfGlobal()},
 		{"Join", ginlimit.Join(ginlimit.ByUserID("user"), ginlimit.Join(ginlimit.ByIP(), ginlimit.ByRoute())),
-			ginlimit.JoinKeys(ginlimit.KeyOfUser("42"), ginlimit.JoinKeys(ginlimit.KeyOfIP(addr), ginlimit.KeyOfRoute("GET", "/users/:id")))},
+			ginlimit.JoinKeys(ginlimit.KeyOfUser("42"), ginlimit.JoinKeys(ginlimit.KeyOfIP(addr),
+				ginlimit.KeyOfRoute("GET", "/users/:id")))},
 		{"FirstOf", ginlimit.FirstOf(ginlimit.ByUserID("nobody"), ginlimit.ByIP()), ginlimit.KeyOfIP(addr)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

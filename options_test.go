@@ -488,7 +488,8 @@ func BenchmarkTierPolicies(b *testing.B) {
 	} {
 		b.Run(bm.name, func(b *testing.B) {
 			i := int64(0)
-			r := engine(ginlimit.New(ginlimit.PerMinute(1), ginlimit.Global(), ginlimit.WithBackend(admitting{}), ginlimit.WithName("api"),
+			r := engine(ginlimit.New(ginlimit.PerMinute(1), ginlimit.Global(), ginlimit.WithBackend(admitting{}),
+				ginlimit.WithName("api"),
 				ginlimit.WithTier(func(*gin.Context) (ginlimit.Tier, error) {
 					i++
 					limits := []ginlimit.Limit{ginlimit.PerMinute(1000 + i%bm.lists), ginlimit.PerHour(10_000)}
