@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -290,8 +291,10 @@ func TestTiersOfAShardThatHangs(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			_, err = tiers.Lookup(t.Context(), lost[0])
-			require.ErrorIs(t, err, redis.ErrBreakerOpen)
+			require.Eventually(t, func() bool { // a busy machine counts fewer of those as late
+				_, err := tiers.Lookup(t.Context(), lost[0])
+				return errors.Is(err, redis.ErrBreakerOpen)
+			}, time.Minute, time.Millisecond)
 			for _, id := range stay[20:] {
 				_, err := tiers.Lookup(t.Context(), id)
 				require.NoError(t, err)
