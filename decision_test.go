@@ -111,7 +111,7 @@ func TestRefund(t *testing.T) {
 	var gone context.CancelFunc
 	refunds := 0
 	store := newSpy()
-	store.onRefund = func(ctx context.Context, charge ginlimit.Result, cost int64) error {
+	store.onSettle = func(ctx context.Context, charge ginlimit.Result, cost, _ int64) error {
 		refunds++
 		assert.NoError(t, ctx.Err(), "a client that is gone gets its charge back too")
 		assert.Equal(t, seen.last().Result, charge)
@@ -145,7 +145,7 @@ func TestRefund(t *testing.T) {
 
 func TestRefundThatFails(t *testing.T) {
 	store := newSpy()
-	store.onRefund = func(context.Context, ginlimit.Result, int64) error { return backend.ErrUnavailable }
+	store.onSettle = func(context.Context, ginlimit.Result, int64, int64) error { return backend.ErrUnavailable }
 	r := engine(ginlimit.New(ginlimit.PerDay(1), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store),
 		ginlimit.WithRefundIf(func(*gin.Context) bool { return true })))
 	assert.Equal(t, 200, send(r).Code)
@@ -165,7 +165,7 @@ func TestNothingToRefund(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			store := newSpy()
-			store.onRefund = func(_ context.Context, charge ginlimit.Result, cost int64) error {
+			store.onSettle = func(_ context.Context, charge ginlimit.Result, cost, _ int64) error {
 				t.Errorf("refunds %d of %+v", cost, charge)
 				return nil
 			}
@@ -195,7 +195,7 @@ func (p *precise) Take(ctx context.Context, key string, cost int64, limits ...gi
 func TestRefundIsOfTheVeryCharge(t *testing.T) {
 	store := &precise{*newSpy()}
 	var refunded []ginlimit.Result
-	store.onRefund = func(_ context.Context, charge ginlimit.Result, _ int64) error {
+	store.onSettle = func(_ context.Context, charge ginlimit.Result, _, _ int64) error {
 		refunded = append(refunded, charge)
 		return nil
 	}

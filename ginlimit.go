@@ -444,6 +444,6 @@ func (l *Limiter) settle(c *gin.Context, r *record) {
 	if l.refundIf == nil || !r.Allowed || r.Cost == 0 || !l.refundIf(c) {
 		return
 	}
-	_ = l.backend.Refund(context.WithoutCancel(c.Request.Context()), l.backendKey(r.Key), r.Result, r.Cost, r.Limits...)
+	_ = l.backend.Settle(context.WithoutCancel(c.Request.Context()), l.backendKey(r.Key), r.Result, r.Cost, 0, r.Limits...)
 	l.wait.wake(r.Key)
 }

@@ -109,7 +109,7 @@ func (w *watch) last() ginlimit.Decision {
 type spy struct {
 	backend.Backend
 	onTake   func(ctx context.Context, key string, cost int64) error
-	onRefund func(ctx context.Context, charge ginlimit.Result, cost int64) error
+	onSettle func(ctx context.Context, charge ginlimit.Result, cost, actual int64) error
 	onReset  func(key string) error
 }
 
@@ -124,13 +124,24 @@ func (s *spy) Take(ctx context.Context, key string, cost int64, limits ...ginlim
 	return s.Backend.Take(ctx, key, cost, limits...)
 }
 
-func (s *spy) Refund(ctx context.Context, key string, charge ginlimit.Result, cost int64, limits ...ginlimit.Limit) error {
-	if s.onRefund != nil {
-		if err := s.onRefund(ctx, charge, cost); err != nil {
+func (s *spy) TakeAll(ctx context.Context, charges ...backend.Charge) ([]ginlimit.Result, error) {
+	for _, c := range charges {
+		if s.onTake != nil {
+			if err := s.onTake(ctx, c.Key, c.Cost); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.Backend.TakeAll(ctx, charges...)
+}
+
+func (s *spy) Settle(ctx context.Context, key string, charge ginlimit.Result, cost, actual int64, limits ...ginlimit.Limit) error {
+	if s.onSettle != nil {
+		if err := s.onSettle(ctx, charge, cost, actual); err != nil {
 			return err
 		}
 	}
-	return s.Backend.Refund(ctx, key, charge, cost, limits...)
+	return s.Backend.Settle(ctx, key, charge, cost, actual, limits...)
 }
 
 func (s *spy) Reset(ctx context.Context, key string) error {

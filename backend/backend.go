@@ -45,16 +45,44 @@ type Backend interface {
 	// chain).
 	Take(ctx context.Context, key string, cost int64, limits ...Limit) (Result, error)
 
-	// Refund gives back what a Take charged: charge is the Result of that Take, cost and limits are
-	// what it was called with. It never raises what is left above the capacity, never moves a
-	// window, and never credits a window other than the one charged: a charge that has aged out
-	// gives nothing back, nor does one that was refused. A TokenBucket knows no charges, only how
-	// much is missing: what it gives back is at most that, also if the charge itself was refilled
-	// meanwhile. It is not an error if there is nothing to give back.
-	Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error
+	// TakeAll makes several charges, all or none: if one refuses, no key is charged. Results are in
+	// the order of charges. If all fit each is what Take returns. Otherwise each says whether its
+	// own charge would have fitted, with what is left without it.
+	//
+	// A charge of cost 0 is a look as in Take: it refuses if not one unit is left. Two charges of
+	// one key are an error, as is no charge, or one that Take would not accept.
+	TakeAll(ctx context.Context, charges ...Charge) ([]Result, error)
+
+	// Settle corrects a charge once it is known what it really cost: taken is the Result of the
+	// Take, or of the charge in a TakeAll; cost and limits are what that was called with; actual is
+	// what it should have been. It does nothing if taken is a refusal, and sends nothing if actual
+	// is cost. To correct once more, pass the actual of the last time as cost.
+	//
+	// Less gives the difference back. It never raises what is left above the capacity, never moves
+	// a window, and never credits a window other than the one charged: a charge that has aged out
+	// gives nothing back. A TokenBucket knows no charges, only how much is missing: what it gives
+	// back is at most that, also if the charge itself was refilled meanwhile.
+	//
+	// More takes the difference, also beyond what is left. Then the key is in debt, at most by one
+	// capacity: what is beyond that is forgotten. What refills the limit pays the debt first; a
+	// FixedWindow takes it along into its next window.
+	//
+	// It fails if cost or actual is negative, a limit is missing or not valid, or the store failed.
+	Settle(ctx context.Context, key string, taken Result, cost, actual int64, limits ...Limit) error
+
+	// Usage returns the state of every limit of key, in their order, each as a Take of cost 0 under
+	// it alone would see it. It writes nothing, and asks the store.
+	Usage(ctx context.Context, key string, limits ...Limit) ([]Result, error)
 
 	// Reset forgets everything about key, for every limit. It is not an error if nothing was known.
 	Reset(ctx context.Context, key string) error
+}
+
+// Charge is what TakeAll takes from one key.
+type Charge struct {
+	Key    string
+	Cost   int64
+	Limits []Limit
 }
 
 // Algorithm says how a [Limit] counts. The zero value is [TokenBucket].
@@ -231,6 +259,23 @@ type Result struct {
 	Source     Source        // what decided
 
 	refusing uint32 // bit i: the limit at place i refuses; 0 if it is Limit alone
+	debt     int64  // units in use beyond the capacity
+}
+
+// Used returns the units in use: the capacity less Remaining, or more while the key is in debt. It
+// is 0 for an unlimited limit.
+func (r Result) Used() int64 {
+	if r.Limit.IsUnlimited() {
+		return 0
+	}
+	return r.Limit.Capacity() - r.Remaining + r.debt
+}
+
+// WithDebt returns r with so many units in use beyond the capacity, of which nothing remains then.
+// It is for authors of backends.
+func (r Result) WithDebt(units int64) Result {
+	r.debt = units
+	return r
 }
 
 // Refuses reports whether the limit at place i of those that were asked refuses beside the one that

@@ -24,7 +24,7 @@ func ExampleBackend() {
 	refused, err := b.Take(ctx, "customer-42", 3, limits...) // spent: 10 a minute and, for longer, 12 a day
 	fmt.Println(refused.Allowed, refused.Limit, refused.RetryAfter.Round(time.Hour), err)
 
-	err = b.Refund(ctx, "customer-42", res, 10, limits...) // the work was not done
+	err = b.Settle(ctx, "customer-42", res, 10, 0, limits...) // the work was not done
 	fmt.Println(err)
 	res, err = b.Take(ctx, "customer-42", 3, limits...)
 	fmt.Println(res.Allowed, res.Remaining, err)
@@ -36,7 +36,7 @@ func ExampleBackend() {
 	// false 12 per 24h0m0s, fixed window 24h0m0s <nil>
 	// <nil>
 	// true 7 <nil>
-	// ginlimit: cost -1 is negative; use Refund to give units back false
+	// ginlimit: cost -1 is negative; use Settle to give units back false
 }
 
 func ExampleLimit() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -25,7 +26,7 @@ func WithShare(instances int) FallbackOption {
 // Fallback returns a Backend that asks secondary where primary fails with [ErrUnavailable]: memory
 // where Redis is down. Each call asks primary first, which therefore decides again as soon as it
 // can; it should fail fast when it is down, as the Redis backend does. What secondary decided has
-// [SourceFallback] as its Source, and its charges are refunded there. A cost above a share of what
+// [SourceFallback] as its Source, and its charges are settled there. A cost above a share of what
 // its limit has room for takes the whole share.
 //
 // What was used in the one is not known to the other: a caller that is over the limit in primary
@@ -65,22 +66,61 @@ func (f *fallback) Take(ctx context.Context, key string, cost int64, limits ...L
 	if failed != nil {
 		return Result{}, errors.Join(err, failed)
 	}
-	for i := range shares {
-		if res.Limit == shares[i] {
-			res.Limit = limits[i]
-			break
-		}
-	}
-	res.Source = SourceFallback
-	return res, nil
+	return ofSecondary(res, shares, limits), nil
 }
 
-func (f *fallback) Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error {
-	if charge.Source != SourceFallback {
-		return f.primary.Refund(ctx, key, charge, cost, limits...)
+// ofSecondary returns a Result of the secondary as one of the limits whose shares it decided by.
+func ofSecondary(res Result, shares, limits []Limit) Result {
+	if i := slices.Index(shares, res.Limit); i >= 0 {
+		res.Limit = limits[i]
 	}
+	res.Source = SourceFallback
+	return res
+}
+
+func (f *fallback) TakeAll(ctx context.Context, charges ...Charge) ([]Result, error) {
+	all, err := f.primary.TakeAll(ctx, charges...)
+	if err == nil || !errors.Is(err, ErrUnavailable) {
+		return all, err
+	}
+	shares := make([]Charge, len(charges))
+	for i, c := range charges {
+		shares[i].Key = c.Key
+		shares[i].Limits, shares[i].Cost = f.share(c.Limits, c.Cost)
+	}
+	all, failed := f.secondary.TakeAll(context.WithoutCancel(ctx), shares...)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	for i := range all {
+		all[i] = ofSecondary(all[i], shares[i].Limits, charges[i].Limits)
+	}
+	return all, nil
+}
+
+func (f *fallback) Settle(ctx context.Context, key string, taken Result, cost, actual int64, limits ...Limit) error {
+	if taken.Source != SourceFallback {
+		return f.primary.Settle(ctx, key, taken, cost, actual, limits...)
+	}
+	_, actual = f.share(limits, actual)
 	shares, cost := f.share(limits, cost)
-	return f.secondary.Refund(context.WithoutCancel(ctx), key, charge, cost, shares...)
+	return f.secondary.Settle(context.WithoutCancel(ctx), key, taken, cost, actual, shares...)
+}
+
+func (f *fallback) Usage(ctx context.Context, key string, limits ...Limit) ([]Result, error) {
+	all, err := f.primary.Usage(ctx, key, limits...)
+	if err == nil || !errors.Is(err, ErrUnavailable) {
+		return all, err
+	}
+	shares, _ := f.share(limits, 0)
+	all, failed := f.secondary.Usage(context.WithoutCancel(ctx), key, shares...)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	for i := range all {
+		all[i].Limit, all[i].Source = limits[i], SourceFallback
+	}
+	return all, nil
 }
 
 func (f *fallback) Reset(ctx context.Context, key string) error {

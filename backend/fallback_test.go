@@ -34,11 +34,25 @@ func (b *breakable) Take(ctx context.Context, key string, cost int64, limits ...
 	return b.Backend.Take(ctx, key, cost, limits...)
 }
 
-func (b *breakable) Refund(ctx context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+func (b *breakable) Settle(ctx context.Context, key string, charge backend.Result, cost, actual int64, limits ...backend.Limit) error {
 	if b.err != nil {
 		return b.err
 	}
-	return b.Backend.Refund(ctx, key, charge, cost, limits...)
+	return b.Backend.Settle(ctx, key, charge, cost, actual, limits...)
+}
+
+func (b *breakable) TakeAll(ctx context.Context, charges ...backend.Charge) ([]backend.Result, error) {
+	if b.asked++; b.err != nil {
+		return nil, b.err
+	}
+	return b.Backend.TakeAll(ctx, charges...)
+}
+
+func (b *breakable) Usage(ctx context.Context, key string, limits ...backend.Limit) ([]backend.Result, error) {
+	if b.asked++; b.err != nil {
+		return nil, b.err
+	}
+	return b.Backend.Usage(ctx, key, limits...)
 }
 
 func (b *breakable) Reset(ctx context.Context, key string) error {
@@ -82,7 +96,7 @@ func TestFallback(t *testing.T) {
 	assert.False(t, refused.Allowed)
 	assert.Equal(t, backend.SourceFallback, refused.Source)
 	assert.Equal(t, 4, primary.asked, "the primary is asked once for each decision")
-	require.NoError(t, b.Refund(ctx, "k", spare, 1, limit))
+	require.NoError(t, b.Settle(ctx, "k", spare, 1, 0, limit))
 	assert.True(t, take().Allowed, "what was refunded where it was charged")
 
 	primary.err = nil
@@ -90,7 +104,7 @@ func TestFallback(t *testing.T) {
 	assert.Equal(t, backend.SourceStore, back.Source, "the primary decides again at once")
 	assert.True(t, back.Allowed)
 	assert.False(t, take().Allowed)
-	require.NoError(t, b.Refund(ctx, "k", back, 1, limit))
+	require.NoError(t, b.Settle(ctx, "k", back, 1, 0, limit))
 	assert.True(t, take().Allowed)
 
 	require.NoError(t, b.Reset(ctx, "k"))
@@ -215,7 +229,7 @@ func TestFallbackLargeCosts(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, res.Allowed)
 	assert.Zero(t, res.Remaining)
-	require.NoError(t, b.Refund(ctx, "k", res, 30, limits...))
+	require.NoError(t, b.Settle(ctx, "k", res, 30, 0, limits...))
 	res, err = b.Take(ctx, "k", 0, limits...)
 	require.NoError(t, err)
 	assert.EqualValues(t, 7, res.Remaining)

@@ -70,9 +70,9 @@ func WithLeaseKeys(n int) LeaseOption { return func(c *leaseConfig) { c.maxKeys 
 // What was decided here has [SourceLease]. Its Remaining is what remained in the store after the
 // charge, and what is left of the lease; what others took since, or was refilled, for the lease
 // time at most, is not in it. Its ResetAfter counts down from the charge, as if all of the lease
-// were spent. Its At is the instant of the charge, because Refund needs it: units go back into the
-// lease while that lasts, afterwards to the window of b that was charged. A refusal is always one
-// of b.
+// were spent. Its At is the instant of the charge, because Settle needs it: units come from the
+// lease, and go back into it, while that lasts; afterwards b settles. A refusal is always one of b.
+// So is every decision of TakeAll, and what Usage says, which has the whole lease as used.
 //
 // When a lease is used up one request fetches the next, and others of the key wait for it until
 // their contexts end. A refusal then goes to all with the same cost, a failure of the store to all.
@@ -230,7 +230,7 @@ func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back le
 	extra := f.extra
 	if err == nil && (!res.Allowed || res.Source == SourceFallback) {
 		if res.Allowed { // it charged a share, and knows how much only if all is given back
-			_ = l.b.Refund(ctx, r.key, res, f.cost+extra, r.limits...)
+			_ = l.b.Settle(ctx, r.key, res, f.cost+extra, 0, r.limits...)
 		}
 		extra = 0
 		alone := *r
@@ -251,7 +251,7 @@ func (l *lease) fetch(ctx context.Context, r *leaseRequest) (res Result, back le
 	e.note(res)
 	now := l.now()
 	back = leftover{res, f.cost + extra, now - sent, extra, r.limits}
-	// Otherwise the key was reset, its limits changed, or a Lease in b decided, which Refund could
+	// Otherwise the key was reset, its limits changed, or a Lease in b decided, which Settle could
 	// not tell from the store later.
 	if sh.keys[r.key] == e && e.flight == f && res.Source == SourceStore {
 		back = e.drain(now)
@@ -297,7 +297,7 @@ func (l *lease) windowEnd(ctx context.Context, key string, known, sent time.Dura
 	return end
 }
 
-// giveBack refunds what is left of a lease, to each limit as much as it can still get. If that
+// giveBack settles for what is left of a lease, for each limit as much as it can still get. If that
 // fails it is lost: it may have been given back nonetheless.
 func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
 	if back.units == 0 {
@@ -305,11 +305,11 @@ func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
 	}
 	if len(back.limits) == 1 {
 		if units := back.of(0); units > 0 {
-			_ = l.b.Refund(ctx, key, back.charge, units, back.limits...)
+			_ = l.b.Settle(ctx, key, back.charge, units, 0, back.limits...)
 		}
 		return
 	}
-	// One refund for all limits that get equally much. The others' places are taken by limits that
+	// One call for all limits that get equally much. The others' places are taken by limits that
 	// keep nothing.
 	amounts := make([]int64, len(back.limits))
 	for i := range amounts {
@@ -325,7 +325,7 @@ func (l *lease) giveBack(ctx context.Context, key string, back leftover) {
 				limits[j] = back.limits[j]
 			}
 		}
-		_ = l.b.Refund(ctx, key, back.charge, units, limits...)
+		_ = l.b.Settle(ctx, key, back.charge, units, 0, limits...)
 	}
 }
 
@@ -379,25 +379,59 @@ func (l *lease) look(ctx context.Context, key string, cost int64, limits []Limit
 	return l.ask(ctx, &leaseRequest{sh: sh, e: e, key: key, limits: limits, count: count})
 }
 
-func (l *lease) Refund(ctx context.Context, key string, charge Result, cost int64, limits ...Limit) error {
-	if charge.Source != SourceLease {
-		return l.b.Refund(ctx, key, charge, cost, limits...)
+// TakeAll passes by the leases. A refusal that may be their fault makes it give them back and ask
+// again.
+func (l *lease) TakeAll(ctx context.Context, charges ...Charge) ([]Result, error) {
+	all, err := l.b.TakeAll(ctx, charges...)
+	if err != nil {
+		return all, err
 	}
-	charge.Source = SourceStore // as the lease was
-	if cost > 0 {
-		sh, _ := l.shard(key)
+	again := false
+	for i := range all {
+		if all[i].Allowed || all[i].RetryAfter < 0 {
+			continue
+		}
+		c := &charges[i]
+		sh, _ := l.shard(c.Key)
 		sh.mu.Lock()
-		if e := sh.keys[key]; e != nil && l.now() < e.ends && e.charge.At.Equal(charge.At) && slices.Equal(e.limits, limits) {
-			units := max(0, min(cost, e.size-e.units))
-			e.units += units
-			cost -= units
+		var back leftover
+		if e := sh.keys[c.Key]; e != nil {
+			back = e.drain(l.now())
 		}
 		sh.mu.Unlock()
-		if cost == 0 {
+		l.giveBack(ctx, c.Key, back)
+		again = again || back.units > 0
+	}
+	if !again {
+		return all, nil
+	}
+	return l.b.TakeAll(ctx, charges...)
+}
+
+func (l *lease) Settle(ctx context.Context, key string, taken Result, cost, actual int64, limits ...Limit) error {
+	if taken.Source != SourceLease {
+		return l.b.Settle(ctx, key, taken, cost, actual, limits...)
+	}
+	taken.Source = SourceStore // as the lease was
+	if cost >= 0 && actual >= 0 && cost != actual {
+		sh, _ := l.shard(key)
+		sh.mu.Lock()
+		if e := sh.keys[key]; e != nil && l.now() < e.ends && e.charge.At.Equal(taken.At) && slices.Equal(e.limits, limits) {
+			// Negative if units come back, at most as many as were spent.
+			units := max(-max(0, e.size-e.units), min(actual-cost, e.units))
+			e.units -= units
+			cost += units
+		}
+		sh.mu.Unlock()
+		if cost == actual {
 			return nil
 		}
 	}
-	return l.b.Refund(ctx, key, charge, cost, limits...)
+	return l.b.Settle(ctx, key, taken, cost, actual, limits...)
+}
+
+func (l *lease) Usage(ctx context.Context, key string, limits ...Limit) ([]Result, error) {
+	return l.b.Usage(ctx, key, limits...)
 }
 
 // Prepare tells b, as a limiter would if it had b itself.

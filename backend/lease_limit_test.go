@@ -50,7 +50,7 @@ func load(t *testing.T, s *store, instances int, n int64, d time.Duration, maxCo
 					}
 					switch {
 					case res.Allowed && rand.IntN(20) == 0: // a charge that its caller gives back
-						if err := l.Refund(ctx, "k", res, cost, limits...); err != nil {
+						if err := l.Settle(ctx, "k", res, cost, 0, limits...); err != nil {
 							t.Errorf("Refund: got error %v", err)
 						}
 					case res.Allowed:
@@ -289,7 +289,7 @@ func TestLeaseAccounts(t *testing.T) {
 					res := mustTake(t, instances[i%2], cost, limit)
 					if spent.Add(cost); rand.IntN(10) == 0 {
 						spent.Add(-cost)
-						if err := instances[i%2].Refund(ctx, "k", res, cost, limit); err != nil {
+						if err := instances[i%2].Settle(ctx, "k", res, cost, 0, limit); err != nil {
 							t.Error(err)
 						}
 					}
@@ -381,7 +381,7 @@ func TestLeaseRace(t *testing.T) {
 				case 0:
 					_ = l.Reset(ctx, key)
 				case 1, 2, 3, 4, 5, 6:
-					_ = l.Refund(ctx, key, res, cost, limits...)
+					_ = l.Settle(ctx, key, res, cost, 0, limits...)
 				case 7:
 					time.Sleep(time.Millisecond)
 				}

@@ -106,14 +106,14 @@ func (s *store) Take(ctx context.Context, key string, cost int64, limits ...back
 	return res, err
 }
 
-func (s *store) Refund(ctx context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+func (s *store) Settle(ctx context.Context, key string, charge backend.Result, cost, actual int64, limits ...backend.Limit) error {
 	s.refunds.Add(1)
 	s.travel()
 	if s.down.Load() {
 		return errStore
 	}
-	s.refunded.Add(cost)
-	err := s.Backend.Refund(ctx, key, charge, cost, limits...)
+	s.refunded.Add(cost - actual)
+	err := s.Backend.Settle(ctx, key, charge, cost, actual, limits...)
 	s.travel()
 	return err
 }
@@ -254,7 +254,7 @@ func TestLeaseEndsWithItsWindow(t *testing.T) {
 				if len(limits) == 2 {
 					alone = []backend.Limit{backend.Unlimited(), window}
 				}
-				if err := l.Refund(ctx, "k", old, 1, limits...); err != nil {
+				if err := l.Settle(ctx, "k", old, 1, 0, limits...); err != nil {
 					t.Fatal(err)
 				}
 				if got := left(t, l, alone...); got != 99 {
@@ -361,7 +361,7 @@ func TestLeaseLookWhileOnlyTheLeaseHasUnits(t *testing.T) {
 func mustRefund(t *testing.T, s *store, units int64, limit backend.Limit) {
 	t.Helper()
 	charge := backend.Result{Allowed: true, At: time.Now()}
-	if err := s.Refund(ctx, "k", charge, units, limit); err != nil {
+	if err := s.Settle(ctx, "k", charge, units, 0, limit); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -371,7 +371,7 @@ func TestLeaseRefund(t *testing.T) {
 	each(t, 1000, period, func(t *testing.T, limit backend.Limit) {
 		refund := func(l backend.Backend, charge backend.Result, units int64) {
 			t.Helper()
-			if err := l.Refund(ctx, "k", charge, units, limit); err != nil {
+			if err := l.Settle(ctx, "k", charge, units, 0, limit); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -446,7 +446,7 @@ func TestLeaseReset(t *testing.T) {
 		if res := mustTake(t, l, 10, limit); res.Source != backend.SourceStore || res.Remaining != 990 {
 			t.Errorf("after Reset: got %+v, want 990 left by the store", res)
 		}
-		_ = l.Refund(ctx, "k", charge, 1, limit)
+		_ = l.Settle(ctx, "k", charge, 1, 0, limit)
 		if s.refunds.Load() != 1 {
 			t.Error("a refund to a lease that was reset did not reach the store")
 		}
@@ -887,7 +887,7 @@ func TestLeaseFallback(t *testing.T) {
 					t.Errorf("%d leases were taken of the secondary and given back", n)
 				}
 				for _, charge := range charges {
-					if err := b.Refund(ctx, "k", charge, 1, limit); err != nil {
+					if err := b.Settle(ctx, "k", charge, 1, 0, limit); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -898,7 +898,7 @@ func TestLeaseFallback(t *testing.T) {
 				}
 				primary.down.Store(false)
 				before := left(t, primary, limit)
-				if err := b.Refund(ctx, "k", leased, 1, limit); err != nil || left(t, primary, limit) != before+1 {
+				if err := b.Settle(ctx, "k", leased, 1, 0, limit); err != nil || left(t, primary, limit) != before+1 {
 					t.Errorf("the refund of a lease of before: error %v, and %d are left in the primary, want %d", err, left(t, primary, limit), before+1)
 				}
 				heat(t, b, limit)
@@ -936,7 +936,7 @@ func TestLeaseFallbackShare(t *testing.T) {
 					t.Errorf("a share of 50 admitted %d requests with a cost of %d, want %d", len(charges), cost, want)
 				}
 				for i, charge := range charges {
-					if err := b.Refund(ctx, "k", charge, cost, limit); err != nil {
+					if err := b.Settle(ctx, "k", charge, cost, 0, limit); err != nil {
 						t.Fatal(err)
 					}
 					if got, want := mustTake(t, b, 0, limit).Remaining, 50-cost*int64(len(charges)-i-1); got != want {

@@ -29,7 +29,8 @@ func rule(t *testing.T, l backend.Limit) *algorithm.Rule {
 // key is what is known of a key with one limit, and a clock.
 type key struct {
 	slots []algorithm.Slot
-	now   int64 // µs
+	since int64 // when they were written, in µs
+	now   int64
 }
 
 func newKey() *key { return &key{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()} }
@@ -43,8 +44,11 @@ func (k *key) copies(room int) []algorithm.Slot {
 			st.Log = &log
 		}
 	}
+	algorithm.Rebase(slots, k.since, k.now)
 	return slots
 }
+
+func (k *key) write(slots []algorithm.Slot) { k.slots, k.since = slots, k.now }
 
 // take decides by Take, which is quick where it can be; once more with an empty slot too many,
 // which keeps it from that; and by Quick. They must agree.
@@ -61,7 +65,8 @@ func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 		t.Fatalf("Take(%d, %v): got %+v and %+v, but %+v and %+v by steps", cost, l, res, next, same, steps)
 	}
 	if len(k.slots) > 0 && k.slots[0].Rule == rules[0] {
-		if st, answer, ok := rules[0].Quick(k.slots[0].State, k.now, cost); ok {
+		if st, answer, ok := rules[0].Quick(k.copies(0)[0].State, k.now, cost); ok {
+			same = backend.Result{}
 			answer.Fill(&same, k.now)
 			if res != same || next != nil && st != next[0].State || (next != nil) != (answer.Wait == 0 && cost > 0) {
 				t.Fatalf("Take(%d, %v): got %+v and %+v, but %+v and %+v by Quick", cost, l, res, next, same, st)
@@ -69,22 +74,27 @@ func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 		}
 	}
 	if next != nil {
-		k.slots = next
+		k.write(next)
+	} else if slots := k.copies(0); cost > 0 && k.now < k.since {
+		k.write(slots)
 	}
 	check(t, cost, l, res)
 	return res
 }
 
-func (k *key) refund(t *testing.T, charged, cost int64, l backend.Limit) {
-	if next := algorithm.Refund(k.slots, []*algorithm.Rule{rule(t, l)}, k.now, charged, cost); next != nil {
-		k.slots = next
+func (k *key) settle(t *testing.T, charged, cost, actual int64, l backend.Limit) {
+	if next := algorithm.Settle(k.copies(0), []*algorithm.Rule{rule(t, l)}, k.now, charged, cost, actual); next != nil {
+		k.write(next)
 	}
 }
 
 // check checks what is true of every Result.
 func check(t *testing.T, cost int64, l backend.Limit, r backend.Result) {
 	t.Helper()
+	r.Limit = l
 	switch {
+	case r.Used() < 0 || r.Remaining > 0 && r.Used() != l.Capacity()-r.Remaining && !l.IsUnlimited():
+		t.Fatalf("Take(%d, %v): %d are used, and %d left", cost, l, r.Used(), r.Remaining)
 	case r.Remaining < 0 || r.Remaining > l.Capacity():
 		t.Fatalf("Take(%d, %v): %d are left, want 0 to %d", cost, l, r.Remaining, l.Capacity())
 	case r.Allowed != (r.RetryAfter == 0):
@@ -95,7 +105,7 @@ func check(t *testing.T, cost int64, l backend.Limit, r backend.Result) {
 		t.Fatalf("Take(%d, %v): refused for ever, want a wait", cost, l)
 	case r.ResetAfter < 0 || (r.ResetAfter == 0) != (r.Remaining == l.Capacity()):
 		t.Fatalf("Take(%d, %v): %d of %d are left and reset after is %v", cost, l, r.Remaining, l.Capacity(), r.ResetAfter)
-	case r.ResetAfter > backend.MaxRefill+time.Microsecond || r.RetryAfter > backend.MaxRefill+time.Microsecond:
+	case r.ResetAfter > 2*backend.MaxRefill+time.Microsecond || r.RetryAfter > 2*backend.MaxRefill+time.Microsecond:
 		t.Fatalf("Take(%d, %v): retry after %v and reset after %v, beyond any limit", cost, l, r.RetryAfter, r.ResetAfter)
 	}
 }
@@ -149,8 +159,11 @@ func TestCorners(t *testing.T) {
 				for _, cost := range []int64{0, 1, limit.Capacity(), limit.Capacity() / 3, math.MaxInt64} {
 					res := k.take(t, cost, limit)
 					if i%3 == 2 && res.Allowed {
-						k.refund(t, k.now, cost, limit)
+						k.settle(t, k.now, cost, cost/3, limit)
 						check(t, 0, limit, k.take(t, 0, limit))
+						k.settle(t, k.now, cost/3, math.MaxInt64, limit)
+						check(t, 0, limit, k.take(t, 0, limit))
+						k.settle(t, k.now, math.MaxInt64, 0, limit)
 					}
 				}
 				k.now += step.Microseconds()
@@ -237,7 +250,7 @@ func TestTakeSaysWhatToWrite(t *testing.T) {
 		}{
 			{1000, five, 0, false}, {1000, five, 9, false}, {1000, five, 4, true}, {1000, five, 2, false}, {1000, five, 0, false},
 			{1000, two, 0, false}, {1000, two, 1, false}, {1000, free, 1, false}, {500_000, two, 2, false}, {2_001_000, two, 1, true},
-			{-1_000_000, two, 0, false}, {-1_000_000, two, 2, true}, {-1_000_000, free, 2, false},
+			{2_001_000, two, 2, false}, {2_001_000, free, 2, false},
 		} {
 			before := slices.Clone(slots)
 			var res backend.Result
@@ -254,21 +267,21 @@ func TestTakeSaysWhatToWrite(t *testing.T) {
 				t.Errorf("%v, step %d: got slots %+v, want one for each limit, and an empty one for that which keeps no state", a, i, next)
 			}
 		}
-		if rules := []*algorithm.Rule{five, free}; algorithm.Refund(slots, rules, -1_000_000, 2_001_000, 0) != nil ||
-			algorithm.Refund(slots[1:], rules, -1_000_000, -1_000_000, 1) != nil || algorithm.Refund(nil, rules, -1_000_000, -1_000_000, 1) != nil {
-			t.Errorf("%v: Refund has something to write, and had nothing to give back", a)
+		const now = 2_001_000
+		if rules := []*algorithm.Rule{five, free}; algorithm.Settle(slots, rules, now, now, 1, 1) != nil ||
+			algorithm.Settle(slots[1:], rules, now, now, 1, 0) != nil || algorithm.Settle(nil, rules, now, now, 1, 0) != nil ||
+			algorithm.Settle(slots, []*algorithm.Rule{free}, now, now, 1, 9) != nil {
+			t.Errorf("%v: Settle has something to write, and had nothing to correct", a)
 		}
 		rules := []*algorithm.Rule{free, two}
-		if slots = algorithm.Refund(slots, rules, -1_000_000, -1_000_000, 1); slots == nil {
-			t.Errorf("%v: Refund of a limit that moved has nothing to write", a)
+		if slots = algorithm.Settle(slots, rules, now, now, 1, 0); slots == nil {
+			t.Errorf("%v: Settle of a limit that moved has nothing to write", a)
 		}
-		for range 3 { // 1 of 2 was charged before the clock went back
-			if next := algorithm.Refund(slots, rules, -1_000_000, -1_000_000, 2); next != nil {
-				slots = next
-			}
+		if algorithm.Settle(slots, rules, now, now, 1, 0) != nil {
+			t.Errorf("%v: Settle has something to write after everything was given back", a)
 		}
-		if algorithm.Refund(slots, rules, -1_000_000, -1_000_000, 1) != nil {
-			t.Errorf("%v: Refund has something to write after everything was given back", a)
+		if slots = algorithm.Settle(slots, rules, now, now, 0, 1); len(slots) != 2 || slots[0] != (algorithm.Slot{}) {
+			t.Errorf("%v: Settle for more: got slots %+v, want one for each limit, and an empty one for that which keeps no state", a, slots)
 		}
 	}
 }
@@ -293,7 +306,7 @@ func TestManyLimits(t *testing.T) {
 	}
 	for range 19 { // in whatever order
 		rules = append(rules[1:], rules[0])
-		slots = algorithm.Refund(slots, rules, 1000, 1000, 1)
+		slots = algorithm.Settle(slots, rules, 1000, 1000, 1, 0)
 	}
 	var res backend.Result
 	if algorithm.Take(slots, rules, 1000, 0, &res); res.Remaining != 19 {
@@ -393,7 +406,7 @@ func works(t *testing.T, limit backend.Limit, r *rand.Rand) {
 		case 1:
 			k.now -= r.Int64N(1000)
 		case 2:
-			k.refund(t, charged, cost, limit)
+			k.settle(t, charged, cost, r.Int64N(2*min(cost, 1<<50)+1), limit)
 		case 3:
 			k.now++
 		}

@@ -3,7 +3,7 @@
 // keeps the state, as package memory does, or computes the same elsewhere, as package lua does.
 // Applications need package backend alone.
 //
-// [Take] and [Refund] are the law: what a key remembers, and what becomes of it when its limits
+// [Take] and [Settle] are the law: what a key remembers, and what becomes of it when its limits
 // change. An algorithm is a row of the table that they work with. Both are named alike, in the same
 // order, in Go, in Lua and in SQL.
 package algorithm
@@ -42,11 +42,11 @@ type Charge struct {
 
 // row is what an algorithm is. Its functions are named after it, as tokenBucketAge, and stand in
 // this order in its file. All but carry and charge get a state with the rule that it was charged
-// under, and all but expiry and age one that has not expired and that age has brought up to now.
+// under, and all but expiry, shift and age one that has not expired and that age has brought up to
+// now. Up to twice the capacity may be in use: see [Settle].
 type row struct {
-	// age brings a state up to now. It reports whether it had to repair it because the clock went
-	// back.
-	age func(r *Rule, st State, now int64) (_ State, repaired bool)
+	// age brings a state up to now.
+	age func(r *Rule, st State, now int64) State
 	// used returns how many units are in use, rounded up.
 	used func(r *Rule, st State, now int64) int64
 	// until returns the shortest time after which no more than units are in use.
@@ -55,9 +55,11 @@ type row struct {
 	reset func(r *Rule, st State) int64
 	// expiry returns the instant from which a state says nothing any more.
 	expiry func(r *Rule, st State) int64
+	// shift returns a state with all its times moved by so much.
+	shift func(st State, by int64) State
 	// carry returns, under r, a state of the same algorithm under old.
 	carry func(r *Rule, st State, now int64, old *Rule) State
-	// charge adds units that fit.
+	// charge adds units, which must not be more than twice the capacity.
 	charge func(r *Rule, st State, now, units int64) State
 	// refund takes off units that were charged at an instant, and reports whether there was
 	// anything to take off.
@@ -133,8 +135,8 @@ func (r *Rule) Expiry(st State) int64 { return r.row.expiry(r, st) }
 // Period/Count is exact.
 type span struct{ us, num int64 }
 
-// spanOf returns units × Period/Count. Units must not be above the capacity: then Validate has made
-// sure that the result is below MaxRefill.
+// spanOf returns units × Period/Count. Units must not be above twice the capacity: then Validate
+// has made sure that the result is below twice MaxRefill.
 func (r *Rule) spanOf(units int64) span {
 	us, num := mulAddDiv(units, r.period, 0, r.limit.Count)
 	return span{us, num}

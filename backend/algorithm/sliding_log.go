@@ -12,7 +12,7 @@ import (
 
 var slidingLog = row{
 	age: slidingLogAge, used: slidingLogUsed, until: slidingLogUntil, reset: slidingLogReset, expiry: slidingLogReset,
-	carry: slidingLogCarry, charge: slidingLogCharge, refund: slidingLogRefund, quick: notQuick,
+	shift: slidingLogShift, carry: slidingLogCarry, charge: slidingLogCharge, refund: slidingLogRefund, quick: notQuick,
 }
 
 // charges returns those that count, oldest first.
@@ -23,9 +23,8 @@ func (st State) charges() Log {
 	return (*st.Log)[st.Rest:]
 }
 
-// slidingLogAge drops what is out of the window. After a clock that went back charges from the
-// future are taken for new.
-func slidingLogAge(r *Rule, st State, now int64) (_ State, repaired bool) {
+// slidingLogAge drops what is out of the window.
+func slidingLogAge(r *Rule, st State, now int64) State {
 	for _, c := range st.charges() {
 		if now-c.At < r.period {
 			break
@@ -33,10 +32,7 @@ func slidingLogAge(r *Rule, st State, now int64) (_ State, repaired bool) {
 		st.Used -= c.Units
 		st.Rest++
 	}
-	if log := st.charges(); log[len(log)-1].At > now {
-		return slidingLogMoved(st, func(at int64) int64 { return min(at, now) }), true
-	}
-	return st, false
+	return st
 }
 
 // slidingLogMoved returns st with a copy of the log whose charges are at other instants, in the
@@ -77,6 +73,10 @@ func slidingLogReset(r *Rule, st State) int64 {
 		return math.MinInt64
 	}
 	return log[len(log)-1].At + r.period
+}
+
+func slidingLogShift(st State, by int64) State {
+	return slidingLogMoved(st, func(at int64) int64 { return at + by })
 }
 
 // slidingLogCarry keeps relative ages.

@@ -17,20 +17,15 @@ import "github.com/ginlimit/ginlimit/backend"
 
 var slidingWindow = row{
 	age: slidingWindowAge, used: slidingWindowUsed, until: slidingWindowUntil, reset: slidingWindowReset, expiry: slidingWindowExpiry,
-	carry: slidingWindowCarry, charge: windowCharge, refund: slidingWindowRefund, quick: slidingWindowQuick,
+	shift: timeShift, carry: slidingWindowCarry, charge: windowCharge, refund: slidingWindowRefund, quick: slidingWindowQuick,
 }
 
-// slidingWindowAge moves on to the window that now is in. After a clock that went back before it
-// that window begins again, with the units used.
-func slidingWindowAge(r *Rule, st State, now int64) (_ State, repaired bool) {
-	if now < st.Time {
-		st.Time = now
-		return st, true
-	}
+// slidingWindowAge moves on to the window that now is in.
+func slidingWindowAge(r *Rule, st State, now int64) State {
 	if now-st.Time >= r.period {
-		return State{Time: st.Time + r.period, Rest: st.Used}, false
+		return State{Time: st.Time + r.period, Rest: st.Used}
 	}
-	return st, false
+	return st
 }
 
 func slidingWindowUsed(r *Rule, st State, now int64) int64 {
@@ -110,7 +105,7 @@ func slidingWindowQuick(r *Rule, st State, now, cost int64) (next State, a Answe
 	if slidingWindowExpiry(r, st) <= now {
 		st = State{Time: now}
 	} else {
-		st, _ = slidingWindowAge(r, st, now)
+		st = slidingWindowAge(r, st, now)
 	}
 	if a.Wait = int64(backend.Never); cost <= r.capacity {
 		a.Wait = slidingWindowUntil(r, st, now, r.capacity-max(cost, 1))
@@ -118,7 +113,7 @@ func slidingWindowQuick(r *Rule, st State, now, cost int64) (next State, a Answe
 	if a.Wait == 0 {
 		st.Used += cost
 	}
-	a.Left = max(0, r.capacity-slidingWindowUsed(r, st, now))
+	a.Left = r.capacity - slidingWindowUsed(r, st, now)
 	a.Reset = slidingWindowReset(r, st) - now
 	return st, a, true
 }

@@ -27,6 +27,8 @@ const inline = 4
 // What is in use ages under the rule that it was charged under, until a charge is made under
 // another. So a refusal under a limit that changed counts down, and a smaller limit that is met now
 // and then cuts nothing of what a larger one was charged.
+//
+// A store whose clock can go back calls [Rebase] before.
 func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, next []Slot) {
 	if decided, charged, ok := takeQuick(slots, rules, now, cost, res); ok {
 		if charged {
@@ -35,12 +37,66 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 		return decided, next
 	}
 	var few [inline]Slot
-	mine := append(few[:0], slots...)
-	repaired := load(mine, now)
-	mine = arrange(mine, rules)
+	mine := arranged(few[:0], slots, rules, now)
+	decided, wait, refusing := judge(mine, rules, now, cost)
+	if wait == 0 && cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) {
+		next = slots[:0]
+		for i, r := range rules {
+			next = append(next, r.charge(&mine[i], now, cost))
+		}
+		mine = next
+	}
+	if wait == 0 {
+		decided = tightest(mine, rules, now)
+	}
+	rules[decided].fill(res, &mine[decided], now, wait)
+	refuse(res, refusing)
+	return decided, next
+}
 
-	var longest, left int64
-	var refusing uint32
+// Judge is [Take] without the charge: res says whether cost would fit, and what is left without it.
+func Judge(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int) {
+	var few [inline]Slot
+	mine := arranged(few[:0], slots, rules, now)
+	decided, wait, refusing := judge(mine, rules, now, cost)
+	if wait == 0 {
+		decided = tightest(mine, rules, now)
+	}
+	rules[decided].fill(res, &mine[decided], now, wait)
+	refuse(res, refusing)
+	return decided
+}
+
+// Usage fills in res, which has as many elements as there are rules, with what each rule by itself
+// says to a cost of 0: all but Limit and Source.
+func Usage(slots []Slot, rules []*Rule, now int64, res []backend.Result) {
+	var few [inline]Slot
+	mine := arranged(few[:0], slots, rules, now)
+	for i, r := range rules {
+		r.fill(&res[i], &mine[i], now, r.wait(&mine[i], now, 1))
+	}
+}
+
+// Rebase is for a store whose clock can go back: base is the instant at which it wrote slots. If
+// now is before it no time has passed since, so that slots move along, and Rebase reports true. If
+// a Take of a cost above 0 is refused then, of which some rule keeps a state, the store writes
+// slots, because the wait would begin anew with each refusal.
+func Rebase(slots []Slot, base, now int64) (moved bool) {
+	if now >= base {
+		return false
+	}
+	for j := range slots {
+		if s := &slots[j]; s.Rule != nil {
+			s.State = s.Rule.row.shift(s.State, now-base)
+		}
+	}
+	load(slots, now)
+	return true
+}
+
+// judge returns how long cost has to wait for all rules, the rule that decides if it has to, and
+// the places of those that refuse.
+func judge(mine []Slot, rules []*Rule, now, cost int64) (decided int, longest int64, refusing uint32) {
 	for i, r := range rules {
 		wait := r.wait(&mine[i], now, max(cost, 1))
 		if wait != 0 {
@@ -50,26 +106,12 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 			longest, decided = wait, i
 		}
 	}
-	if cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) {
-		if longest == 0 {
-			next = slots[:0]
-			for i, r := range rules {
-				next = append(next, r.charge(&mine[i], now, cost))
-			}
-			mine = next
-		} else if repaired { // otherwise the wait would begin anew with each refusal
-			next = slots
-			load(next, now)
-		}
-	}
-	if longest == 0 {
-		decided, left = tightest(mine, rules, now)
-	} else {
-		left = rules[decided].remaining(&mine[decided], now)
-	}
-	Answer{longest, left, mine[decided].reset(now) - now}.Fill(res, now)
-	refuse(res, refusing)
-	return decided, next
+	return decided, longest, refusing
+}
+
+// fill fills res in with what r says of its slot and a wait.
+func (r *Rule) fill(res *backend.Result, s *Slot, now, wait int64) {
+	Answer{wait, r.left(s, now), s.reset(now) - now}.Fill(res, now)
 }
 
 // refuse puts the places of the limits that refuse into res, if they are several: one is known as
@@ -125,17 +167,20 @@ func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result
 // Answer is what a rule says of a cost. Its times are in µs from now.
 type Answer struct {
 	Wait  int64 // until the cost fits: 0 if it was charged, negative if it never does
-	Left  int64 // units that fit now
+	Left  int64 // units that fit now; negative if more than the capacity is in use
 	Reset int64 // until nothing is in use
 }
 
 // Fill fills res in, all but Limit and Source.
 func (a Answer) Fill(res *backend.Result, now int64) {
 	res.Allowed = a.Wait == 0
-	res.Remaining = a.Left
+	res.Remaining = max(0, a.Left)
 	res.RetryAfter = max(backend.Never, time.Duration(a.Wait)*time.Microsecond)
 	res.ResetAfter = time.Duration(max(0, a.Reset)) * time.Microsecond
 	res.At = time.UnixMicro(now)
+	if a.Left < 0 {
+		*res = res.WithDebt(-a.Left)
+	}
 }
 
 // Quick is [Take], in one step, for a key whose one slot is under r and holds st. Nearly all
@@ -153,18 +198,44 @@ func notQuick(_ *Rule, st State, _, _ int64) (_ State, _ Answer, ok bool) { retu
 // elsewhere. slots are what the charge at now left: each is under the rule of its place, or empty
 // if that rule keeps no state.
 func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (decided int) {
-	decided, left := tightest(slots, rules, now)
-	Answer{0, left, slots[decided].reset(now) - now}.Fill(res, now)
+	decided = tightest(slots, rules, now)
+	rules[decided].fill(res, &slots[decided], now, 0)
 	return decided
 }
 
-// Refund gives back cost, which was charged at an instant under rules. If next is not nil it is
-// what the key's slots are from now on, in slots' array. Otherwise there was nothing to give back.
-// Each slot gives back under its own rule, so that a limit may have changed in between.
-func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot) {
-	if cost <= 0 {
+// Settle corrects what was charged at an instant under rules, from cost to actual. If next is not
+// nil it is what the key's slots are from now on, in slots' array if that has room. Otherwise there
+// was nothing to correct.
+//
+// Less gives the difference back, each slot under its own rule, so that a limit may have changed in
+// between. More is charged now, whatever is left, until twice the capacity is in use: the debt is
+// at most one.
+func Settle(slots []Slot, rules []*Rule, now, charged, cost, actual int64) (next []Slot) {
+	if actual < cost {
+		return refund(slots, rules, now, charged, cost-actual)
+	} else if actual == cost || !slices.ContainsFunc(rules, (*Rule).keeps) {
 		return nil
 	}
+	var few [inline]Slot
+	mine := arranged(few[:0], slots, rules, now)
+	next = slots[:0]
+	for i, r := range rules {
+		s := mine[i]
+		if s.Rule == nil || s.Rule.used(&s, now) <= r.capacity {
+			s = r.take(&s, now)
+		}
+		if !r.stateless {
+			units := min(actual-cost, max(0, 2*s.Rule.capacity-s.Rule.used(&s, now)))
+			if units > 0 {
+				s.State = s.Rule.row.charge(s.Rule, s.State, now, units)
+			}
+		}
+		next = append(next, s)
+	}
+	return next
+}
+
+func refund(slots []Slot, rules []*Rule, now, charged, units int64) (next []Slot) {
 	var few [inline]Slot
 	aged := append(few[:0], slots...)
 	load(aged, now)
@@ -173,7 +244,7 @@ func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot)
 		if j < 0 || aged[j].Rule.row != rules[i].row {
 			continue // nothing was charged here, or what was is forgotten
 		}
-		st, given := rules[i].row.refund(aged[j].Rule, aged[j].State, now, charged, cost)
+		st, given := rules[i].row.refund(aged[j].Rule, aged[j].State, now, charged, units)
 		if given {
 			aged[j].State = st
 			next = slots
@@ -183,26 +254,30 @@ func Refund(slots []Slot, rules []*Rule, now, charged, cost int64) (next []Slot)
 	return next
 }
 
-// load brings slots up to now and reports whether one had to be repaired because the clock went
-// back.
-func load(slots []Slot, now int64) (repaired bool) {
+// load brings slots up to now.
+func load(slots []Slot, now int64) {
 	for j := range slots {
-		if s := &slots[j]; s.Rule != nil && s.load(now) {
-			repaired = true
+		if slots[j].Rule != nil {
+			slots[j].load(now)
 		}
 	}
-	return repaired
 }
 
 // load leaves a state that has expired its rule: its limit finds it, and not what another was
 // charged.
-func (s *Slot) load(now int64) (repaired bool) {
+func (s *Slot) load(now int64) {
 	if s.Rule.Expiry(s.State) <= now {
 		s.State = State{Time: now}
-		return false
+	} else {
+		s.State = s.Rule.row.age(s.Rule, s.State, now)
 	}
-	s.State, repaired = s.Rule.row.age(s.Rule, s.State, now)
-	return repaired
+}
+
+// arranged appends to the empty mine the slots of rules at now, in their order.
+func arranged(mine, slots []Slot, rules []*Rule, now int64) []Slot {
+	mine = append(mine, slots...)
+	load(mine, now)
+	return arrange(mine, rules)
 }
 
 // arrange returns the slots of rules, in their order: the past of each, as match finds it. It uses
@@ -314,6 +389,15 @@ func longer(a, b int64) bool { return b >= 0 && (a < 0 || a > b) }
 
 // charge returns the slot with cost, which must fit, under r. What was in use is carried over.
 func (r *Rule) charge(s *Slot, now, cost int64) Slot {
+	next := r.take(s, now)
+	if next.Rule != nil {
+		next.State = r.row.charge(r, next.State, now, cost)
+	}
+	return next
+}
+
+// take returns the slot under r, with what is in use carried over, which must fit.
+func (r *Rule) take(s *Slot, now int64) Slot {
 	if r.stateless {
 		return Slot{}
 	}
@@ -325,19 +409,25 @@ func (r *Rule) charge(s *Slot, now, cost int64) Slot {
 	case old.row == r.row:
 		st = r.row.carry(r, st, now, old)
 	default: // as if all that is in use was charged now
-		cost += old.row.used(old, st, now)
 		st = State{Time: now}
+		if units := old.row.used(old, s.State, now); units > 0 {
+			st = r.row.charge(r, st, now, units)
+		}
 	}
-	return Slot{r, r.row.charge(r, st, now, cost)}
+	return Slot{r, st}
 }
 
-// remaining returns the units that fit at now beside a loaded slot.
-func (r *Rule) remaining(s *Slot, now int64) int64 {
+// used returns the units in use in a loaded slot, rounded up.
+func (r *Rule) used(s *Slot, now int64) int64 {
 	if s.Rule == nil {
-		return r.capacity
+		return 0
 	}
-	return max(0, r.capacity-s.Rule.row.used(s.Rule, s.State, now))
+	return s.Rule.row.used(s.Rule, s.State, now)
 }
+
+// left returns the units that fit at now beside a loaded slot: fewer than none if more than the
+// capacity is in use.
+func (r *Rule) left(s *Slot, now int64) int64 { return r.capacity - r.used(s, now) }
 
 // reset returns the instant from which nothing is in use in a loaded slot.
 func (s *Slot) reset(now int64) int64 {
@@ -347,25 +437,52 @@ func (s *Slot) reset(now int64) int64 {
 	return max(now, s.Rule.row.reset(s.Rule, s.State))
 }
 
-// tightest returns the index of the rule with the least left, and how much that is.
-func tightest(slots []Slot, rules []*Rule, now int64) (decided int, least int64) {
-	least = math.MaxInt64
+// tightest returns the index of the rule with the least left.
+func tightest(slots []Slot, rules []*Rule, now int64) (decided int) {
+	least := int64(math.MaxInt64)
 	for i, r := range rules {
-		if left := r.remaining(&slots[i], now); left < least {
+		if left := r.left(&slots[i], now); left < least {
 			decided, least = i, left
 		}
 	}
-	return decided, least
+	return decided
 }
 
 // CheckTake returns the error of a Take that cannot be decided, whatever the store: a negative
 // cost, or no limit. Limits are checked by [NewRule].
 func CheckTake(cost int64, limits []backend.Limit) error {
 	if cost < 0 {
-		return fmt.Errorf("ginlimit: cost %d is negative; use Refund to give units back", cost)
+		return fmt.Errorf("ginlimit: cost %d is negative; use Settle to give units back", cost)
 	}
 	if len(limits) == 0 {
 		return fmt.Errorf("ginlimit: no limit was given; use Unlimited() to let everything pass")
+	}
+	return nil
+}
+
+// CheckSettle returns the error of a Settle that cannot be made, whatever the store.
+func CheckSettle(cost, actual int64, limits []backend.Limit) error {
+	if actual < 0 {
+		return fmt.Errorf("ginlimit: actual cost %d is negative; use 0 to give everything back", actual)
+	}
+	return CheckTake(cost, limits)
+}
+
+// CheckAll returns the error of a TakeAll that cannot be decided, whatever the store.
+func CheckAll(charges []backend.Charge) error {
+	if len(charges) == 0 {
+		return fmt.Errorf("ginlimit: TakeAll has no charge; give it at least one")
+	}
+	for i := range charges {
+		c := &charges[i]
+		if err := CheckTake(c.Cost, c.Limits); err != nil {
+			return err
+		}
+		for j := range i {
+			if charges[j].Key == c.Key {
+				return fmt.Errorf("ginlimit: charges %d and %d of TakeAll have one key; make them one charge under all limits", j, i)
+			}
+		}
 	}
 	return nil
 }

@@ -10,20 +10,14 @@ import "github.com/ginlimit/ginlimit/backend"
 
 var tokenBucket = row{
 	age: tokenBucketAge, used: tokenBucketUsed, until: tokenBucketUntil, reset: tokenBucketReset, expiry: tokenBucketReset,
-	carry: tokenBucketCarry, charge: tokenBucketCharge, refund: tokenBucketRefund, quick: tokenBucketQuick,
+	shift: timeShift, carry: tokenBucketCarry, charge: tokenBucketCharge, refund: tokenBucketRefund, quick: tokenBucketQuick,
 }
 
-// tokenBucketAge has nothing to do: the arrival time stays. After a clock that went back nobody
-// owes more than a full bucket.
-func tokenBucketAge(r *Rule, st State, now int64) (_ State, repaired bool) {
-	if us := st.Time - now; us > r.full.us || us == r.full.us && st.Rest > r.full.num {
-		return State{Time: now + r.full.us, Rest: r.full.num}, true
-	}
-	return st, false
-}
+// tokenBucketAge has nothing to do: the arrival time stays.
+func tokenBucketAge(_ *Rule, st State, _ int64) State { return st }
 
 func tokenBucketUsed(r *Rule, st State, now int64) int64 {
-	units, part := mulAddDiv(st.Time-now, r.limit.Count, st.Rest, r.period) // at most the capacity
+	units, part := mulAddDiv(st.Time-now, r.limit.Count, st.Rest, r.period) // at most twice the capacity
 	if part > 0 {
 		units++
 	}
@@ -34,18 +28,24 @@ func tokenBucketUntil(r *Rule, st State, now, units int64) int64 {
 	left := r.full
 	if units == r.capacity-1 { // nearly always: the limit is the same, and the cost one
 		left = r.but1
-	} else if units < r.capacity {
-		left = r.spanOf(units)
+	} else if units != r.capacity {
+		left = r.spanOf(min(units, 2*r.capacity))
 	}
 	return max(0, r.sub(span{st.Time - now, st.Rest}, left).ceil())
 }
 
 func tokenBucketReset(_ *Rule, st State) int64 { return span{st.Time, st.Rest}.ceil() }
 
+// timeShift is of all but a log.
+func timeShift(st State, by int64) State {
+	st.Time += by
+	return st
+}
+
 // tokenBucketCarry keeps the units used, rounded up to 1/Period of a unit, with Period in µs. Where
 // only the burst differs the debt stays what it is.
 func tokenBucketCarry(r *Rule, st State, now int64, old *Rule) State {
-	// units is at most old's capacity.
+	// units is at most r's capacity, because what fits is all that is carried.
 	units, part := mulAddDiv(st.Time-now, old.limit.Count, st.Rest, old.period)
 	// part < old.period, so that rest is at most r.period. There is room for the units and, if
 	// there is a part, for one more: the debt is below the capacity's time.
@@ -72,11 +72,9 @@ func tokenBucketRefund(r *Rule, st State, now, charged, units int64) (_ State, g
 	if tokenBucketReset(r, st) <= now || now-charged >= r.full.ceil() {
 		return st, false
 	}
-	at := span{now, 0}
-	if units < r.capacity {
-		if less := r.sub(span{st.Time, st.Rest}, r.spanOf(units)); less.us >= now {
-			at = less
-		}
+	at := r.sub(span{st.Time, st.Rest}, r.spanOf(min(units, 2*r.capacity)))
+	if at.us < now {
+		at = span{now, 0}
 	}
 	return State{Time: at.us, Rest: at.num}, true
 }

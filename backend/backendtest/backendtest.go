@@ -94,10 +94,12 @@ func Run(t *testing.T, h Harness) {
 		{"FixedWindow", asRules(fixedWindowTraces)},
 		{"SeveralLimits", asRules(severalLimitsTraces)},
 		{"Refund", asRules(refundTraces)},
+		{"Settle", asRules(settleTraces)},
 		{"Change", asRules(changeTraces)},
 		{"Backward", asRules(backwardTraces)},
 		{"Versions", versionRules},
 		{"Rules", contractRules},
+		{"All", allRules},
 		{"Expiry", expiryRules},
 		{"Exactness", exactnessRules},
 		{"AtOnce", concurrencyRules},
@@ -199,11 +201,47 @@ func (e *env) must(key string, cost int64, limits ...backend.Limit) backend.Resu
 	return res
 }
 
+// refund settles for nothing.
 func (e *env) refund(key string, charge backend.Result, cost int64, limits ...backend.Limit) {
 	e.Helper()
-	if err := e.b.Refund(context.Background(), key, charge, cost, limits...); err != nil {
-		e.Fatalf("at %v: Refund(%.40q, %d, %v): got error %v, want none", e.now, key, cost, limits, err)
+	e.settle(key, charge, cost, 0, limits...)
+}
+
+func (e *env) settle(key string, charge backend.Result, cost, actual int64, limits ...backend.Limit) {
+	e.Helper()
+	if err := e.b.Settle(context.Background(), key, charge, cost, actual, limits...); err != nil {
+		e.Fatalf("at %v: Settle(%.40q, %d, %d, %v): got error %v, want none", e.now, key, cost, actual, limits, err)
 	}
+}
+
+// usage is the backend's Usage, which must answer, at this instant, for each of the limits.
+func (e *env) usage(key string, limits ...backend.Limit) []backend.Result {
+	e.Helper()
+	all, err := e.b.Usage(context.Background(), key, limits...)
+	if err != nil || len(all) != len(limits) {
+		e.Fatalf("at %v: Usage(%.40q, %v): got %d results and error %v, want one for each limit", e.now, key, limits, len(all), err)
+	}
+	for i, res := range all {
+		if want := e.start.Add(e.now); !res.At.Equal(want) || res.Limit != limits[i] || res.Source != backend.SourceStore {
+			e.Fatalf("at %v: Usage(%.40q, %v): result %d is of %v at %v from %v, want %v from the store", e.now, key, limits, i, res.Limit, res.At, res.Source, want)
+		}
+	}
+	return all
+}
+
+// takeAll is the backend's TakeAll, which must reach a decision, at this instant.
+func (e *env) takeAll(charges ...backend.Charge) []backend.Result {
+	e.Helper()
+	all, err := e.b.TakeAll(context.Background(), charges...)
+	if err != nil || len(all) != len(charges) {
+		e.Fatalf("at %v: TakeAll(%v): got %d results and error %v, want one for each charge", e.now, charges, len(all), err)
+	}
+	for i, res := range all {
+		if want := e.start.Add(e.now); !res.At.Equal(want) {
+			e.Fatalf("at %v: TakeAll(%v): At of result %d is %v, want %v", e.now, charges, i, res.At, want)
+		}
+	}
+	return all
 }
 
 func (e *env) reset(key string) {

@@ -18,7 +18,8 @@ type store struct {
 	mu    sync.Mutex
 	now   int64 // µs
 	keys  map[string][]algorithm.Slot
-	steps bool // an empty slot more keeps Take from its quick way
+	since map[string]int64 // when that was written
+	steps bool             // an empty slot more keeps Take from its quick way
 }
 
 var _ backend.Backend = (*store)(nil)
@@ -35,19 +36,80 @@ func (s *store) Take(_ context.Context, key string, cost int64, limits ...backen
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slots := s.slots(key)
+	return s.take(key, cost, rules)
+}
+
+func (s *store) take(key string, cost int64, rules []*algorithm.Rule) (res backend.Result, err error) {
+	slots, moved := s.slots(key)
 	if s.steps {
 		slots = append(slots, algorithm.Slot{})
 	}
 	before := slices.Clone(slots)
 	decided, next := algorithm.Take(slots, rules, s.now, cost, &res)
-	res.Limit = limits[decided]
-	if next != nil {
-		s.keys[key] = next
-	} else if !slices.Equal(slots, before) {
+	res.Limit = rules[decided].Limit()
+	switch {
+	case next != nil:
+		s.write(key, next)
+	case !slices.Equal(slots, before):
 		return res, errors.New("Take changed slots, and did not say so")
+	case moved && cost > 0 && keeps(rules):
+		s.write(key, slots)
 	}
 	return res, nil
+}
+
+func (s *store) TakeAll(_ context.Context, charges ...backend.Charge) ([]backend.Result, error) {
+	if err := algorithm.CheckAll(charges); err != nil {
+		return nil, err
+	}
+	var rules [][]*algorithm.Rule
+	for _, c := range charges {
+		of, err := rulesOf(c.Limits)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, of)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, fit := make([]backend.Result, len(charges)), true
+	for i, c := range charges {
+		slots, moved := s.slots(c.Key)
+		decided := algorithm.Judge(slots, rules[i], s.now, c.Cost, &all[i])
+		all[i].Limit = c.Limits[decided]
+		fit = fit && all[i].Allowed
+		if moved && c.Cost > 0 && keeps(rules[i]) {
+			s.write(c.Key, slots)
+		}
+	}
+	var err error
+	for i, c := range charges {
+		if fit && err == nil {
+			all[i], err = s.take(c.Key, c.Cost, rules[i])
+		}
+	}
+	return all, err
+}
+
+func (s *store) Usage(_ context.Context, key string, limits ...backend.Limit) ([]backend.Result, error) {
+	rules, err := rulesOf(limits)
+	if err = errors.Join(algorithm.CheckTake(0, limits), err); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slots, _ := s.slots(key)
+	all := make([]backend.Result, len(limits))
+	algorithm.Usage(slots, rules, s.now, all)
+	for i := range all {
+		all[i].Limit = limits[i]
+	}
+	return all, nil
+}
+
+// keeps reports whether one of rules keeps a state: otherwise a key is not looked at.
+func keeps(rules []*algorithm.Rule) bool {
+	return slices.ContainsFunc(rules, func(r *algorithm.Rule) bool { return !r.Stateless() })
 }
 
 func rulesOf(limits []backend.Limit) (rules []*algorithm.Rule, err error) {
@@ -61,14 +123,19 @@ func rulesOf(limits []backend.Limit) (rules []*algorithm.Rule, err error) {
 	return rules, nil
 }
 
-// slots returns a copy of what is known of key, so that a Take that must not write cannot.
-func (s *store) slots(key string) []algorithm.Slot {
-	slots := s.keys[key]
+// slots returns a copy of what is known of key, so that a Take that must not write cannot, and
+// whether the clock went back since that was written.
+func (s *store) slots(key string) ([]algorithm.Slot, bool) {
 	if s.expiry(key) <= s.now {
 		delete(s.keys, key)
-		return nil
+		return nil, false
 	}
-	return append([]algorithm.Slot{}, slots...)
+	slots := append([]algorithm.Slot{}, s.keys[key]...)
+	return slots, algorithm.Rebase(slots, s.since[key], s.now)
+}
+
+func (s *store) write(key string, slots []algorithm.Slot) {
+	s.keys[key], s.since[key] = slots, s.now
 }
 
 // expiry returns the instant at which the last slot of key expires.
@@ -82,15 +149,16 @@ func (s *store) expiry(key string) (at int64) {
 	return at
 }
 
-func (s *store) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+func (s *store) Settle(_ context.Context, key string, taken backend.Result, cost, actual int64, limits ...backend.Limit) error {
 	rules, err := rulesOf(limits)
-	if err != nil || !charge.Allowed {
+	if err = errors.Join(algorithm.CheckSettle(cost, actual, limits), err); err != nil || !taken.Allowed {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if next := algorithm.Refund(s.slots(key), rules, s.now, charge.At.UnixMicro(), cost); next != nil {
-		s.keys[key] = next
+	slots, _ := s.slots(key)
+	if next := algorithm.Settle(slots, rules, s.now, taken.At.UnixMicro(), cost, actual); next != nil {
+		s.write(key, next)
 	}
 	return nil
 }
@@ -116,7 +184,7 @@ func run(t *testing.T, steps bool) {
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
-			s := &store{now: now, keys: map[string][]algorithm.Slot{}, steps: steps}
+			s := &store{now: now, keys: map[string][]algorithm.Slot{}, since: map[string]int64{}, steps: steps}
 			return s, s.advance
 		},
 		Backward: true,

@@ -36,14 +36,14 @@ var concurrencyRules = []rule{{
 		e.atOnce(func() {
 			res, err := e.b.Take(context.Background(), "k", 1, limits...)
 			if err == nil && res.Allowed {
-				err = e.b.Refund(context.Background(), "k", res, 1, limits...)
+				err = e.b.Settle(context.Background(), "k", res, 1, 0, limits...)
 			}
 			if err != nil {
 				failed.Store(err)
 			}
 		})
 		if err := failed.Load(); err != nil {
-			e.Fatalf("Take and Refund: got error %v, want none", err)
+			e.Fatalf("Take and Settle: got error %v, want none", err)
 		}
 		for i := range limits {
 			e.left(100, "k", alone(limits, i)...)

@@ -18,10 +18,10 @@ import (
 // history is what the model remembers of one limit of one key. It never changes: what would change
 // it returns another.
 type history interface {
-	// aged returns the history as it is at now, under the limit that it was charged under. It
-	// reports whether it begins after now, or says that more is in use than there may be, because
-	// the clock went back, and had to be repaired.
-	aged(now int64, l backend.Limit) (_ history, repaired bool)
+	// aged returns the history as it is at now, under the limit that it was charged under.
+	aged(now int64, l backend.Limit) history
+	// moved returns the history as if everything had happened so much later.
+	moved(by int64) history
 	// used returns the units in use at an instant that is not before that of the history.
 	used(at int64, l backend.Limit) *big.Rat
 	// over reports whether nothing of it matters to any decision from now on.
@@ -105,13 +105,9 @@ type level struct {
 	spent *big.Rat
 }
 
-func (h level) aged(now int64, l backend.Limit) (history, bool) {
-	spent, most := h.used(now, l), rat(l.Capacity()) // more than before if the clock went back
-	if spent.Cmp(most) > 0 {
-		return level{now, most}, true
-	}
-	return level{now, spent}, false
-}
+func (h level) aged(now int64, l backend.Limit) history { return level{now, h.used(now, l)} }
+
+func (h level) moved(by int64) history { return level{h.at + by, h.spent} }
 
 func (h level) used(at int64, l backend.Limit) *big.Rat {
 	spent := sub(h.spent, mul(at-h.at, frac(l.Count, micros(l))))
@@ -144,27 +140,37 @@ func (h level) refunded(now, charged, units int64, l backend.Limit) (history, bo
 	return level{now, spent}, true
 }
 
+// moved returns hits so much later.
+func moved(hits []hit, by int64) (all []hit) {
+	for _, h := range hits {
+		all = append(all, hit{h.at + by, h.units})
+	}
+	return all
+}
+
 // frame is a fixed window.
 type frame struct {
 	start int64
 	hits  []hit
 }
 
-func (h frame) aged(now int64, _ backend.Limit) (history, bool) {
-	if now < h.start {
-		return frame{now, h.hits}, true
+// aged lets one window after another end, each with as many units as it may have.
+func (h frame) aged(now int64, l backend.Limit) history {
+	for now-h.start >= micros(l) && len(h.hits) > 0 {
+		h = frame{h.start + micros(l), takeOff(h.hits, l.Count)}
 	}
-	return h, false
+	return h
 }
+
+func (h frame) moved(by int64) history { return frame{h.start + by, moved(h.hits, by)} }
 
 func (h frame) used(at int64, l backend.Limit) *big.Rat {
-	if h.over(at, l) {
-		return new(big.Rat)
-	}
-	return rat(sum(h.hits))
+	return rat(sum(h.aged(at, l).(frame).hits))
 }
 
-func (h frame) over(now int64, l backend.Limit) bool { return now-h.start >= micros(l) }
+func (h frame) over(now int64, l backend.Limit) bool {
+	return now-h.start >= micros(l) && h.used(now, l).Sign() == 0
+}
 
 func (h frame) charged(now, units int64) history {
 	return frame{h.start, append(slices.Clone(h.hits), hit{now, units})}
@@ -187,14 +193,15 @@ type slide struct {
 	hits, before []hit
 }
 
-func (h slide) aged(now int64, l backend.Limit) (history, bool) {
-	switch {
-	case now < h.start:
-		return slide{now, h.hits, h.before}, true
-	case now-h.start >= micros(l):
-		return slide{h.start + micros(l), nil, h.hits}, false
+func (h slide) aged(now int64, l backend.Limit) history {
+	if now-h.start >= micros(l) {
+		return slide{h.start + micros(l), nil, h.hits}
 	}
-	return h, false
+	return h
+}
+
+func (h slide) moved(by int64) history {
+	return slide{h.start + by, moved(h.hits, by), moved(h.before, by)}
 }
 
 // used gives each window the share of it that the sliding window still covers.
@@ -240,21 +247,20 @@ func (h slide) refunded(_, charged, units int64, l backend.Limit) (history, bool
 // diary is a sliding log.
 type diary struct{ hits []hit }
 
-func (h diary) aged(now int64, l backend.Limit) (history, bool) {
+func (h diary) aged(now int64, l backend.Limit) history {
 	var young diary
-	repaired := false
 	for _, c := range h.hits {
-		repaired = repaired || c.at > now
-		if c.at = min(c.at, now); now-c.at < micros(l) {
+		if now-c.at < micros(l) {
 			young.hits = append(young.hits, c)
 		}
 	}
-	return young, repaired
+	return young
 }
 
+func (h diary) moved(by int64) history { return diary{moved(h.hits, by)} }
+
 func (h diary) used(at int64, l backend.Limit) *big.Rat {
-	young, _ := h.aged(at, l)
-	return rat(sum(young.(diary).hits))
+	return rat(sum(h.aged(at, l).(diary).hits))
 }
 
 func (h diary) over(now int64, l backend.Limit) bool { return h.used(now, l).Sign() == 0 }
@@ -292,8 +298,14 @@ type place struct {
 	limit backend.Limit
 }
 
+// kept is what the model keeps of a key, and since when.
+type kept struct {
+	places []place
+	since  int64
+}
+
 // model is a backend that is right and slow.
-type model struct{ keys map[string][]place }
+type model struct{ keys map[string]kept }
 
 // answer is what a Take must say.
 type answer struct {
@@ -302,24 +314,33 @@ type answer struct {
 	Remaining int64
 	Retry     int64 // µs, negative for never
 	Reset     int64 // µs
+	Used      int64
 }
 
 func stateless(l backend.Limit) bool { return l.Count == 0 || l.IsUnlimited() }
 
-// seen returns a key's places as they are at now. What is over is as if it began now. It reports
-// whether a clock that went back had to be repaired.
-func (m *model) seen(key string, now int64) (places []place, repaired bool) {
-	for _, p := range m.keys[key] {
+// keeping reports whether one of limits keeps a state.
+func keeping(limits []backend.Limit) bool {
+	return slices.ContainsFunc(limits, func(l backend.Limit) bool { return !stateless(l) })
+}
+
+// seen returns a key's places as they are at now. What is over is as if it began now. If the clock
+// went back, which it reports, no time has passed.
+func (m *model) seen(key string, now int64) (places []place, back bool) {
+	k := m.keys[key]
+	back = len(k.places) > 0 && now < k.since
+	for _, p := range k.places {
+		if p.h != nil && back {
+			p.h = p.h.moved(now - k.since)
+		}
 		if p.h != nil && p.h.over(now, p.limit) {
 			p.h = newHistory(p.limit.Algorithm, now)
 		} else if p.h != nil {
-			var again bool
-			p.h, again = p.h.aged(now, p.limit)
-			repaired = repaired || again
+			p.h = p.h.aged(now, p.limit)
 		}
 		places = append(places, p)
 	}
-	return places, repaired
+	return places, back
 }
 
 // pasts returns for each limit the place that is its past, empty if it has none, and the index of
@@ -367,34 +388,71 @@ func pasts(places []place, limits []backend.Limit) (mine []place, from []int) {
 }
 
 func (m *model) take(key string, now, cost int64, limits []backend.Limit) answer {
-	places, repaired := m.seen(key, now)
+	places, back := m.seen(key, now)
 	mine, _ := pasts(places, limits)
-	answers := make([]answer, len(limits))
-	allowed := true
-	for i, l := range limits {
-		answers[i] = mine[i].answer(now, max(cost, 1), l)
-		allowed = allowed && answers[i].Allowed
-	}
-	if cost > 0 && !slices.ContainsFunc(limits, func(l backend.Limit) bool { return !stateless(l) }) {
-		return answers[decisive(answers, allowed)]
-	}
-	switch {
-	case cost > 0 && allowed:
-		for i, l := range limits {
-			if !stateless(l) {
-				mine[i] = place{mine[i].under(now, l).charged(now, cost), l}
-				answers[i].Remaining = mine[i].left(now, l)
+	answers, allowed := judged(mine, now, cost, limits)
+	if cost > 0 && keeping(limits) {
+		switch {
+		case allowed:
+			for i, l := range limits {
+				if !stateless(l) {
+					mine[i] = place{mine[i].under(now, l).charged(now, cost), l}
+				}
 			}
+			m.keys[key] = kept{mine, now}
+			answers, _ = judged(mine, now, 0, limits)
+			for i := range answers {
+				answers[i].Allowed, answers[i].Retry = true, 0
+			}
+		case back:
+			m.keys[key] = kept{places, now}
 		}
-		m.keys[key] = mine
-	case cost > 0 && repaired:
-		m.keys[key] = places
 	}
-	i := decisive(answers, allowed)
-	if mine[i].h != nil {
-		answers[i].Reset = first(func(after int64) bool { return mine[i].h.used(now+after, mine[i].limit).Sign() == 0 })
+	return answers[decisive(answers, allowed)]
+}
+
+// judge is a take that charges nothing.
+func (m *model) judge(key string, now, cost int64, limits []backend.Limit) answer {
+	places, _ := m.seen(key, now)
+	mine, _ := pasts(places, limits)
+	answers, allowed := judged(mine, now, cost, limits)
+	return answers[decisive(answers, allowed)]
+}
+
+// takeAll takes all or none.
+func (m *model) takeAll(now int64, charges []backend.Charge) []answer {
+	all, allowed := make([]answer, len(charges)), true
+	for i, c := range charges {
+		all[i] = m.judge(c.Key, now, c.Cost, c.Limits)
+		allowed = allowed && all[i].Allowed
 	}
-	return answers[i]
+	for i, c := range charges {
+		if allowed {
+			all[i] = m.take(c.Key, now, c.Cost, c.Limits)
+		} else if places, back := m.seen(c.Key, now); back && c.Cost > 0 && keeping(c.Limits) {
+			m.keys[c.Key] = kept{places, now}
+		}
+	}
+	return all
+}
+
+// usage returns what each limit alone says.
+func (m *model) usage(key string, now int64, limits []backend.Limit) []answer {
+	places, _ := m.seen(key, now)
+	mine, _ := pasts(places, limits)
+	answers, _ := judged(mine, now, 1, limits)
+	return answers
+}
+
+// judged returns what each of limits says to a cost, and whether all allow it.
+func judged(mine []place, now, cost int64, limits []backend.Limit) (answers []answer, allowed bool) {
+	allowed = true
+	for i, l := range limits {
+		a := mine[i].answer(now, max(cost, 1), l)
+		allowed = allowed && a.Allowed
+		answers = append(answers, a)
+	}
+	return answers, allowed
 }
 
 // under returns the history at p as one under l.
@@ -419,7 +477,7 @@ func decisive(answers []answer, allowed bool) int {
 		switch {
 		case a.Allowed != allowed:
 		case best < 0,
-			allowed && a.Remaining < answers[best].Remaining,
+			allowed && a.left() < answers[best].left(),
 			!allowed && answers[best].Retry >= 0 && (a.Retry < 0 || a.Retry > answers[best].Retry):
 			best = i
 		}
@@ -427,9 +485,22 @@ func decisive(answers []answer, allowed bool) int {
 	return best
 }
 
-// answer returns what l says to a cost above 0, but for Reset, if p is its past.
+// left returns the units that fit, fewer than none in debt.
+func (a answer) left() int64 {
+	if a.Limit.IsUnlimited() {
+		return a.Remaining
+	}
+	return a.Limit.Capacity() - a.Used
+}
+
+// answer returns what l says to a cost above 0 if p is its past.
 func (p place) answer(now, cost int64, l backend.Limit) answer {
-	a := answer{Limit: l, Remaining: p.left(now, l), Retry: -1}
+	a := answer{Limit: l, Remaining: l.Capacity(), Retry: -1}
+	if p.h != nil {
+		a.Used = ceil(p.h.used(now, p.limit))
+		a.Remaining = max(0, l.Capacity()-a.Used)
+		a.Reset = first(func(after int64) bool { return p.h.used(now+after, p.limit).Sign() == 0 })
+	}
 	switch {
 	case cost > l.Capacity():
 		return a
@@ -442,14 +513,6 @@ func (p place) answer(now, cost int64, l backend.Limit) answer {
 	}
 	a.Allowed = a.Retry == 0
 	return a
-}
-
-// left returns the whole units that fit beside p under l.
-func (p place) left(now int64, l backend.Limit) int64 {
-	if p.h == nil {
-		return l.Capacity()
-	}
-	return max(0, l.Capacity()-ceil(p.h.used(now, p.limit)))
 }
 
 // first returns the first n >= 0 from which on holds is true.
@@ -471,26 +534,44 @@ func first(holds func(n int64) bool) int64 {
 	return high
 }
 
-// refund gives back what a Take under limits was allowed to charge.
-func (m *model) refund(key string, now, charged, cost int64, limits []backend.Limit) {
+// settle corrects what a Take under limits was allowed to charge.
+func (m *model) settle(key string, now, charged, cost, actual int64, limits []backend.Limit) {
 	places, _ := m.seen(key, now)
-	_, from := pasts(places, limits)
-	given := false
-	for i, j := range from {
-		if cost == 0 || j < 0 || places[j].limit.Algorithm != limits[i].Algorithm {
-			continue
+	mine, from := pasts(places, limits)
+	written := false
+	if actual < cost {
+		for i, j := range from {
+			if j < 0 || places[j].limit.Algorithm != limits[i].Algorithm {
+				continue
+			}
+			if h, found := places[j].h.refunded(now, charged, cost-actual, places[j].limit); found {
+				places[j].h, written = h, true
+			}
 		}
-		if h, found := places[j].h.refunded(now, charged, cost, places[j].limit); found {
-			places[j].h, given = h, true
+	} else if actual > cost {
+		for i, l := range limits {
+			if stateless(l) {
+				continue
+			}
+			written = true
+			p := mine[i]
+			if p.h == nil || ceil(p.h.used(now, p.limit)) <= l.Capacity() {
+				p = place{p.under(now, l), l}
+			}
+			if room := 2*p.limit.Capacity() - ceil(p.h.used(now, p.limit)); room > 0 {
+				p.h = p.h.charged(now, min(actual-cost, room))
+			}
+			mine[i] = p
 		}
+		places = mine
 	}
-	if given {
-		m.keys[key] = places
+	if written {
+		m.keys[key] = kept{places, now}
 	}
 }
 
 // fading reports whether something that the model remembers of key does not matter any more. A
 // store may have forgotten it, so that nothing could be said about a clock that goes back.
 func (m *model) fading(key string, now int64) bool {
-	return slices.ContainsFunc(m.keys[key], func(p place) bool { return p.h != nil && p.h.over(now, p.limit) })
+	return slices.ContainsFunc(m.keys[key].places, func(p place) bool { return p.h != nil && p.h.over(now, p.limit) })
 }

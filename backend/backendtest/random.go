@@ -33,7 +33,7 @@ func randomRules() (rules []rule) {
 					seed := e.h.seed() + uint64(round)
 					s := &schedule{
 						env: e, rand: rand.New(rand.NewPCG(seed, uint64(kind))), seed: seed,
-						model: model{map[string][]place{}}, of: of, back: back, key: fmt.Sprint("round ", round),
+						model: model{map[string]kept{}}, of: of, back: back, key: fmt.Sprint("round ", round),
 					}
 					if s.run(); e.Failed() {
 						return
@@ -57,15 +57,22 @@ type schedule struct {
 	back    bool                // the clock may go back
 	key     string
 	limits  []backend.Limit
-	scale   int64 // µs: the Period that the limits are about as long as
-	charges []taken
+	others  []backend.Limit // of the second key of a TakeAll
+	scale   int64           // µs: the Period that the limits are about as long as
+	charges []charged
 	last    backend.Result
 	steps   []string
 }
 
+// charged is a charge of one of the keys.
+type charged struct {
+	key string
+	taken
+}
+
 func (s *schedule) run() {
 	s.scale = pick(s.rand, int64(1000), 7_000, 999_983, 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000)
-	s.limits = s.newLimits()
+	s.limits, s.others = s.newLimits(), s.newLimits()
 	for range stepsPerRound {
 		s.step()
 		if s.Failed() {
@@ -80,12 +87,14 @@ func (s *schedule) step() {
 		s.wait()
 	}
 	switch n := s.rand.IntN(100); {
-	case n < 60:
+	case n < 52:
 		s.take(s.cost(), s.limits)
+	case n < 60:
+		s.takeAll()
 	case n < 68:
 		s.look()
 	case n < 84:
-		s.refund()
+		s.settle()
 		s.look()
 	case n < 96:
 		s.change()
@@ -94,10 +103,12 @@ func (s *schedule) step() {
 		}
 	case n < 98:
 		s.take(s.cost(), s.newLimits())
+		s.others = s.newLimits()
 	default:
-		s.note("Reset()")
-		s.reset(s.key)
-		delete(s.model.keys, s.key)
+		key := pick(s.rand, s.key, s.beside())
+		s.note("Reset(%q)", key)
+		s.reset(key)
+		delete(s.model.keys, key)
 		s.look()
 	}
 }
@@ -134,7 +145,7 @@ func (s *schedule) wait() {
 		µ = pick(s.rand, int64(1), 1, 2, 5)*s.scale + s.rand.Int64N(3) - 1
 	}
 	if s.back && s.chance(25) {
-		if !s.model.fading(s.key, s.micro()) {
+		if !s.model.fading(s.key, s.micro()) && !s.model.fading(s.beside(), s.micro()) {
 			s.move(-time.Duration(min(max(µ, 0), 10*s.scale)) * µs)
 		}
 		return
@@ -177,20 +188,56 @@ func (s *schedule) cost() int64 {
 func (s *schedule) take(cost int64, limits []backend.Limit) {
 	s.Helper()
 	got := s.env.take(s.key, cost, limits...)
-	want := s.model.take(s.key, s.micro(), cost, limits)
 	s.note("Take(%d, %v): %s of %q", cost, limits, show(got), got.Limit.Name)
+	s.same(fmt.Sprintf("Take(%d, %v)", cost, limits), got, s.model.take(s.key, s.micro(), cost, limits))
+	s.last = got
+	s.keep(s.key, cost, got, limits)
+}
+
+// same checks a Result against the model's.
+func (s *schedule) same(call string, got backend.Result, want answer) {
+	s.Helper()
 	retry := got.RetryAfter.Microseconds()
 	if got.RetryAfter < 0 {
 		retry = -1
 	}
-	if is := (answer{got.Allowed, got.Limit, got.Remaining, retry, got.ResetAfter.Microseconds()}); is != want {
-		s.Errorf("at %v: Take(%d, %v):\n got %s of %q\nwant %s of %q", s.now, cost, limits, show(got), got.Limit.Name, want, want.Limit.Name)
+	if is := (answer{got.Allowed, got.Limit, got.Remaining, retry, got.ResetAfter.Microseconds(), got.Used()}); is != want {
+		s.Errorf("at %v: %s:\n got %s, %d used of %q\nwant %s, %d used of %q", s.now, call, show(got), got.Used(), got.Limit.Name, want, want.Used, want.Limit.Name)
 	}
-	if s.last = got; cost > 0 {
-		if s.charges = append(s.charges, taken{got, cost, limits}); len(s.charges) > 6 {
+}
+
+// keep remembers one of the last charges.
+func (s *schedule) keep(key string, cost int64, res backend.Result, limits []backend.Limit) {
+	if cost > 0 {
+		if s.charges = append(s.charges, charged{key, taken{res, cost, limits}}); len(s.charges) > 6 {
 			s.charges = s.charges[1:]
 		}
 	}
+}
+
+// beside is the second key of a TakeAll.
+func (s *schedule) beside() string { return s.key + " beside" }
+
+func (s *schedule) takeAll() {
+	s.Helper()
+	charges := []backend.Charge{{Key: s.key, Cost: s.cost(), Limits: s.limits}, {Key: s.beside(), Cost: s.cost(), Limits: s.others}}
+	if s.chance(5) {
+		charges[s.rand.IntN(2)].Cost = 0
+	}
+	if s.chance(50) {
+		charges[0], charges[1] = charges[1], charges[0]
+	}
+	got := s.env.takeAll(charges...)
+	want := s.model.takeAll(s.micro(), charges)
+	all := got[0].Allowed && got[1].Allowed
+	s.note("TakeAll(%v): %s and %s", charges, show(got[0]), show(got[1]))
+	for i, c := range charges {
+		s.same(fmt.Sprintf("charge %d of TakeAll(%v)", i, charges), got[i], want[i])
+		if all {
+			s.keep(c.Key, c.Cost, got[i], c.Limits)
+		}
+	}
+	s.last = got[s.rand.IntN(2)]
 }
 
 func (a answer) String() string {
@@ -205,19 +252,39 @@ func (s *schedule) look() {
 		s.take(0, alone(s.limits, i))
 	}
 	s.take(0, s.limits)
+	want := s.model.usage(s.key, s.micro(), s.limits)
+	for i, got := range s.usage(s.key, s.limits...) {
+		s.same(fmt.Sprintf("limit %d of Usage(%v)", i, s.limits), got, want[i])
+	}
 }
 
-// refund gives back one of the last charges: admitted or refused, not yet refunded or already,
-// fresh or old.
-func (s *schedule) refund() {
+// settle corrects one of the last charges: admitted or refused, not yet settled or already, fresh or
+// old, to less or to more.
+func (s *schedule) settle() {
 	if len(s.charges) == 0 {
 		return
 	}
-	c := s.charges[s.rand.IntN(len(s.charges))]
-	s.note("Refund(the %d charged at %d µs under %v, allowed %v)", c.cost, c.res.At.Sub(s.start).Microseconds(), c.limits, c.res.Allowed)
-	s.env.refund(s.key, c.res, c.cost, c.limits...)
+	c := &s.charges[s.rand.IntN(len(s.charges))]
+	actual := int64(0)
+	switch s.rand.IntN(8) {
+	case 0:
+		actual = c.cost
+	case 1:
+		actual = s.rand.Int64N(c.cost) // less
+	case 2, 3:
+		actual = min(c.cost, 1<<50) + min(s.cost(), 1<<50)
+	case 4:
+		actual = min(c.cost, 1<<50) + 2*min(s.cost(), 1<<50) + 1
+	case 5:
+		actual = math.MaxInt64
+	}
+	s.note("Settle(the %d of %q charged at %d µs under %v, allowed %v, to %d)", c.cost, c.key, c.res.At.Sub(s.start).Microseconds(), c.limits, c.res.Allowed, actual)
+	s.env.settle(c.key, c.res, c.cost, actual, c.limits...)
 	if c.res.Allowed {
-		s.model.refund(s.key, s.micro(), c.res.At.Sub(s.start).Microseconds(), c.cost, c.limits)
+		s.model.settle(c.key, s.micro(), c.res.At.Sub(s.start).Microseconds(), c.cost, actual, c.limits)
+	}
+	if s.chance(50) {
+		c.cost = max(1, actual)
 	}
 }
 

@@ -57,6 +57,13 @@ type refund struct {
 	of int
 }
 
+// settle corrects the charge of the of-th take, counted from 1, to what it really was.
+type settle struct {
+	at     time.Duration
+	of     int
+	actual int64
+}
+
 // change puts other limits in the place of the trace's.
 type change []backend.Limit
 
@@ -89,12 +96,21 @@ func asRules(traces []trace) []rule {
 func (tr trace) goesBack() bool {
 	now := time.Duration(0)
 	for _, s := range tr.steps {
-		if s, ok := s.(take); ok {
-			if s.at < now {
-				return true
-			}
-			now = s.at
+		at := now
+		switch s := s.(type) {
+		case take:
+			at = s.at
+		case by:
+			at = s.at
+		case refund:
+			at = s.at
+		case settle:
+			at = s.at
 		}
+		if at < now {
+			return true
+		}
+		now = at
 	}
 	return false
 }
@@ -138,6 +154,14 @@ func (s refund) do(e *env, p *play) {
 	e.moveTo(s.at)
 	charge := p.takes[s.of-1]
 	e.refund(p.key, charge.res, charge.cost, charge.limits...)
+}
+
+func (s settle) do(e *env, p *play) {
+	e.Helper()
+	e.moveTo(s.at)
+	charge := &p.takes[s.of-1]
+	e.settle(p.key, charge.res, charge.cost, s.actual, charge.limits...)
+	charge.cost = s.actual
 }
 
 func (s change) do(_ *env, p *play) { p.limits = s }

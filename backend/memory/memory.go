@@ -194,43 +194,72 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 			}
 		}
 	}
-	err = b.takeAny(&res, sh, h, at, found, now, cost, limits)
+	err = b.takeAny(&res, place{sh, h, at, found}, now, cost, limits)
 	return res, err
 }
 
-// takeAny is Take for any key and any limits. The shard is locked; takeAny unlocks it.
-func (b *Backend) takeAny(res *backend.Result, sh *shard, h hash, at int, found bool, now, cost int64, limits []backend.Limit) error {
-	defer sh.mu.Unlock()
-	var e *entry
-	var beside []algorithm.Slot
-	if found {
-		if e = &sh.table.entries[at]; e.rule == inSlots {
-			beside = sh.slots[e.a]
-		}
-	}
+// place is where a key is in its shard, which is locked.
+type place struct {
+	*shard
+	hash  hash
+	at    int // in the table, if found
+	found bool
+}
+
+// takeAny is Take for any key and any limits. It unlocks the shard.
+func (b *Backend) takeAny(res *backend.Result, p place, now, cost int64, limits []backend.Limit) error {
+	defer p.mu.Unlock()
 	var few [8]*algorithm.Rule
-	rules, err := b.rulesOf(few[:0], limits, beside)
-	if err != nil {
-		return err
+	rules, err := b.rulesOf(few[:0], limits, p.beside())
+	if err == nil {
+		res.Limit = limits[b.take(res, p, now, cost, rules)]
 	}
-	var decided int
-	switch {
-	case beside != nil:
-		var next []algorithm.Slot
-		if decided, next = algorithm.Take(beside, rules, now, cost, res); next != nil {
-			b.keepBeside(sh, e, next)
-		}
-	case found:
-		one := [1]algorithm.Slot{{Rule: b.rule(e.rule), State: e.state()}}
-		var next []algorithm.Slot
-		if decided, next = algorithm.Take(one[:], rules, now, cost, res); next != nil {
-			b.keep(sh, e, next)
-		}
-	default:
-		decided = b.takeNew(sh, h, now, cost, rules, res)
+	return err
+}
+
+// take is Take for any key and any rules.
+func (b *Backend) take(res *backend.Result, p place, now, cost int64, rules []*algorithm.Rule) (decided int) {
+	if !p.found {
+		return b.takeNew(p.shard, p.hash, now, cost, rules, res)
 	}
-	res.Limit = limits[decided]
+	e := &p.table.entries[p.at]
+	if beside := p.beside(); beside != nil {
+		decided, next := algorithm.Take(beside, rules, now, cost, res)
+		if next != nil {
+			b.keepBeside(p.shard, e, next)
+		}
+		return decided
+	}
+	one := [1]algorithm.Slot{b.slot(e)}
+	decided, next := algorithm.Take(one[:], rules, now, cost, res)
+	if next != nil {
+		b.keep(p.shard, e, next)
+	}
+	return decided
+}
+
+// beside returns the slots beside the entry of a key, if there are any.
+func (p *place) beside() []algorithm.Slot {
+	if p.found && p.table.entries[p.at].rule == inSlots {
+		return p.slots[p.table.entries[p.at].a]
+	}
 	return nil
+}
+
+// slot returns what is in an entry that has no slots beside it.
+func (b *Backend) slot(e *entry) algorithm.Slot {
+	return algorithm.Slot{Rule: b.rule(e.rule), State: e.state()}
+}
+
+// view returns the slots that a decision about a key begins with, which it must not change. It uses
+// few, which is empty and has room.
+func (b *Backend) view(few []algorithm.Slot, p place, now int64, rules []*algorithm.Rule) []algorithm.Slot {
+	if beside := p.beside(); beside != nil {
+		return beside
+	} else if p.found {
+		return append(few, b.slot(&p.table.entries[p.at]))
+	}
+	return p.inherit(few, p.hash, now, rules)
 }
 
 // rulesOf appends the rules of limits: those of slots where they stand under the same limits.
@@ -253,11 +282,7 @@ func (b *Backend) rulesOf(rules []*algorithm.Rule, limits []backend.Limit, slots
 // takeNew decides for a key that has no entry. It gets one if it is charged and there is room.
 func (b *Backend) takeNew(sh *shard, h hash, now, cost int64, rules []*algorithm.Rule, res *backend.Result) (decided int) {
 	var few [4]algorithm.Slot
-	slots := few[:0]
-	if sh.overflow != nil {
-		slots = inherited(slots, sh.overflow[sh.overflowKey(h, rules, now)])
-	}
-	decided, next := algorithm.Take(slots, rules, now, cost, res)
+	decided, next := algorithm.Take(sh.inherit(few[:0], h, now, rules), rules, now, cost, res)
 	if next == nil {
 		return decided
 	}
@@ -269,40 +294,82 @@ func (b *Backend) takeNew(sh *shard, h hash, now, cost int64, rules []*algorithm
 	return decided
 }
 
-// Refund implements [backend.Backend]. It fails only if the cost is negative or a limit is missing
-// or not valid.
-func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
-	if err := algorithm.CheckTake(cost, limits); err != nil {
+// Settle implements [backend.Backend]. It fails only if a cost is negative or a limit is missing or
+// not valid.
+func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, cost, actual int64, limits ...backend.Limit) error {
+	if err := algorithm.CheckSettle(cost, actual, limits); err != nil {
 		return err
 	}
-	if !charge.Allowed {
-		return nil
+	var few [8]*algorithm.Rule
+	rules, err := b.rulesOf(few[:0], limits, nil)
+	if err != nil || !taken.Allowed || cost == actual {
+		return err
+	}
+	p, now := b.find(key)
+	defer p.mu.Unlock()
+	b.settle(p, now, taken.At.UnixMicro(), cost, actual, rules)
+	return nil
+}
+
+// settle is Settle for a key whose shard is locked.
+func (b *Backend) settle(p place, now, charged, cost, actual int64, rules []*algorithm.Rule) {
+	if beside := p.beside(); beside != nil {
+		if next := algorithm.Settle(beside, rules, now, charged, cost, actual); next != nil {
+			b.keepBeside(p.shard, &p.table.entries[p.at], next)
+		}
+		return
+	} else if p.found {
+		e := &p.table.entries[p.at]
+		one := [1]algorithm.Slot{b.slot(e)}
+		if next := algorithm.Settle(one[:], rules, now, charged, cost, actual); next != nil {
+			b.keep(p.shard, e, next)
+		}
+		return
+	}
+	if actual < cost {
+		return
+	}
+	next := algorithm.Settle(p.inherit(nil, p.hash, now, rules), rules, now, charged, cost, actual)
+	if next == nil {
+		return
+	}
+	if at, found := b.insert(p.shard, p.hash, now); found {
+		b.keep(p.shard, &p.table.entries[at], next)
+	} else {
+		b.share(p.shard, p.hash, now, rules, func(slots []algorithm.Slot, counted []*algorithm.Rule) []algorithm.Slot {
+			return algorithm.Settle(slots, counted, now, charged, cost, actual)
+		})
+	}
+}
+
+// Usage implements [backend.Backend]. It fails only if a limit is missing or not valid.
+func (b *Backend) Usage(_ context.Context, key string, limits ...backend.Limit) ([]backend.Result, error) {
+	if err := algorithm.CheckTake(0, limits); err != nil {
+		return nil, err
 	}
 	var few [8]*algorithm.Rule
 	rules, err := b.rulesOf(few[:0], limits, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	h := b.hash(key)
-	sh := b.shard(h)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	at, found := sh.table.find(h)
-	if !found {
-		return nil
+	all := make([]backend.Result, len(limits))
+	p, now := b.find(key)
+	defer p.mu.Unlock()
+	var slots [4]algorithm.Slot
+	algorithm.Usage(b.view(slots[:0], p, now, rules), rules, now, all)
+	for i := range all {
+		all[i].Limit = limits[i]
 	}
-	now, e := sh.clock(b.now()), &sh.table.entries[at]
-	if e.rule == inSlots {
-		if next := algorithm.Refund(sh.slots[e.a], rules, now, charge.At.UnixMicro(), cost); next != nil {
-			b.keepBeside(sh, e, next)
-		}
-		return nil
-	}
-	one := [1]algorithm.Slot{{Rule: b.rule(e.rule), State: e.state()}}
-	if next := algorithm.Refund(one[:], rules, now, charge.At.UnixMicro(), cost); next != nil {
-		b.keep(sh, e, next)
-	}
-	return nil
+	return all, nil
+}
+
+// find locks the shard of a key, and returns where the key is and the time.
+func (b *Backend) find(key string) (place, int64) {
+	p := place{hash: b.hash(key)}
+	p.shard = b.shard(p.hash)
+	p.mu.Lock()
+	p.at, p.found = p.table.find(p.hash)
+	return p, p.clock(b.now())
 }
 
 // Reset implements [backend.Backend]. It never fails. A key that shares an overflow bucket takes
@@ -354,12 +421,15 @@ func (b *Backend) shard(h hash) *shard {
 
 // place returns where the shard of h is, if it is there.
 func (b *Backend) place(h hash) *atomic.Pointer[shard] {
-	return &b.shards[h.tag&uint64(len(b.shards)-1)]
+	return &b.shards[b.index(h)]
 }
+
+// index returns which shard is that of h.
+func (b *Backend) index(h hash) uint64 { return h.tag & uint64(len(b.shards)-1) }
 
 // newShard makes the shard of h, unless another caller just did.
 func (b *Backend) newShard(h hash) *shard {
-	i := h.tag & uint64(len(b.shards)-1)
+	i := b.index(h)
 	b.shards[i].CompareAndSwap(nil, &shard{stagger: math.Pow(growth, float64(i)/float64(len(b.shards)))})
 	return b.shards[i].Load()
 }

@@ -288,7 +288,7 @@ func TestParallel(t *testing.T) {
 				key := fmt.Sprint(rand.N(8000))
 				res, err := b.Take(ctx, key, rand.Int64N(3), limits...)
 				if err == nil {
-					err = b.Refund(ctx, key, res, rand.Int64N(2), limits...)
+					err = b.Settle(ctx, key, res, rand.Int64N(2), 0, limits...)
 				}
 				if err == nil && rand.N(8) == 0 {
 					err = b.Reset(ctx, key)

@@ -26,6 +26,15 @@ type overflowKey struct {
 
 // takeShared decides for a key that has to share a bucket.
 func (b *Backend) takeShared(sh *shard, h hash, now, cost int64, rules []*algorithm.Rule, res *backend.Result) (decided int) {
+	b.share(sh, h, now, rules, func(slots []algorithm.Slot, counted []*algorithm.Rule) (next []algorithm.Slot) {
+		decided, next = algorithm.Take(slots, counted, now, cost, res)
+		return next
+	})
+	return decided
+}
+
+// share makes what do makes of the slots of a key's bucket its slots, if that is not nil.
+func (b *Backend) share(sh *shard, h hash, now int64, rules []*algorithm.Rule, do func(slots []algorithm.Slot, counted []*algorithm.Rule) []algorithm.Slot) {
 	if sh.overflow == nil {
 		sh.overflow = make(map[overflowKey][]algorithm.Slot)
 	}
@@ -34,15 +43,13 @@ func (b *Backend) takeShared(sh *shard, h hash, now, cost int64, rules []*algori
 	for i, r := range rules {
 		counted[i] = b.inBucket(r)
 	}
-	decided, next := algorithm.Take(inherited(nil, sh.overflow[shared]), counted, now, cost, res)
-	if next != nil {
+	if next := do(sh.inherit(nil, h, now, rules), counted); next != nil {
 		for i := range next {
 			fold(&next[i].State)
 		}
 		sh.overflow[shared] = next
 		sh.settled = min(sh.settled, expiryOf(next))
 	}
-	return decided
 }
 
 // inBucket returns the rule that a bucket counts by. A window would begin with the bucket's first
@@ -61,9 +68,12 @@ func (b *Backend) inBucket(r *algorithm.Rule) *algorithm.Rule {
 	return k.rule
 }
 
-// inherited appends copies of a bucket's slots to the empty buffer.
-func inherited(buffer, slots []algorithm.Slot) []algorithm.Slot {
-	for _, s := range slots {
+// inherit appends copies of the slots of a key's bucket, if there is one, to the empty buffer.
+func (sh *shard) inherit(buffer []algorithm.Slot, h hash, now int64, rules []*algorithm.Rule) []algorithm.Slot {
+	if sh.overflow == nil {
+		return buffer
+	}
+	for _, s := range sh.overflow[sh.overflowKey(h, rules, now)] {
 		if s.State.Log != nil {
 			log := slices.Clone(*s.State.Log)
 			s.State.Log = &log

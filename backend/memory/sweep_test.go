@@ -75,7 +75,7 @@ func TestSweepKnows(t *testing.T) {
 					key, limit := fmt.Sprint(n-r.IntN(3)), backend.Limit{Count: 2, Period: period}
 					res := charge(t, b, key, limit)
 					if r.IntN(4) == 0 {
-						if err := b.Refund(ctx, key, res, 1, limit); err != nil {
+						if err := b.Settle(ctx, key, res, 1, 0, limit); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -145,7 +145,7 @@ func TestRefundsDoNotStopSweeping(t *testing.T) {
 		regular := backend.Limit{Count: 100, Period: time.Hour, Algorithm: backend.FixedWindow}
 		for i := range 10_000 {
 			key := fmt.Sprint("regular", i%50)
-			if err := b.Refund(ctx, key, charge(t, b, key, regular), 1, regular); err != nil {
+			if err := b.Settle(ctx, key, charge(t, b, key, regular), 1, 0, regular); err != nil {
 				t.Fatal(err)
 			}
 			if charge(t, b, fmt.Sprint("new", i), second); !b.held(fmt.Sprint("new", i)) {

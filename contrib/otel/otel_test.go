@@ -181,15 +181,14 @@ func (tel *telemetry) wantSpan(index int, attrs string, events ...string) {
 }
 
 // down is a store that fails.
-type down struct{ cause error }
+type down struct {
+	backend.Backend
+	cause error
+}
 
 func (b down) Take(context.Context, string, int64, ...backend.Limit) (backend.Result, error) {
 	return backend.Result{}, fmt.Errorf("ginlimit: test: %w: %w", backend.ErrUnavailable, b.cause)
 }
-func (b down) Refund(context.Context, string, backend.Result, int64, ...backend.Limit) error {
-	return nil
-}
-func (b down) Reset(context.Context, string) error { return nil }
 
 type timeout struct{}
 
@@ -288,7 +287,7 @@ func TestOutcomes(t *testing.T) {
 		{
 			name: "fail open",
 			limiter: func(tel *telemetry) gin.HandlerFunc {
-				return tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{refused}))
+				return tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{cause: refused}))
 			},
 			statuses: []int{200, 200},
 			metrics: map[string]int64{
@@ -300,7 +299,7 @@ func TestOutcomes(t *testing.T) {
 		{
 			name: "fail closed",
 			limiter: func(tel *telemetry) gin.HandlerFunc {
-				return tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{context.DeadlineExceeded}), ginlimit.WithFailurePolicy(ginlimit.FailClosed))
+				return tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{cause: context.DeadlineExceeded}), ginlimit.WithFailurePolicy(ginlimit.FailClosed))
 			},
 			statuses: []int{503},
 			metrics: map[string]int64{
@@ -313,7 +312,7 @@ func TestOutcomes(t *testing.T) {
 		{
 			name: "fallback",
 			limiter: func(tel *telemetry) gin.HandlerFunc {
-				return tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(backend.Fallback(down{refused}, memory.New())))
+				return tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(backend.Fallback(down{cause: refused}, memory.New())))
 			},
 			statuses: []int{200, 429},
 			metrics: map[string]int64{
@@ -408,7 +407,7 @@ func TestSeveralLimiters(t *testing.T) {
 		tel.serve(1,
 			named("fine", ginlimit.PerHour(9)),
 			named("trial", ginlimit.PerHour(0), ginlimit.WithDryRun(true)),
-			named("broken", ginlimit.PerHour(9), ginlimit.WithBackend(down{io.EOF})),
+			named("broken", ginlimit.PerHour(9), ginlimit.WithBackend(down{cause: io.EOF})),
 			named("strict", ginlimit.PerHour(0)),
 			named("never asked", ginlimit.PerHour(9)),
 		)
@@ -544,7 +543,7 @@ func TestErrorTypes(t *testing.T) {
 		"starting":      redis.ErrStarting,
 	} {
 		tel := newTelemetry(t)
-		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{cause})))
+		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{cause: cause})))
 		tel.wantMetrics(map[string]int64{
 			"decisions error.type=" + want + " limiter=api outcome=error_passed": 1,
 			"decision.duration error.type=" + want + " limiter=api":              1,

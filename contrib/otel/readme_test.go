@@ -48,7 +48,7 @@ func TestReadmeListsMetrics(t *testing.T) {
 		noTier := func(*gin.Context) (ginlimit.Tier, error) { return ginlimit.Tier{}, os.ErrNotExist }
 		tel.serve(2, tel.limit(ginlimit.Per(1, 20*time.Millisecond), ginlimit.WithMaxWait(time.Minute), ginlimit.WithTier(tier)))
 		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithTier(noTier)))
-		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{os.ErrClosed})))
+		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{cause: os.ErrClosed})))
 
 		attrs := map[string]map[string]bool{}
 		for series := range tel.metrics() {

@@ -31,17 +31,14 @@ import (
 func init() { gin.SetMode(gin.TestMode) }
 
 // broken is a backend that fails with an error.
-type broken struct{ err error }
+type broken struct {
+	backend.Backend
+	err error
+}
 
 func (b broken) Take(context.Context, string, int64, ...backend.Limit) (backend.Result, error) {
 	return backend.Result{}, b.err
 }
-
-func (broken) Refund(context.Context, string, backend.Result, int64, ...backend.Limit) error {
-	return nil
-}
-
-func (broken) Reset(context.Context, string) error { return nil }
 
 // serve sends requests through a limiter that the collector observes, and returns the last status.
 func serve(t *testing.T, c *ginlimitprom.Collector, requests int, limit ginlimit.Limit, key ginlimit.KeyFunc, opts ...ginlimit.Option) int {
@@ -113,7 +110,7 @@ func TestOutcomes(t *testing.T) {
 	c := ginlimitprom.New()
 	none := func(*gin.Context) (string, error) { return "", ginlimit.ErrNoKey }
 	wrong := func(*gin.Context) (string, error) { return "", errors.New("the session store is down") }
-	down := broken{fmt.Errorf("ginlimit: test: %w", backend.ErrUnavailable)}
+	down := broken{err: fmt.Errorf("ginlimit: test: %w", backend.ErrUnavailable)}
 	negative := ginlimit.WithCost(func(*gin.Context) int64 { return -1 })
 	two, global, dry := ginlimit.PerHour(2), ginlimit.Global(), ginlimit.WithDryRun(true)
 	skip := ginlimit.WithSkip(func(*gin.Context) bool { return true })
@@ -281,7 +278,7 @@ func TestKinds(t *testing.T) {
 		{errors.New("no limit was given"), "other"},
 	} {
 		c := ginlimitprom.New()
-		serve(t, c, 1, ginlimit.PerHour(1), ginlimit.Global(), ginlimit.WithName("api"), ginlimit.WithBackend(broken{step.err}))
+		serve(t, c, 1, ginlimit.PerHour(1), ginlimit.Global(), ginlimit.WithName("api"), ginlimit.WithBackend(broken{err: step.err}))
 		wantSeries(t, c, "ginlimit_errors_total", map[string]float64{"kind=" + step.kind + ",limiter=api": 1})
 	}
 }
