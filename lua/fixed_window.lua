@@ -1,13 +1,11 @@
 -- FixedWindow: the twin of backend/algorithm/fixed_window.go, which says how it works. The state is
 -- time, when the window began, and used, the units charged in it.
 
--- fixed_window_age does nothing to a window that runs. One that begins in the future begins now.
+-- fixed_window_age moves on to the window that now is in, with what was used beyond those before. A
+-- state that has not expired has that much.
 local function fixed_window_age(r, st, now)
-  if st.time > now then
-    st.time = now
-    return true
-  end
-  return false
+  local over = math.floor((now - st.time) / r.period)
+  st.time, st.used = st.time + over * r.period, st.used - over * r.capacity
 end
 
 local function fixed_window_used(r, st, now)
@@ -15,6 +13,9 @@ local function fixed_window_used(r, st, now)
 end
 
 local function fixed_window_expiry(r, st)
+  if st.used > r.capacity then
+    return st.time + math.ceil(st.used / r.capacity) * r.period
+  end
   return st.time + r.period -- also of a window whose charges were all refunded
 end
 

@@ -28,7 +28,7 @@ func law() string {
 	for _, file := range []string{"token_bucket", "sliding_window", "sliding_log", "fixed_window"} {
 		b.WriteString("local function " + file + "()\n" + join(file) + "end\n")
 	}
-	return b.String() + join("slots", "value")
+	return b.String() + join("slots", "value", "decide")
 }
 
 // Take returns the script that decides for any limits; take.lua says what it is called with, and
@@ -37,9 +37,13 @@ func Take() string {
 	return join("open") + "local raw, n = nil, #ARGV - 1\n" + law() + join("take")
 }
 
-// Refund returns the script that gives a charge back; refund.lua says what it is called with, and
-// what it replies.
-func Refund() string { return join("open") + law() + join("refund") }
+// TakeAll returns the script that decides for several keys; take_all.lua says what it is called with,
+// and what it replies.
+func TakeAll() string { return join("open") + law() + join("take_all") }
+
+// Settle returns the script that corrects a charge; settle.lua says what it is called with, and what
+// it replies.
+func Settle() string { return join("open") + law() + join("settle") }
 
 // QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units
 // take parts of a microsecond.

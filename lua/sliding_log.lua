@@ -26,7 +26,6 @@ local function sliding_log_encode(at, units)
   local d, c, b = high % 256, high % 65536, high % 16777216
   local g, f = low % 256, low % 65536
   local entries, exponent = '', 0
-  units = math.min(units, 999999999999999)
   while units > 0 do
     local digit = units % 10
     if digit > 0 then
@@ -69,17 +68,18 @@ local function sliding_log_skip(st, from, sum, units, to)
   return from, sum
 end
 
--- sliding_log_age drops what is out of the window. Charges of the future are of now.
-local function sliding_log_age(r, st, now)
-  local repaired = st.time > now
-  if repaired then
-    local first, time = sliding_log_find(st.log, now), string.sub(sliding_log_encode(now, 1), 1, 7)
-    local entries = {string.sub(st.log, 1, first * 8)}
-    for i = first + 1, #st.log / 8 do
-      entries[#entries + 1] = time .. string.sub(st.log, i * 8, i * 8)
-    end
-    st.log, st.time = table.concat(entries), now
+-- sliding_log_move returns the log with its charges so much later.
+local function sliding_log_move(log, by)
+  local entries = {}
+  for i = 0, #log / 8 - 1 do
+    local at, units = sliding_log_entry(log, i)
+    entries[i + 1] = sliding_log_encode(math.max(0.0, at + by), units)
   end
+  return table.concat(entries)
+end
+
+-- sliding_log_age drops what is out of the window.
+local function sliding_log_age(r, st, now)
   if sliding_log_entry(st.log, 0) <= now - r.period then
     local gone, units = sliding_log_skip(st, 0, 0.0, st.used, sliding_log_find(st.log, now - r.period + 1))
     st.used, st.log = st.used - units, string.sub(st.log, gone * 8 + 1)
@@ -87,7 +87,6 @@ local function sliding_log_age(r, st, now)
       st.used, st.log = 0.0, ''
     end
   end
-  return repaired
 end
 
 local function sliding_log_used(r, st, now)
@@ -163,5 +162,6 @@ end
 
 return {
   age = sliding_log_age, used = sliding_log_used, expiry = sliding_log_expiry,
-  carry = sliding_log_carry, charge = sliding_log_charge, refund = sliding_log_refund, shorten = sliding_log_shorten,
+  carry = sliding_log_carry, charge = sliding_log_charge, refund = sliding_log_refund,
+  move = sliding_log_move, shorten = sliding_log_shorten,
 }

@@ -2,17 +2,12 @@
 -- state is time, when the current window began, used, the units charged in it, and rest, those of
 -- the window before.
 
--- sliding_window_age moves on to the window that now is in. One that begins in the future begins
--- now.
+-- sliding_window_age moves on to the window that now is in.
 local function sliding_window_age(r, st, now)
-  if st.time > now then
-    st.time = now
-    return true
-  elseif now - st.time >= r.period then
+  if now - st.time >= r.period then
     st.time, st.rest = st.time + r.period, st.used
     st.used = 0.0
   end
-  return false
 end
 
 -- sliding_window_used returns the units in use, rounded up.

@@ -34,20 +34,17 @@ local function expiry(slot)
 end
 
 -- load brings slots up to now, each under its own rule. A state that says nothing any more begins
--- anew under its rule: its limit finds it, and not what another was charged. It reports whether the
--- clock went back, so that one of them had to be repaired.
+-- anew under its rule: its limit finds it, and not what another was charged.
 local function load(slots, now)
-  local repaired = false
   for i = 1, #slots do
     local slot = slots[i]
     local r = slot.rule
     if r and expiry(slot) <= now then
       slot.time, slot.used, slot.rest, slot.log = now, 0.0, 0.0, ''
     elseif r then
-      repaired = r.row.age(r, slot, now) or repaired
+      r.row.age(r, slot, now)
     end
   end
-  return repaired
 end
 
 -- match returns for each rule the index of its slot, or nil, and for each slot that of its rule: each
@@ -95,24 +92,34 @@ local function fits(slots, rules, found, now, cost)
   return true
 end
 
+-- take_over returns a slot under a rule that keeps a state, with the units that are in use, which
+-- have to fit. A state of other numbers is carried over; of one of another algorithm the units are, as
+-- if they were charged now.
+local function take_over(r, slot, now)
+  local old = slot and slot.rule
+  if not old or old.row ~= r.row then
+    local units = old and old.row.used(old, slot, now) or 0
+    slot = {rule = r, time = now, used = 0.0, rest = 0.0, log = ''}
+    if units > 0 then
+      r.row.charge(r, slot, now, units)
+    end
+  elseif old.text ~= r.text then
+    r.row.carry(r, slot, now, old)
+    slot.rule = r
+  end
+  return slot
+end
+
 -- charge returns the slots of a key after cost, which fits, was charged to all rules: one for each
--- rule. A state of other numbers is carried over first; of one of another algorithm the units in
--- use are, as if they were charged now.
+-- rule.
 local function charge(slots, rules, found, now, cost)
   local charged = {}
   for i = 1, #rules do
-    local r, slot = rules[i], found[i] and slots[found[i]] or {}
+    local r = rules[i]
     charged[i] = {}
     if not r.stateless then
-      local old, units = slot.rule, cost
-      if not old or old.row ~= r.row then
-        units = cost + (old and old.row.used(old, slot, now) or 0)
-        slot = {time = now, used = 0.0, rest = 0.0, log = ''}
-      elseif old.text ~= r.text then
-        r.row.carry(r, slot, now, old)
-      end
-      slot.rule = r
-      r.row.charge(r, slot, now, units)
+      local slot = take_over(r, found[i] and slots[found[i]], now)
+      r.row.charge(r, slot, now, cost)
       charged[i] = slot
     end
   end

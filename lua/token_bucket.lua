@@ -2,20 +2,13 @@
 -- time, the instant at which the bucket will be full, and rest, what that lacks in 1/count of a
 -- microsecond.
 
--- token_bucket_age takes nothing off: the debt is what lies between now and time. After the clock
--- went back it may be more than a bucket can lack: then the bucket is empty.
+-- token_bucket_age takes nothing off: the debt is what lies between now and time.
 local function token_bucket_age(r, st, now)
-  local us = st.time - now
-  if us > r.full_us or us == r.full_us and st.rest > r.full_num then
-    st.time, st.rest = now + r.full_us, r.full_num
-    return true
-  end
-  return false
 end
 
 -- token_bucket_used returns the units in use, rounded up.
 local function token_bucket_used(r, st, now)
-  local units, part = mul_add_div(st.time - now, r.count, st.rest, r.period) -- at most the capacity
+  local units, part = mul_add_div(st.time - now, r.count, st.rest, r.period) -- at most twice the capacity
   if part > 0 then
     return units + 1
   end
@@ -31,7 +24,8 @@ local function token_bucket_carry(r, st, now, old)
   if old.count == r.count and old.period == r.period then
     return
   end
-  -- At most the capacity of old, and a part below old.period, so that rest is at most r.period.
+  -- At most the capacity of r, because what fits is all that is carried, and a part below
+  -- old.period, so that rest is at most r.period.
   local units, part = mul_add_div(st.time - now, old.count, st.rest, old.period)
   local rest, over = mul_add_div(part, r.period, 0, old.period)
   if over > 0 then
@@ -56,10 +50,7 @@ local function token_bucket_refund(r, st, now, charged, cost)
   if st.time + (st.rest > 0 and 1 or 0) <= now or now - charged >= full then
     return false
   end
-  local time, rest = now, 0.0
-  if cost < r.capacity then
-    time, rest = sub(r, st.time, st.rest, span_of(r, cost))
-  end
+  local time, rest = sub(r, st.time, st.rest, span_of(r, math.min(cost, 2 * r.capacity)))
   if time < now then
     time, rest = now, 0.0
   end

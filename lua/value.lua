@@ -11,14 +11,18 @@
 -- where rule is the text of the rule that the state was charged under, and time is relative to the
 -- instant of the write. A value of a later version will not begin with a digit.
 
--- read returns the slots of a value and the instant it was written at, nothing if it is not one of
--- ours. Rules are those that slots are likely to be of.
+-- read returns the slots of a value, the instant that their times are relative to, and whether that
+-- is not the one it was written at, because the clock went back: then no time has passed since. It
+-- returns nothing if the value is not one of ours. Rules are those that slots are likely to be of.
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
   if not sec or #sec > 10 or #usec > 6 then
     return nil
   end
-  local slots, base = {}, sec * 1000000.0 + usec
+  local slots, base, back = {}, sec * 1000000.0 + usec, 0.0
+  if base > now then
+    base, back = now, now - base
+  end
   while pos <= #raw do
     local text, time, a, b, after = string.match(raw, '^ (%S+) (%-?%d+),?(%d*),?(%d*)()', pos)
     if not text then
@@ -32,7 +36,7 @@ local function read(raw, rules)
       if not r or r.text ~= text then
         r = new_rule(text)
       end
-      if not r or #time > 16 or #a > 15 or #b > 15 then
+      if not r or #time > 16 or #a > 16 or #b > 16 then
         return nil
       end
       local used, rest, log = 0.0, 0.0, ''
@@ -40,7 +44,7 @@ local function read(raw, rules)
         if a ~= '' then
           rest = a + 0.0
         end
-        if rest >= r.count then
+        if rest >= r.count or time - 2 > 2 * r.full_us then
           return nil
         end
       elseif a == '' or b == '' and r.algorithm ~= 'f' then
@@ -48,19 +52,29 @@ local function read(raw, rules)
       else
         used = a + 0.0
       end
+      local most = 2 * r.capacity -- a Settle may have left a debt
       if r.algorithm == 's' then
         rest = b + 0.0
+        if rest > 1999999999999998 then -- the limit may have been larger
+          return nil
+        end
       elseif r.algorithm == 'l' then
         log = string.sub(raw, pos + 1, pos + b)
         if #log ~= b + 0.0 or #log % 8 ~= 0 or (used > 0) ~= (log ~= '') then
           return nil
         end
         pos = pos + 1 + #log
+        if back < 0 then
+          log = r.row.move(log, back)
+        end
+      end
+      if used > most then
+        return nil
       end
       slots[#slots + 1] = {rule = r, time = base + time, used = used, rest = rest, log = log}
     end
   end
-  return slots, base
+  return slots, base, back < 0
 end
 
 -- write returns the text of slots, their times relative to base.

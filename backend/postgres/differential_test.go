@@ -127,7 +127,7 @@ func record(t *testing.T, seed uint64) (steps []step) {
 			case kind < 9 && i > 0:
 				s.charge = max(0, i-1-r.IntN(5))
 				s.cost, s.limits = steps[s.charge].cost, steps[s.charge].limits
-				err = b.Refund(ctx, "key", steps[s.charge].want, s.cost, s.limits...)
+				err = b.Settle(ctx, "key", steps[s.charge].want, s.cost, 0, s.limits...)
 			default:
 				capacity := min(max(1, limits[r.IntN(len(limits))].Capacity()), backend.MaxCount)
 				s.cost = []int64{0, 0, 1, 1, 2, capacity, capacity + 1, capacity/3 + 1, 1 + r.Int64N(capacity), last.Remaining, last.Remaining/2 + 1}[r.IntN(11)]
@@ -189,7 +189,7 @@ func replay(t *testing.T, b *postgres.Backend, seed uint64, steps []step) []step
 		case s.reset:
 			err = b.Reset(t.Context(), "key")
 		case s.charge >= 0:
-			err = b.Refund(t.Context(), "key", got[s.charge], s.cost, s.limits...)
+			err = b.Settle(t.Context(), "key", got[s.charge], s.cost, 0, s.limits...)
 		default:
 			got[i], err = b.Take(t.Context(), "key", s.cost, s.limits...)
 			require.NoError(t, err, "seed %d, step %d: %+v", seed, i, s)

@@ -299,7 +299,7 @@ func TestKindsOfErrors(t *testing.T) {
 			b := postgres.New(c.pool, append(c.opts[:len(c.opts):len(c.opts)], postgres.WithTimeout(10*time.Second))...)
 			_, look := b.Take(t.Context(), "k", 0, hourly)
 			_, taken := take(b, "k", hourly)
-			errs := []error{taken, b.Refund(t.Context(), "k", backend.Result{Allowed: true, At: time.Now()}, 1, hourly), b.Reset(t.Context(), "k")}
+			errs := []error{taken, b.Settle(t.Context(), "k", backend.Result{Allowed: true, At: time.Now()}, 1, 0, hourly), b.Reset(t.Context(), "k")}
 			if !errors.Is(c.kind, postgres.ErrReadOnly) { // which may be read
 				errs = append(errs, look)
 			}
@@ -351,7 +351,7 @@ func TestStandby(t *testing.T) {
 			require.ErrorIs(t, err, backend.ErrUnavailable)
 		}
 		_, err = take(b, "k", fixed)
-		for _, err := range []error{err, b.Refund(t.Context(), "k", res, 1, fixed), b.Reset(t.Context(), "k")} {
+		for _, err := range []error{err, b.Settle(t.Context(), "k", res, 1, 0, fixed), b.Reset(t.Context(), "k")} {
 			require.ErrorIs(t, err, postgres.ErrReadOnly)
 			require.ErrorIs(t, err, backend.ErrUnavailable)
 		}
@@ -390,7 +390,7 @@ func TestTheCallersContextDoesNotMatter(t *testing.T) {
 				require.NoError(t, err, name)
 				return res.Remaining
 			}
-			require.NoError(t, b.Refund(ctx, key, last, 1, limit), name)
+			require.NoError(t, b.Settle(ctx, key, last, 1, 0, limit), name)
 			require.Equal(t, int64(1), left(), name)
 			require.NoError(t, b.Reset(ctx, key), name)
 			require.Equal(t, int64(3), left(), name)
@@ -481,7 +481,7 @@ func TestNoDeadlocks(t *testing.T) {
 		default:
 			var res backend.Result
 			if res, err = b.Take(ctx, key, 2, limits[:1+i%2]...); err == nil && i%2 == 0 {
-				err = b.Refund(ctx, key, res, 2, limits[:1]...)
+				err = b.Settle(ctx, key, res, 2, 0, limits[:1]...)
 			}
 		}
 		if err != nil {

@@ -96,7 +96,7 @@ func TestMigrateMakesWhatIsMissing(t *testing.T) {
 					limit := hourly.WithAlgorithm(a)
 					res, err := take(b, a.String(), limit)
 					require.NoError(t, err)
-					require.NoError(t, b.Refund(t.Context(), a.String(), res, 1, limit))
+					require.NoError(t, b.Settle(t.Context(), a.String(), res, 1, 0, limit))
 				}
 				var kept bool
 				require.NoError(t, pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM "+name+" WHERE key = $1)", postgres.StateKey("k")).Scan(&kept))
@@ -138,7 +138,7 @@ func TestNames(t *testing.T) {
 				res, err := take(b, "k", hourly.WithAlgorithm(a))
 				require.NoError(t, err, "%q", name)
 				require.True(t, res.Allowed)
-				require.NoError(t, b.Refund(t.Context(), "k", res, 1, hourly.WithAlgorithm(a)))
+				require.NoError(t, b.Settle(t.Context(), "k", res, 1, 0, hourly.WithAlgorithm(a)))
 			}
 			_, err := b.Sweep(t.Context())
 			require.NoError(t, err, "%q", name)

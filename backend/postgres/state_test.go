@@ -118,7 +118,7 @@ func TestForeignRow(t *testing.T) {
 						require.Equal(t, written, table.get("k"))
 					}
 				}
-				if err := b.Refund(t.Context(), "k", backend.Result{Allowed: true, At: time.Now()}, 1, limit); err != nil {
+				if err := b.Settle(t.Context(), "k", backend.Result{Allowed: true, At: time.Now()}, 1, 0, limit); err != nil {
 					require.ErrorIs(t, err, postgres.ErrForeign)
 				}
 				require.NoError(t, b.Reset(t.Context(), "k"))
@@ -195,7 +195,7 @@ func TestMutatedRow(t *testing.T) {
 			require.LessOrEqual(t, max(res.RetryAfter, res.ResetAfter), 2*res.Limit.Period+time.Microsecond, why)
 		}
 		table.put("k", to)
-		if err := b.Refund(t.Context(), "k", charges[i], 1, limits...); err != nil {
+		if err := b.Settle(t.Context(), "k", charges[i], 1, 0, limits...); err != nil {
 			require.ErrorIs(t, err, postgres.ErrForeign, "refund, %v", to)
 		}
 	}
@@ -322,7 +322,7 @@ func TestLimitsWithoutState(t *testing.T) {
 				require.Equal(t, c.allowed, res.Allowed)
 				require.WithinDuration(t, time.Now(), res.At, time.Minute)
 				require.Equal(t, c.limits[len(c.limits)-1].Name, res.Limit.Name)
-				require.NoError(t, b.Refund(t.Context(), "k", res, cost, c.limits...))
+				require.NoError(t, b.Settle(t.Context(), "k", res, cost, 0, c.limits...))
 			}
 		}
 	}

@@ -20,6 +20,15 @@ type answer struct {
 	slots []algorithm.Slot
 }
 
+// read reads what the server said into a, whose slots are empty.
+func (a *answer) read(said interface{ ToString() (string, error) }, p *plan) error {
+	reply, err := said.ToString()
+	if err != nil {
+		return err
+	}
+	return a.decode(reply, p)
+}
+
 // decode reads a reply into a, whose slots are empty.
 func (a *answer) decode(reply string, p *plan) error {
 	rest, refused := strings.CutPrefix(reply, "-")

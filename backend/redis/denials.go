@@ -136,9 +136,7 @@ func (d *denials) confirm(t *trip, key string, den *denial, cost int64) (res bac
 		d.forgetThis(key, den)
 		return res, 0, false, nil
 	}
-	var few [inline]algorithm.Slot
-	slots := append(few[:0], den.slots...)
-	decided, _ = algorithm.Take(slots, den.plan.rules, den.now+now.Sub(den.received).Microseconds(), cost, &res)
+	decided = algorithm.Judge(den.slots, den.plan.rules, den.now+now.Sub(den.received).Microseconds(), cost, &res)
 	if res.Allowed {
 		return res, 0, false, nil // not possible: it is earlier than the end of the wait
 	}

@@ -176,8 +176,8 @@ func TestDenialEnds(t *testing.T) {
 			"Reset": func(t *testing.T, key string, _ backend.Result) {
 				require.NoError(t, there.Reset(ctx, key))
 			},
-			"Refund": func(t *testing.T, key string, charge backend.Result) {
-				require.NoError(t, there.Refund(ctx, key, charge, 5, limits...))
+			"Settle": func(t *testing.T, key string, charge backend.Result) {
+				require.NoError(t, there.Settle(ctx, key, charge, 5, 0, limits...))
 			},
 			"FLUSHALL": func(t *testing.T, _ string, _ backend.Result) { ask(t, s, "FLUSHALL") },
 			"DEL": func(t *testing.T, key string, _ backend.Result) {

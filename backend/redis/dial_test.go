@@ -649,7 +649,7 @@ func TestClose(t *testing.T) {
 		dialUnavailable(t, err)
 		_, err = b.Take(t.Context(), "new", 1, limit)
 		dialUnavailable(t, err)
-		dialUnavailable(t, b.Refund(t.Context(), "k", charge, 1, limit))
+		dialUnavailable(t, b.Settle(t.Context(), "k", charge, 1, 0, limit))
 		dialUnavailable(t, b.Reset(t.Context(), "k"))
 		require.NoError(t, b.Close())
 	}

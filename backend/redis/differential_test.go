@@ -23,15 +23,16 @@ import (
 // step is one call, when it was made, and what package memory answered.
 type step struct {
 	at     time.Time
-	op     string // "Take", "Refund" or "Reset"
+	op     string // "Take", "Settle" or "Reset"
 	cost   int64
 	limits []backend.Limit
-	charge int // Refund: the step that charged
+	charge int   // Settle: the step that charged
+	actual int64 // Settle: what it really was
 	want   backend.Result
 }
 
 func (s step) String() string {
-	return fmt.Sprintf("%v %s(cost %d, charge of step %d, %v): %+v", s.at.UnixMicro(), s.op, s.cost, s.charge, s.limits, s.want)
+	return fmt.Sprintf("%v %s(cost %d, charge of step %d, actual %d, %v): %+v", s.at.UnixMicro(), s.op, s.cost, s.charge, s.actual, s.limits, s.want)
 }
 
 // awkward are rates that do not divide, or are at the end of what a limit can be.
@@ -171,8 +172,9 @@ func (s *schedule) next(t *testing.T, b backend.Backend) {
 	case kind < 20 && len(s.steps) > 0:
 		st.charge = max(0, len(s.steps)-1-s.IntN(6))
 		charged := s.steps[st.charge]
-		st.op, st.cost, st.limits = "Refund", charged.cost, charged.limits
-		err = b.Refund(ctx, "key", charged.want, st.cost, st.limits...)
+		st.op, st.cost, st.limits = "Settle", charged.cost, charged.limits
+		st.actual = []int64{0, st.cost / 2, st.cost + 1, st.cost + s.cost()}[s.IntN(4)]
+		err = b.Settle(ctx, "key", charged.want, st.cost, st.actual, st.limits...)
 	case kind < 30:
 		st.want, err = b.Take(ctx, "key", 0, st.limits...)
 	default:
@@ -216,8 +218,8 @@ func replay(t *testing.T, client rueidis.Client, seed uint64, steps []step) {
 		switch st.op {
 		case "Reset":
 			err = b.Reset(ctx, "key")
-		case "Refund":
-			err = b.Refund(ctx, "key", got[st.charge], st.cost, st.limits...)
+		case "Settle":
+			err = b.Settle(ctx, "key", got[st.charge], st.cost, st.actual, st.limits...)
 		default:
 			got[i], err = b.Take(ctx, "key", st.cost, st.limits...)
 			if err == nil {

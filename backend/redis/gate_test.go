@@ -96,7 +96,7 @@ func TestCallersThatGiveUp(t *testing.T) {
 				res, err := b.Take(ctx, "k", 1, limit)
 				require.NoError(t, err)
 				require.Equal(t, i < 3, res.Allowed)
-				require.NoError(t, b.Refund(ctx, "other", backend.Result{Allowed: true, At: res.At}, 1, limit))
+				require.NoError(t, b.Settle(ctx, "other", backend.Result{Allowed: true, At: res.At}, 1, 0, limit))
 				require.NoError(t, tiers.Set(ctx, "c", tierExamples[1]))
 				lookUp(t, tiers, "c", tierExamples[1])
 				_, err = tiers.Lookup(ctx, "c")

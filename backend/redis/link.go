@@ -43,8 +43,9 @@ func newLink(c config) *link {
 // trip is one call: to the server that has a key, in the time that a call has.
 type trip struct {
 	*link
-	op     string // for its errors
-	key    string // as Redis has it
+	op     string   // for its errors
+	key    string   // as Redis has it
+	more   []string // of a TakeAll, which has several
 	client rueidis.Client
 	server *server
 	ctx    context.Context // of the server's gate
@@ -67,7 +68,9 @@ func (l *link) to(op, key string) (trip, error) {
 // What a call is for, as its errors say it.
 const (
 	opTake       = "take"
-	opRefund     = "refund"
+	opTakeAll    = "take all"
+	opSettle     = "settle"
+	opUsage      = "usage"
 	opReset      = "reset"
 	opTierLookup = "tier lookup"
 	opTierSet    = "tier set"
@@ -148,7 +151,7 @@ func (t *trip) eval(c call) (res rueidis.RedisResult, err error) {
 	err = t.through(func() (bool, error) {
 		for done := false; !done; {
 			taught := t.server.taught.Load()
-			res = t.client.Do(t.ctx, t.client.B().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(t.key).Arg(c.args...).Build())
+			res = t.client.Do(t.ctx, t.client.B().Evalsha().Sha1(c.script.sha).Numkeys(int64(1+len(t.more))).Key(t.key).Key(t.more...).Arg(c.args...).Build())
 			answer, refused := rueidis.IsRedisErr(res.Error())
 			done = !refused || !answer.IsNoScript() || t.teach(c, taught, &res)
 		}
@@ -172,7 +175,7 @@ func (t *trip) teach(c call, taught uint64, res *rueidis.RedisResult) bool {
 	if s.taught.Load() != taught {
 		return false
 	}
-	*res = t.client.Do(t.ctx, t.client.B().Eval().Script(c.script.text).Numkeys(1).Key(t.key).Arg(c.args...).Build())
+	*res = t.client.Do(t.ctx, t.client.B().Eval().Script(c.script.text).Numkeys(int64(1+len(t.more))).Key(t.key).Key(t.more...).Arg(c.args...).Build())
 	if res.Error() == nil {
 		s.taught.Add(1)
 	}

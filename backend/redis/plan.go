@@ -30,8 +30,9 @@ func newScript(text string) *script {
 }
 
 var (
-	takeScript   = sync.OnceValue(func() *script { return newScript(lua.Take()) })
-	refundScript = sync.OnceValue(func() *script { return newScript(lua.Refund()) })
+	takeScript    = sync.OnceValue(func() *script { return newScript(lua.Take()) })
+	takeAllScript = sync.OnceValue(func() *script { return newScript(lua.TakeAll()) })
+	settleScript  = sync.OnceValue(func() *script { return newScript(lua.Settle()) })
 )
 
 // scripts are those of a Backend that decide the common case first.
@@ -172,6 +173,18 @@ func (p *plan) call(cost int64, clock string) call {
 		c.args[0] += clock
 	}
 	return c
+}
+
+// settle returns what to send for a charge that was made at an instant.
+func (p *plan) settle(charged, cost, actual int64, clock string) call {
+	units := strconv.FormatInt(cost-actual, 10)
+	if actual > cost {
+		units = "+" + strconv.FormatInt(min(actual-cost, 2*backend.MaxCount), 10)
+	} else if cost-actual > 2*backend.MaxCount {
+		units = strconv.FormatInt(2*backend.MaxCount, 10)
+	}
+	args := append([]string{units + clock}, p.texts...)
+	return call{settleScript(), append(args, strconv.FormatInt(charged, 10))}
 }
 
 func (p *plan) newCall(cost int64) call {

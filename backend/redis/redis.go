@@ -11,7 +11,6 @@ package redis
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -153,12 +152,8 @@ func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Re
 	if err != nil {
 		return 0, err
 	}
-	reply, err := said.ToString()
 	a := answer{slots: make([]algorithm.Slot, 0, inline)}
-	if err == nil {
-		err = a.decode(reply, p)
-	}
-	if err != nil {
+	if err = a.read(&said, p); err != nil {
 		return 0, b.unavailable(opTake, err)
 	}
 	if a.charged {
@@ -166,16 +161,21 @@ func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Re
 		b.denials.forget(key)
 		return algorithm.Admitted(a.slots, p.rules, a.now, res), nil
 	}
-	if decided, _ = algorithm.Take(a.slots, p.rules, a.now, cost, res); cost > 0 && res.Allowed {
-		return 0, b.unavailable(opTake, fmt.Errorf("the script refused what it has room for: %q", reply))
+	if decided = algorithm.Judge(a.slots, p.rules, a.now, cost, res); cost > 0 && res.Allowed {
+		return 0, b.unavailable(opTake, fmt.Errorf("the script refused what it has room for: %+v", a.slots))
 	}
+	b.learn(&a, t.key, p, key, cost, res, sent)
+	return decided, nil
+}
+
+// learn remembers a refusal of what was sent at an instant, under name as Redis has the key.
+func (b *Backend) learn(a *answer, name string, p *plan, key string, cost int64, res *backend.Result, sent time.Time) {
 	if b.denials != nil && !res.Allowed && b.clock == nil {
 		b.denials.remember(key, &denial{
-			plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: t.key, written: strings.Clone(a.written),
+			plan: p, cost: max(cost, 1), wait: res.RetryAfter, name: name, written: strings.Clone(a.written),
 			slots: a.slots, now: a.now, sent: sent, received: time.Now(),
 		})
 	}
-	return decided, nil
 }
 
 // testExtra is how many ms longer a key is kept than its state lasts if its clock is not the
@@ -191,19 +191,21 @@ func (b *Backend) now() string {
 	return fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra)
 }
 
-// Refund implements [backend.Backend].
-func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
+// Settle implements [backend.Backend]. It is one EVALSHA, or none if the cost was right.
+func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, cost, actual int64, limits ...backend.Limit) error {
+	if err := algorithm.CheckSettle(cost, actual, limits); err != nil {
+		return err
+	}
 	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
 	if err != nil {
 		return err
 	}
-	if !charge.Allowed || cost <= 0 || !p.keeps {
+	if !taken.Allowed || cost == actual || !p.keeps {
 		return nil
 	}
-	t, err := b.link.to(opRefund, b.stateKey(key))
+	t, err := b.link.to(opSettle, b.stateKey(key))
 	if err == nil {
-		args := append([]string{strconv.FormatInt(cost, 10) + b.now()}, p.texts...)
-		_, err = t.eval(call{refundScript(), append(args, strconv.FormatInt(charge.At.UnixMicro(), 10))})
+		_, err = t.eval(p.settle(taken.At.UnixMicro(), cost, actual, b.now()))
 	}
 	if err != nil {
 		return err
@@ -211,6 +213,35 @@ func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, c
 	t.worked()
 	b.denials.forget(key)
 	return nil
+}
+
+// Usage implements [backend.Backend]. It is one EVALSHA.
+func (b *Backend) Usage(_ context.Context, key string, limits ...backend.Limit) ([]backend.Result, error) {
+	if err := algorithm.CheckTake(0, limits); err != nil {
+		return nil, err
+	}
+	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
+	if err != nil {
+		return nil, err
+	}
+	t, err := b.link.to(opUsage, b.stateKey(key))
+	if err != nil {
+		return nil, err
+	}
+	said, err := t.eval(p.call(0, b.now()))
+	if err != nil {
+		return nil, err
+	}
+	a := answer{slots: make([]algorithm.Slot, 0, inline)}
+	if err = a.read(&said, p); err != nil {
+		return nil, b.unavailable(opUsage, err)
+	}
+	all := make([]backend.Result, len(limits))
+	algorithm.Usage(a.slots, p.rules, a.now, all)
+	for i := range all {
+		all[i].Limit = limits[i]
+	}
+	return all, nil
 }
 
 // Reset implements [backend.Backend]. It deletes one key.

@@ -52,7 +52,7 @@ func useEverything(t *testing.T, b *redis.Backend) {
 	dialEventually(t, func() bool { return redis.Remembers(b) })
 	for _, key := range []string{"one", "two", "three", "four"} { // on several servers of a Cluster
 		res := decide(t, b, key, 5, mixedLimits(4)...)
-		require.NoError(t, b.Refund(t.Context(), key, res, 1, mixedLimits(4)...))
+		require.NoError(t, b.Settle(t.Context(), key, res, 1, 0, mixedLimits(4)...))
 		require.NoError(t, b.Reset(t.Context(), key))
 		decide(t, b, key, 1, dialLimit(1))
 		dialRemembered(t, b, key, dialLimit(1))

@@ -189,7 +189,7 @@ func (s *soak) call(t *testing.T, r *rand.Rand, i, w int) {
 		}
 	})
 	if key == "refunded" && r.IntN(2) == 0 {
-		err := b.Refund(context.Background(), key, res, 1, limit)
+		err := b.Settle(context.Background(), key, res, 1, 0, limit)
 		s.count(key, func(c *soakCounts) {
 			if err != nil {
 				c.unsure++

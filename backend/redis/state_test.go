@@ -145,7 +145,7 @@ func TestForeignValue(t *testing.T) {
 				// A look and a refund write nothing.
 				_, err := k.tryTake(b, "key", 0, limits...)
 				refused(err)
-				refused(b.Refund(ctx, "key", backend.Result{Allowed: true, At: time.Now()}, 1, limits...))
+				refused(b.Settle(ctx, "key", backend.Result{Allowed: true, At: time.Now()}, 1, 0, limits...))
 				unchanged()
 				require.Equal(t, int64(-1), k.ttl(name))
 
@@ -333,7 +333,7 @@ func TestMutatedValue(t *testing.T) {
 			return
 		}
 		k.set(name, value)
-		err := b.Refund(context.Background(), "key", was.charge, 1+r.Int64N(3), limits...)
+		err := b.Settle(context.Background(), "key", was.charge, 1+r.Int64N(3), 0, limits...)
 		if err != nil {
 			require.ErrorIs(t, err, backend.ErrUnavailable)
 			require.Contains(t, err.Error(), "not ours", "refund under %v, value %q", limits, value)

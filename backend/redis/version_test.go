@@ -41,6 +41,7 @@ type pastStep struct {
 	Cost   int64
 	Limits []backend.Limit
 	Charge int
+	Actual int64
 	Want   backend.Result
 	Script []string `json:",omitempty"` // the files that it was put together of
 	Args   []string `json:",omitempty"`
@@ -96,7 +97,7 @@ func recordPast(t *testing.T, client rueidis.Client) {
 			clock.micros.Store(st.at.UnixMicro())
 			require.NoError(t, client.Do(ctx, client.B().ScriptFlush().Build()).Error()) // so that the text is sent
 			r.command, r.reply = nil, ""
-			p := pastStep{At: st.at.UnixMicro(), Op: st.op, Cost: st.cost, Limits: st.limits, Charge: st.charge, Want: st.want}
+			p := pastStep{At: st.at.UnixMicro(), Op: st.op, Cost: st.cost, Limits: st.limits, Charge: st.charge, Actual: st.actual, Want: st.want}
 			p.Want.Source = 0
 			runStep(t, b, p, got, i)
 			if r.command != nil {
@@ -139,8 +140,8 @@ func runStep(t *testing.T, b *redis.Backend, p pastStep, got []backend.Result, i
 	switch p.Op {
 	case "Reset":
 		err = b.Reset(ctx, "key")
-	case "Refund":
-		err = b.Refund(ctx, "key", got[p.Charge], p.Cost, p.Limits...)
+	case "Settle":
+		err = b.Settle(ctx, "key", got[p.Charge], p.Cost, p.Actual, p.Limits...)
 	default:
 		got[i], err = b.Take(ctx, "key", p.Cost, p.Limits...)
 	}
@@ -222,7 +223,7 @@ func evalPast(t *testing.T, client rueidis.Client, key string, p pastStep) strin
 		script = append(script, text...)
 	}
 	res := client.Do(context.Background(), client.B().Eval().Script(string(script)).Numkeys(1).Key(key).Arg(p.Args...).Build())
-	if p.Op == "Refund" { // it replies with a number
+	if p.Op == "Settle" { // it replies with a number
 		require.NoError(t, res.Error())
 		return ""
 	}

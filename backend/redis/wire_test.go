@@ -103,7 +103,7 @@ func TestOneCommand(t *testing.T) {
 			key := fmt.Sprint(n, first)
 			for _, cost := range []int64{0, 1, 7} { // the server learns the scripts
 				charge := decide(t, b, key, cost, limits...)
-				require.NoError(t, b.Refund(ctx, key, charge, cost, limits...))
+				require.NoError(t, b.Settle(ctx, key, charge, cost, 0, limits...))
 			}
 			before := calls(t, s)
 			m := newMonitor(t, s)
@@ -119,7 +119,7 @@ func TestOneCommand(t *testing.T) {
 				slices.Sort(scripts)
 				assert.Equal(t, append([]string{"get"}, append(c.write, "time")...), scripts, "%d limits, cost %d", n, c.cost)
 			}
-			require.NoError(t, b.Refund(ctx, key, decide(t, b, key, 0, limits...), 1, limits...))
+			require.NoError(t, b.Settle(ctx, key, decide(t, b, key, 0, limits...), 1, 0, limits...))
 			clients, _ := m.next(t)
 			assert.Equal(t, []string{"evalsha", "evalsha"}, clients, "a look and a refund")
 			require.NoError(t, b.Reset(ctx, key))
@@ -247,7 +247,7 @@ func TestScriptFlush(t *testing.T) {
 					admitted.Add(1)
 				}
 				if caller == 0 {
-					assert.NoError(t, b.Refund(context.Background(), "other", res, 1, limits...))
+					assert.NoError(t, b.Settle(context.Background(), "other", res, 1, 0, limits...))
 				}
 			}
 		})
@@ -271,7 +271,7 @@ func TestServerRestarts(t *testing.T) {
 		for range 3 {
 			_, err := b.Take(ctx, "key", 1, limits...)
 			require.ErrorIs(t, err, backend.ErrUnavailable)
-			require.ErrorIs(t, b.Refund(ctx, "key", backend.Result{Allowed: true, At: time.Now()}, 1, limits...), backend.ErrUnavailable)
+			require.ErrorIs(t, b.Settle(ctx, "key", backend.Result{Allowed: true, At: time.Now()}, 1, 0, limits...), backend.ErrUnavailable)
 			require.ErrorIs(t, b.Reset(ctx, "key"), backend.ErrUnavailable)
 		}
 		require.NoError(t, s.Restart())
@@ -376,7 +376,7 @@ func TestNothingIsChargedTwice(t *testing.T) {
 			keys, way := prefix(), newProxy(t, s.Addr(), 0)
 			b, truth := newInstance(t, way.Addr().String(), keys), newTruth(t, s.Addr(), keys)
 			charge := decide(t, b, "key", 1, limit)
-			require.NoError(t, b.Refund(ctx, "unknown", charge, 1, limit)) // the server learns the script
+			require.NoError(t, b.Settle(ctx, "unknown", charge, 1, 0, limit)) // the server learns the script
 			took, lost := 1, 0
 			for i := range 60 {
 				cut := i%3 != 0
@@ -407,7 +407,7 @@ func TestNothingIsChargedTwice(t *testing.T) {
 			left := decide(t, truth, "refunds", 0, limit).Remaining
 			for range 10 {
 				way.cut.Store(true)
-				require.ErrorIs(t, b.Refund(ctx, "refunds", charge, 1, limit), backend.ErrUnavailable)
+				require.ErrorIs(t, b.Settle(ctx, "refunds", charge, 1, 0, limit), backend.ErrUnavailable)
 				way.cut.Store(false)
 				decide(t, b, "refunds", 0, limit)
 			}
@@ -462,7 +462,7 @@ func TestEveryKeyEnds(t *testing.T) {
 				res, err := b.Take(ctx, key, cost, limits...)
 				assert.NoError(t, err)
 				if r.IntN(3) == 0 {
-					assert.NoError(t, b.Refund(ctx, key, res, cost, limits...))
+					assert.NoError(t, b.Settle(ctx, key, res, cost, 0, limits...))
 				}
 				if r.IntN(20) == 0 {
 					assert.NoError(t, b.Reset(ctx, key))

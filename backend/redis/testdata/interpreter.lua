@@ -1,6 +1,7 @@
 -- Runs scripts under a bare interpreter, with a table in place of a server. Each line of the input
--- is a call: the file of the script, or "DEL", the key, and the arguments, all in hexadecimal. Each
--- line of the output is what a call replied and every command that it gave, byte by byte.
+-- is a call: the file of the script, or "DEL" or "SET", how many keys it has, the keys, and the
+-- arguments, all in hexadecimal. Each line of the output is what a call replied and every command that
+-- it gave, byte by byte.
 
 local function from_hex(text)
   return (string.gsub(text, '..', function(byte) return string.char(tonumber(byte, 16)) end))
@@ -49,23 +50,26 @@ for line in io.lines() do
   for word in string.gmatch(line, '%S+') do
     words[#words + 1] = from_hex(string.sub(word, 2)) -- after a letter: it may be empty
   end
-  local file, key = words[1], words[2]
+  local file, keys, key = words[1], tonumber(words[2]), words[3]
   local reply = ''
   commands = {}
   if file == 'DEL' then
     values[key] = nil
   elseif file == 'SET' then
-    values[key] = words[3]
+    values[key] = words[4]
   else
     scripts[file] = scripts[file] or assert(loadfile(file))
-    KEYS[1] = key
-    ARGV = {}
+    KEYS, ARGV = {}, {}
     for i = 3, #words do
-      ARGV[i - 2] = words[i]
+      if i < 3 + keys then
+        KEYS[i - 2] = words[i]
+      else
+        ARGV[i - 2 - keys] = words[i]
+      end
     end
     reply = scripts[file]()
     if type(reply) == 'table' then
-      reply = reply.err
+      reply = reply.err or table.concat(reply, ' and ')
     end
   end
   print(to_hex(tostring(reply)) .. ' ' .. table.concat(commands, ' | '))

@@ -1,0 +1,195 @@
+package redis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
+)
+
+// part is a charge of a TakeAll.
+type part struct {
+	*backend.Charge
+	res  *backend.Result
+	plan *plan
+	name string // of the key in Redis
+	slot uint16 // of a Cluster
+}
+
+// TakeAll implements [backend.Backend]. It is one EVALSHA, in the time of [WithTimeout].
+//
+// A Cluster runs no script over several of its hash slots: there it is one for each slot, in their
+// order, and what was charged is given back if a later one refuses or fails. So nothing is ever
+// admitted beyond a limit, but others may be refused meanwhile, and what cannot be given back stays
+// charged.
+//
+// A refusal that is remembered refuses all without asking Redis. The other Results are then Allowed
+// with nothing Remaining and [backend.SourceDenyCache], and say nothing of their keys.
+func (b *Backend) TakeAll(ctx context.Context, charges ...backend.Charge) ([]backend.Result, error) {
+	if err := algorithm.CheckAll(charges); err != nil {
+		return nil, err
+	}
+	results, parts := make([]backend.Result, len(charges)), make([]part, len(charges))
+	for i := range charges {
+		c := &charges[i]
+		p, err := b.plans.Of(c.Limits, (*plan).is, b.newPlan)
+		if err != nil {
+			return nil, err
+		}
+		parts[i] = part{Charge: c, res: &results[i], plan: p, name: b.stateKey(c.Key)}
+	}
+	t, err := b.link.to(opTakeAll, parts[0].name)
+	if err != nil {
+		return nil, err
+	}
+	if refused, err := b.knownRefusal(parts); refused || err != nil {
+		return results, err
+	}
+	if t.client.Mode() != rueidis.ClientModeCluster {
+		if err = b.takeParts(&t, parts, true); err != nil {
+			return nil, err
+		}
+		if !b.checks.done.Load() {
+			b.checkLater(t.client, t.key)
+		}
+		return results, nil
+	}
+	for i := range parts {
+		parts[i].slot = hashSlot(parts[i].name)
+	}
+	slices.SortStableFunc(parts, func(x, y part) int { return cmp.Compare(x.slot, y.slot) })
+	if err = b.takeSlots(parts); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// knownRefusal fills in the results of parts, one of which is known to be refused.
+func (b *Backend) knownRefusal(parts []part) (refused bool, err error) {
+	for i := range parts {
+		p := &parts[i]
+		den := b.denials.of(p.Key, p.plan, p.Cost)
+		if den == nil {
+			continue
+		}
+		t, err := b.link.to(opTakeAll, p.name)
+		if err != nil {
+			return false, err
+		}
+		res, decided, refused, err := b.denials.confirm(&t, p.Key, den, p.Cost)
+		if err != nil {
+			return false, err
+		} else if !refused {
+			continue
+		}
+		for j := range parts {
+			*parts[j].res = backend.Result{Allowed: true, Limit: parts[j].Limits[0], At: res.At, Source: backend.SourceDenyCache}
+		}
+		res.Limit = p.Limits[decided]
+		*p.res = res
+		return true, nil
+	}
+	return false, nil
+}
+
+// takeSlots takes parts, which are in the order of their slots, slot by slot.
+func (b *Backend) takeSlots(parts []part) error {
+	fit := true
+	for from, end := 0, 0; from < len(parts); from = end {
+		for end = from; end < len(parts) && parts[end].slot == parts[from].slot; end++ {
+		}
+		t, err := b.link.to(opTakeAll, parts[from].name)
+		if err == nil {
+			err = b.takeParts(&t, parts[from:end], fit)
+		}
+		if err != nil {
+			if fit {
+				b.giveBack(parts[:from])
+			}
+			return err
+		}
+		if fit && slices.ContainsFunc(parts[from:end], func(p part) bool { return !p.res.Allowed }) {
+			fit = false
+			b.giveBack(parts[:from])
+		}
+	}
+	return nil
+}
+
+// giveBack settles parts that were charged for nothing. If that fails they stay charged, which lets
+// nobody in.
+func (b *Backend) giveBack(parts []part) {
+	for _, p := range parts {
+		_ = b.Settle(context.Background(), p.Key, *p.res, p.Cost, 0, p.Limits...)
+		if !p.res.Limit.IsUnlimited() {
+			p.res.Remaining = min(p.res.Remaining+p.Cost, p.res.Limit.Capacity())
+		}
+	}
+}
+
+// takeParts has the server decide about parts together, which it charges if all fit and charge says
+// so, and remembers its refusals.
+func (b *Backend) takeParts(t *trip, parts []part, charge bool) error {
+	args := []string{"0" + b.now()}
+	if charge {
+		args[0] = "1" + b.now()
+	}
+	t.key, t.more = parts[0].name, make([]string, 0, len(parts)-1)
+	for i := range parts {
+		p := &parts[i]
+		args = append(args, strconv.FormatInt(p.Cost, 10), strconv.Itoa(len(p.plan.texts)))
+		args = append(args, p.plan.texts...)
+		if i > 0 {
+			t.more = append(t.more, p.name)
+		}
+	}
+	sent := time.Now()
+	said, err := t.eval(call{takeAllScript(), args})
+	if err != nil {
+		return err
+	}
+	replies, err := said.ToArray()
+	if err == nil && len(replies) != len(parts) {
+		err = errors.New("the script's reply is not one for each charge")
+	}
+	charged, fit := false, true
+	for i := range replies {
+		p := &parts[i]
+		a := answer{slots: make([]algorithm.Slot, 0, inline)}
+		if err == nil {
+			err = a.read(&replies[i], p.plan)
+		}
+		if err != nil {
+			break
+		}
+		decided := 0
+		if a.charged {
+			charged = true
+			b.denials.forget(p.Key)
+			decided = algorithm.Admitted(a.slots, p.plan.rules, a.now, p.res)
+		} else {
+			decided = algorithm.Judge(a.slots, p.plan.rules, a.now, p.Cost, p.res)
+			fit = fit && (p.res.Allowed && p.Cost == 0 || !charge)
+			b.learn(&a, p.name, p.plan, p.Key, p.Cost, p.res, sent)
+		}
+		p.res.Limit = p.Limits[decided]
+	}
+	if err == nil && charge && charged != fit && slices.ContainsFunc(parts, func(p part) bool { return p.Cost > 0 }) {
+		err = fmt.Errorf("the script charged some and not all, or refused what it has room for")
+	}
+	if err != nil {
+		return b.unavailable(opTakeAll, err)
+	}
+	if charged {
+		t.worked()
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+-- Settle: the twin of algorithm.Settle.
+--
+-- KEYS[1]  the key's state
+-- ARGV     how many units less it was, or with a "+" before them how many more; each limit's rule, as
+--          for take.lua; and the instant of the charge in microseconds
+--
+-- The reply is 1 if anything changed, otherwise 0.
+
+-- refund gives cost, charged at an instant, back to the slots of rules, each under its own rule, and
+-- reports whether there was anything. A slot of another algorithm than the rule's gives nothing back.
+local function refund(slots, rules, found, now, charged, cost)
+  local given = false
+  for i = 1, #rules do
+    local slot = found[i] and slots[found[i]]
+    if slot and slot.rule.row == rules[i].row then
+      given = slot.rule.row.refund(slot.rule, slot, now, charged, cost) or given
+    end
+  end
+  return given
+end
+
+-- settle_up returns the slots of a key after units more were charged now, whatever is left, until
+-- twice the capacity is in use: one slot for each rule.
+local function settle_up(slots, rules, found, now, units)
+  local charged = {}
+  for i = 1, #rules do
+    local r, slot = rules[i], found[i] and slots[found[i]]
+    charged[i] = {}
+    if not r.stateless then
+      if not slot or slot.rule.row.used(slot.rule, slot, now) <= r.capacity then
+        slot = take_over(r, slot, now)
+      end
+      local own = slot.rule
+      local more = math.min(units, 2 * own.capacity - own.row.used(own, slot, now))
+      if more > 0 then
+        own.row.charge(own, slot, now, more)
+      end
+      charged[i] = slot
+    end
+  end
+  return charged
+end
+
+local more = string.sub(first, 1, 1) == '+'
+local raw, rules, slots = redis.pcall('GET', KEYS[1]), new_rules(ARGV, 2, #ARGV - 2), {}
+if not raw and not more then
+  return 0
+elseif type(raw) == 'string' then
+  slots = read(raw, rules)
+elseif raw then
+  slots = nil
+end
+if not slots then
+  return foreign(KEYS[1], raw)
+end
+load(slots, now)
+local found = match(slots, rules)
+if more then
+  slots = settle_up(slots, rules, found, now, string.sub(first, 2) + 0.0)
+elseif not refund(slots, rules, found, now, ARGV[#ARGV] + 0.0, first + 0.0) then
+  return 0
+end
+store(KEYS[1], slots)
+return 1
