@@ -19,6 +19,7 @@ type answer struct {
 	charged bool
 	tried   bool  // not charged, by a statement that knows only what is common
 	now     int64 // the database's clock, µs
+	base    int64 // when the row was written, if it was only read
 	slots   []algorithm.Slot
 }
 
@@ -161,6 +162,9 @@ func (a *answer) readRow(rows pgx.Rows, p *plan) error {
 	if err != nil {
 		return ErrForeign
 	}
+	if len(state) > 0 {
+		a.base = state[0]
+	}
 	if string(values[0]) == p.text && !p.logs {
 		return a.readState(state[min(1, len(state)):], p)
 	}
@@ -208,7 +212,7 @@ const latest = 9_000_000_000_000_000
 // sound reports whether three numbers can be a slot's state under a rule: what the algorithms rely
 // on.
 func sound(r *algorithm.Rule, n []int64) bool {
-	if n[0] < 0 || n[0] > latest || n[1] < 0 || n[1] > backend.MaxCount || n[2] < 0 || n[2] > backend.MaxCount {
+	if n[0] < 0 || n[0] > latest || n[1] < 0 || n[1] > 2*backend.MaxCount || n[2] < 0 || n[2] > 2*backend.MaxCount {
 		return false
 	}
 	return r.Algorithm() != backend.TokenBucket || n[1] < r.Limit().Count

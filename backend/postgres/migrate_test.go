@@ -75,9 +75,9 @@ func TestMigrateMakesWhatIsMissing(t *testing.T) {
 	}{
 		{"table", "DROP TABLE {}", false},
 		{"function", "DROP FUNCTION {}_take_v1, {}_expiry_v1", true},
-		{"table and functions", "DROP TABLE {}; DROP FUNCTION {}_take_v1, {}_refund_v1", false},
+		{"table and functions", "DROP TABLE {}; DROP FUNCTION {}_take_v1, {}_settle_v1", false},
 		{"both tables", "DROP TABLE {}, {}_schema", false},
-		{"function beside a later version", "UPDATE {}_schema SET version = 7; DROP FUNCTION {}_refund_v1", true},
+		{"function beside a later version", "UPDATE {}_schema SET version = 7; DROP FUNCTION {}_settle_v1", true},
 	} {
 		for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 			t.Run(fmt.Sprint(c.name, "/", m), func(t *testing.T) {

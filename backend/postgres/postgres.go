@@ -151,29 +151,58 @@ func (b *Backend) here() (micros int64) {
 	return b.clock()
 }
 
-// Refund implements [backend.Backend]. As for Take, the context's end does not matter.
-func (b *Backend) Refund(_ context.Context, key string, charge backend.Result, cost int64, limits ...backend.Limit) error {
-	if !charge.Allowed || cost <= 0 || len(limits) == 0 {
-		return nil
+// Settle implements [backend.Backend]. It is one statement, or none if the cost was right. As for
+// Take, the context's end does not matter.
+func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, cost, actual int64, limits ...backend.Limit) error {
+	if err := algorithm.CheckSettle(cost, actual, limits); err != nil {
+		return err
 	}
 	p, err := b.plans.Of(limits, (*plan).is, newPlan)
-	if err != nil || p.stateless {
+	if err != nil || !taken.Allowed || cost == actual || p.stateless {
 		return err
 	}
 	name := stateKey(key)
-	var given int64
-	args := []any{name, p.text, charge.At.UnixMicro(), min(cost, backend.MaxCount), b.now()}
-	err = b.query(b.gate.Context(), b.sql.refund, args, func(rows pgx.Rows) error {
-		return rows.Scan(&given)
+	const most = 2 * backend.MaxCount // what can be in use
+	args := []any{name, p.text, taken.At.UnixMicro(), min(most, max(0, cost-actual)), min(most, max(0, actual-cost)), b.now()}
+	var changed int64
+	err = b.query(b.gate.Context(), b.sql.settle, args, func(rows pgx.Rows) error {
+		return rows.Scan(&changed)
 	})
-	if err == nil && given < 0 {
+	if err == nil && changed < 0 {
 		err = ErrForeign
 	}
 	if err != nil {
-		return b.fail("refund", err)
+		return b.fail("settle", err)
 	}
 	b.refused.forget(b.refused.mark(name))
 	return nil
+}
+
+// Usage implements [backend.Backend]. It is one SELECT. As for Take, the context's end does not
+// matter.
+func (b *Backend) Usage(_ context.Context, key string, limits ...backend.Limit) ([]backend.Result, error) {
+	if err := algorithm.CheckTake(0, limits); err != nil {
+		return nil, err
+	}
+	p, err := b.plans.Of(limits, (*plan).is, newPlan)
+	if err != nil {
+		return nil, err
+	}
+	a := answer{now: b.here()}
+	if !p.stateless {
+		args := []any{stateKey(key), b.now()}
+		err = b.query(b.gate.Context(), b.sql.look, args, func(rows pgx.Rows) error { return a.readRow(rows, p) })
+		if err != nil {
+			return nil, b.fail("usage", err)
+		}
+	}
+	algorithm.Rebase(a.slots, a.base, a.now)
+	all := make([]backend.Result, len(limits))
+	algorithm.Usage(a.slots, p.rules, a.now, all)
+	for i := range all {
+		all[i].Limit = limits[i]
+	}
+	return all, nil
 }
 
 // Reset implements [backend.Backend]. It deletes one row. As for Take, the context's end does not

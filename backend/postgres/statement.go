@@ -30,7 +30,7 @@ func render(name string, data any) string {
 // statements are the texts that a Backend sends.
 type statements struct {
 	names
-	look, function, refund, reset, sweep string
+	look, function, takeAll, settle, reset, sweep string
 
 	mu    sync.RWMutex
 	quick map[shape]string
@@ -47,8 +47,8 @@ func newStatements(n names) *statements {
 	words := n.words()
 	return &statements{
 		names: n, quick: map[shape]string{},
-		look: render("look", words), function: render("function", words), refund: render("refund", words),
-		reset: render("reset", words), sweep: render("sweep", words),
+		look: render("look", words), function: render("function", words), takeAll: render("take all", words),
+		settle: render("settle", words), reset: render("reset", words), sweep: render("sweep", words),
 	}
 }
 

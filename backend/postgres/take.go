@@ -44,8 +44,8 @@ func (c *call) take(res *backend.Result) (decided int, err error) {
 	return decided, err
 }
 
-// look decides by what the row says, without a lock. It reports whether a charge, or a repair, is
-// to be written.
+// look decides by what the row says, without a lock. It reports whether there is something to write:
+// a charge, or what moved because the clock went back.
 func (c *call) look(res *backend.Result) (decided int, write bool, err error) {
 	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}
@@ -53,8 +53,9 @@ func (c *call) look(res *backend.Result) (decided int, write bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	decided, next := algorithm.Take(a.slots, c.plan.rules, a.now, c.cost, res)
-	return decided, next != nil, nil
+	moved := algorithm.Rebase(a.slots, a.base, a.now)
+	decided = algorithm.Judge(a.slots, c.plan.rules, a.now, c.cost, res)
+	return decided, c.cost > 0 && (res.Allowed || moved), nil
 }
 
 // quickArgs returns the arguments of the shape's statement, nil if that is not to be asked.
@@ -74,7 +75,7 @@ func (c *call) quickArgs() []any {
 }
 
 // charge decides where the row is locked. It is sure unless the statement had no room for what the
-// Go has room for, or what has to be written: then it has changed nothing.
+// Go has room for: then it has changed nothing.
 func (c *call) charge(res *backend.Result, text string, args []any) (decided int, sure bool, err error) {
 	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}
@@ -85,6 +86,6 @@ func (c *call) charge(res *backend.Result, text string, args []any) (decided int
 	if a.charged {
 		return algorithm.Admitted(a.slots, c.plan.rules, a.now, res), true, nil
 	}
-	decided, next := algorithm.Take(a.slots, c.plan.rules, a.now, c.cost, res)
-	return decided, c.cost == 0 || !res.Allowed && (!a.tried || next == nil), nil
+	decided = algorithm.Judge(a.slots, c.plan.rules, a.now, c.cost, res)
+	return decided, c.cost == 0 || !res.Allowed, nil
 }

@@ -59,6 +59,11 @@ BEGIN
     RETURN NULL;
   END IF;
   FOR i IN 1..n LOOP
+    IF r[4*i-2] = 0 AND (state[3*i-1] - state[1] - 1)::numeric * r[4*i-1]
+      > 2::numeric * coalesce(nullif(r[4*i+1], 0), r[4*i-1]) * r[4*i]
+    THEN
+      RETURN NULL; -- more than a debt can be
+    END IF;
     slots := slots || r[4*i-2:4*i+1] || state[3*i-1:3*i+1];
     IF r[4*i-2] = 2 THEN
       IF state[3*i+1] NOT BETWEEN 0 AND 100000000 THEN
@@ -142,8 +147,9 @@ BEGIN
   END IF;
   IF (slot[1] BETWEEN 0 AND 3 AND slot[2] BETWEEN 1 AND 999999999999999
       AND slot[3] BETWEEN 1000 AND 31622400000000 AND slot[4] BETWEEN 0 AND 999999999999999 AND slot[5] BETWEEN 0 AND 9000000000000000
-      AND slot[6] BETWEEN 0 AND 999999999999999 AND slot[7] BETWEEN 0 AND 999999999999999
-      AND (slot[1] = 0 AND slot[6] < slot[2] OR slot[1] <> 0 AND slot[4] = 0)) IS NOT TRUE THEN
+      AND slot[7] BETWEEN 0 AND 1999999999999998 -- the limit may have been larger
+      AND (slot[1] = 0 AND slot[6] BETWEEN 0 AND slot[2] - 1
+        OR slot[1] <> 0 AND slot[4] = 0 AND slot[6] BETWEEN 0 AND 2 * slot[2])) IS NOT TRUE THEN
     RETURN NULL;
   END IF;
   IF slot[1] = 2 THEN
@@ -164,7 +170,7 @@ BEGIN
     WHEN 0 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 1 ELSE 0 END
     WHEN 1 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 2 * slot[3] ELSE slot[3] END
     WHEN 2 THEN CASE WHEN slot[7] > 0 THEN slot[5] + slot[3] ELSE 0 END
-    WHEN 3 THEN slot[5] + slot[3]
+    WHEN 3 THEN slot[5] + greatest(1, (slot[6] + slot[2] - 1) / slot[2]) * slot[3]
     ELSE 0 END;
 END $$;
 
@@ -224,9 +230,32 @@ BEGIN
   RETURN matched;
 END $$;
 
+-- shifted returns slots with all times moved: no time has passed since they were written, because
+-- the clock went back.
+CREATE OR REPLACE FUNCTION {{.shifted}}(slots bigint[], by_us bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 2;
+  last int;
+BEGIN
+  WHILE at <= array_length(slots, 1) LOOP
+    last := at + 6;
+    IF slots[at] <= 3 THEN
+      slots[at+4] := slots[at+4] + by_us;
+    END IF;
+    IF slots[at] = 2 THEN
+      last := last + 2 * slots[at+6];
+      FOR i IN at + 7..last BY 2 LOOP
+        slots[i] := slots[i] + by_us;
+      END LOOP;
+    END IF;
+    at := last + 1;
+  END LOOP;
+  RETURN slots;
+END $$;
+
 -- age returns a slot as it is now, by its own rule. If it has expired it begins anew: its limit finds
--- it, and not what another was charged. If the clock went back, it is repaired: a bucket's debt above
--- its full is its full, and a window that begins in the future, or a charge of the future, is of now.
+-- it, and not what another was charged.
 CREATE OR REPLACE FUNCTION {{.age}}(slot bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -235,39 +264,44 @@ DECLARE
   time bigint := slot[5];
   used bigint := slot[6];
   first int := 8; -- of a log, the oldest charge that is kept
-  last int;
-  most bigint[];
+  over bigint;
 BEGIN
   IF kind > 3 THEN
     RETURN slot;
   ELSIF {{.expiry}}(slot) <= now THEN
     RETURN slot[1:4] || ARRAY[now, 0, 0];
-  ELSIF kind = 0 THEN
-    most := {{.mul_add_div}}(coalesce(nullif(slot[4], 0), slot[2]), period, 0, slot[2]);
-    IF time - now > most[1] OR time - now = most[1] AND used > most[2] THEN
-      RETURN slot[1:4] || ARRAY[now + most[1], most[2], 0];
-    END IF;
-    RETURN slot;
   ELSIF kind = 1 AND now - time >= period THEN
     RETURN slot[1:4] || ARRAY[time + period, 0, used];
+  ELSIF kind = 3 THEN
+    over := (now - time) / period;
+    RETURN slot[1:4] || ARRAY[time + over * period, used - over * slot[2], 0];
   ELSIF kind <> 2 THEN
-    RETURN slot[1:4] || ARRAY[least(time, now), used, slot[7]];
+    RETURN slot;
   END IF;
-  last := 7 + 2 * slot[7];
-  WHILE now - slot[first] >= period LOOP -- ends before last, because the log has not expired
+  WHILE now - slot[first] >= period LOOP -- ends before the last, because the log has not expired
     used := used - slot[first+1];
     first := first + 2;
   END LOOP;
-  IF time <= now THEN
-    RETURN slot[1:5] || ARRAY[used, (last + 1 - first) / 2] || slot[first:last];
-  END IF;
-  -- The charges of the future become one of now, with one of now if there is one.
-  WHILE last > first AND slot[last-3] >= now LOOP
-    slot[last-2] := slot[last-2] + slot[last];
-    last := last - 2;
+  RETURN slot[1:5] || ARRAY[used, slot[7] - (first - 8) / 2] || slot[first:];
+END $$;
+
+-- loaded returns when slots expire, and the slots as they are now.
+CREATE OR REPLACE FUNCTION {{.loaded}}(slots bigint[], now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 2;
+  slot bigint[];
+  last bigint := 0;
+  new bigint[] := '{1}';
+BEGIN
+  WHILE at <= array_length(slots, 1) LOOP
+    slot := {{.slot_at}}(slots, at);
+    at := at + array_length(slot, 1);
+    slot := {{.age}}(slot, now);
+    last := greatest(last, {{.expiry}}(slot));
+    new := new || slot;
   END LOOP;
-  slot[last-1] := now;
-  RETURN slot[1:4] || ARRAY[now, used, (last + 1 - first) / 2] || slot[first:last];
+  RETURN last || new;
 END $$;
 
 -- used returns the whole units in use in an aged slot, rounded up.
@@ -347,10 +381,10 @@ END $$;
 
 -- decide is Take without the store. It returns the verdict, the time, when the state expires, and
 -- the slots to be written. The verdict is 1 if the cost was charged; 0 if not, and there is nothing
--- to write; 2 if not, and slots that were repaired have to be written all the same, because a wait
--- would otherwise begin anew with each look; -1 if a slot is not ours. same says that the slots
--- were written under these very rules, and base is when that was.
-CREATE OR REPLACE FUNCTION {{.decide}}(slots bigint[], same bool, cost bigint, rules bigint[], base bigint, now bigint)
+-- to write; 2 if not, and slots that were moved have to be written all the same, because a wait
+-- would otherwise begin anew with each refusal; -1 if a slot is not ours. same says that the slots
+-- were written under these very rules.
+CREATE OR REPLACE FUNCTION {{.decide}}(slots bigint[], same bool, cost bigint, rules bigint[], moved bool, now bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   asked bigint := greatest(cost, 1); -- a look asks for one unit
@@ -360,7 +394,6 @@ DECLARE
   places int[]; -- where the slot of each rule begins
   next int := 2; -- where the next slot begins, as long as it is that of the next rule
   judged bool;
-  repaired bool := false;
   slot bigint[];
   log bigint[];
   i int := 0;
@@ -405,7 +438,7 @@ BEGIN
         WHEN 0 THEN time < now + rules[r+6] AND a < count
         WHEN 2 THEN time <= now AND a BETWEEN 1 AND count AND b > 0
         ELSE time <= now AND a <= count AND b <= count END)
-    THEN -- the common case: there is nothing to repair
+    THEN -- the common case: there is no debt
       IF (CASE kind WHEN 0 THEN time < now
         WHEN 1 THEN now - time >= 2 * period OR a = 0 AND now - time >= period
         ELSE now - time >= period END)
@@ -496,24 +529,8 @@ BEGIN
   END LOOP;
   IF fits AND cost > 0 THEN
     RETURN ARRAY[1, now, last] || charged;
-  ELSIF cost > 0 AND now < base THEN
-    charged := '{1}';
-    last := 0;
-    at := 2;
-    WHILE at <= array_length(slots, 1) LOOP
-      slot := {{.slot_at}}(slots, at);
-      at := at + array_length(slot, 1);
-      time := slot[5];
-      a := slot[6];
-      slot := {{.age}}(slot, now);
-      repaired := repaired OR CASE slot[1]
-        WHEN 0 THEN time > now AND (slot[5] <> time OR slot[6] <> a) ELSE time > now END;
-      last := greatest(last, {{.expiry}}(slot));
-      charged := charged || slot;
-    END LOOP;
-    IF repaired THEN
-      RETURN ARRAY[2, now, last] || charged;
-    END IF;
+  ELSIF cost > 0 AND moved THEN
+    RETURN ARRAY[2, now] || {{.loaded}}(slots, now);
   END IF;
   RETURN ARRAY[0, now, 0];
 END $$;
@@ -592,16 +609,12 @@ BEGIN
   IF {{.expiry}}(slot) <= now OR now - charged_at >= most[1] + (most[2] > 0)::int THEN
     RETURN NULL;
   END IF;
-  IF cost >= capacity THEN
-    us := -1;
-  ELSE
-    less := {{.mul_add_div}}(cost, slot[3], 0, slot[2]);
-    us := us - less[1];
-    num := num - less[2];
-    IF num < 0 THEN
-      us := us - 1;
-      num := num + slot[2];
-    END IF;
+  less := {{.mul_add_div}}(least(cost, 2 * capacity), slot[3], 0, slot[2]);
+  us := us - less[1];
+  num := num - less[2];
+  IF num < 0 THEN
+    us := us - 1;
+    num := num + slot[2];
   END IF;
   IF us < 0 THEN
     us := 0;
@@ -656,8 +669,8 @@ BEGIN
   RETURN slot;
 END $$;
 
--- refunded is Refund without the store. It returns when the state expires and the slots to be
--- written, NULL if nothing is given back, {-1} if a slot is not ours.
+-- refunded is a Settle for less without the store. It returns when the state expires and the slots
+-- to be written, NULL if nothing is given back, {-1} if a slot is not ours.
 CREATE OR REPLACE FUNCTION {{.refunded}}(slots bigint[], same bool, charged_at bigint, cost bigint, rules bigint[], now bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -700,6 +713,59 @@ BEGIN
   RETURN CASE WHEN given THEN last || new END;
 END $$;
 
+-- settled_up is a Settle for more without the store: units are charged whatever is left, until twice
+-- the capacity is in use. It returns what refunded does.
+CREATE OR REPLACE FUNCTION {{.settled_up}}(slots bigint[], same bool, units bigint, rules bigint[], now bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  places int[] := {{.starts}}(slots);
+  r int;
+  new bigint[] := '{1}';
+  last bigint := 0;
+  slot bigint[];
+  more bigint;
+  span bigint[];
+BEGIN
+  IF places IS NULL THEN
+    RETURN '{-1}';
+  ELSIF NOT same THEN
+    places := {{.match}}(slots, places, rules);
+  END IF;
+  FOR i IN 1..array_length(rules, 1) / 8 LOOP
+    r := 8 * i - 7;
+    IF rules[r] > 3 THEN
+      new := new || ARRAY[rules[r], 0, 0, 0, 0, 0, 0];
+      CONTINUE;
+    END IF;
+    slot := rules[r:r+3] || ARRAY[now, 0, 0];
+    IF places[i] > 0 THEN
+      slot := {{.age}}({{.slot_at}}(slots, places[i]), now);
+      IF slot[1:4] <> rules[r:r+3]
+        AND {{.used}}(slot, now) <= coalesce(nullif(rules[r+3], 0), rules[r+1])
+      THEN
+        slot := {{.carry}}(slot, rules[r:r+7], now);
+      END IF;
+    END IF;
+    more := least(units, 2 * coalesce(nullif(slot[4], 0), slot[2]) - {{.used}}(slot, now));
+    IF more > 0 AND slot[1] = 0 THEN
+      span := {{.mul_add_div}}(more, slot[3], slot[6], slot[2]);
+      slot := slot[1:4] || ARRAY[slot[5] + span[1], span[2], 0];
+    ELSIF more > 0 THEN
+      slot[6] := slot[6] + more;
+      IF slot[1] = 2 AND slot[7] > 0 AND slot[5] = now THEN
+        slot[7 + 2*slot[7]] := slot[7 + 2*slot[7]] + more;
+      ELSIF slot[1] = 2 THEN
+        slot[5] := now;
+        slot[7] := slot[7] + 1;
+        slot := slot || ARRAY[now, more];
+      END IF;
+    END IF;
+    new := new || slot;
+    last := greatest(last, {{.expiry}}(slot));
+  END LOOP;
+  RETURN last || new;
+END $$;
+
 -- micros is the database's clock.
 CREATE OR REPLACE FUNCTION {{.micros}}() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint $$;
@@ -729,7 +795,7 @@ DECLARE
   same bool;
 BEGIN
   SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k;
-  IF tried AND old_rules = rules THEN
+  IF tried AND old_rules = rules AND old[1] <= coalesce(clock, {{.micros}}()) THEN
     RETURN ARRAY[3, coalesce(clock, {{.micros}}())] || old[2:];
   END IF;
   r := {{.numbers}}(rules, cost);
@@ -739,8 +805,11 @@ BEGIN
     IF slots IS NULL THEN
       RETURN ARRAY[-1, now, 0];
     END IF;
+    IF old[1] > now THEN
+      slots := {{.shifted}}(slots, now - old[1]);
+    END IF;
     same := coalesce(old_rules = rules, false);
-    reply := {{.decide}}(slots, same, cost, r, old[1], now);
+    reply := {{.decide}}(slots, same, cost, r, coalesce(old[1] > now, false), now);
     IF reply[1] <= 0 THEN
       reply := reply || slots;
       EXIT;
@@ -764,26 +833,41 @@ BEGIN
   RETURN reply;
 END $$;
 
--- refund gives back what a take charged under these rules. It returns 1 if anything was given back,
--- 0 if not, -1 if the row is not ours.
-CREATE OR REPLACE FUNCTION {{.refund}}(k text, rules text, charged_at bigint, cost bigint, clock bigint)
+-- settle corrects what a take charged under these rules, by units less or units more, whichever is
+-- not 0. It returns 1 if anything changed, 0 if not, -1 if the row is not ours.
+CREATE OR REPLACE FUNCTION {{.settle}}(k text, rules text, charged_at bigint, less bigint, more bigint, clock bigint)
 RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   now bigint;
   old_rules text;
   old bigint[];
+  slots bigint[];
   new bigint[];
 BEGIN
-  SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
-  IF NOT FOUND THEN
+  LOOP
+    SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
+    EXIT WHEN FOUND OR more = 0;
+    now := coalesce(clock, {{.micros}}());
+    new := {{.settled_up}}('{1}', false, more, {{.numbers}}(rules, 1), now);
+    INSERT INTO {{.table}} (key, rules, expires, state)
+    VALUES (k, {{.rules_of}}(new[2:]), new[1], {{.state_of}}(new[2:], now)) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+      RETURN 1;
+    END IF;
+  END LOOP;
+  IF old IS NULL THEN
     RETURN 0;
   END IF;
   now := coalesce(clock, {{.micros}}());
-  old := {{.slots}}(old_rules, old);
-  IF old IS NULL THEN
+  slots := {{.slots}}(old_rules, old);
+  IF slots IS NULL THEN
     RETURN -1;
+  ELSIF old[1] > now THEN
+    slots := {{.shifted}}(slots, now - old[1]);
   END IF;
-  new := {{.refunded}}(old, old_rules = rules, charged_at, cost, {{.numbers}}(rules, cost), now);
+  new := CASE WHEN more = 0
+    THEN {{.refunded}}(slots, old_rules = rules, charged_at, less, {{.numbers}}(rules, 1), now)
+    ELSE {{.settled_up}}(slots, old_rules = rules, more, {{.numbers}}(rules, 1), now) END;
   IF new IS NULL THEN
     RETURN 0;
   ELSIF new[1] < 0 THEN
@@ -796,4 +880,98 @@ BEGIN
     DELETE FROM {{.table}} t WHERE t.key = k;
   END IF;
   RETURN 1;
+END $$;
+
+-- judged returns decide's reply about one key, and with it the slots to be written or, if there is
+-- nothing to write, as they are. charge says whether a cost that fits is charged: otherwise its
+-- verdict is 0, or 2 as in decide.
+CREATE OR REPLACE FUNCTION {{.judged}}(k text, rules text, cost bigint, charge bool, now bigint)
+RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  r bigint[] := {{.numbers}}(rules, cost);
+  old_rules text;
+  old bigint[];
+  slots bigint[] := '{1}';
+  moved bool := false;
+  same bool;
+  reply bigint[];
+BEGIN
+  SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k;
+  IF FOUND THEN
+    slots := {{.slots}}(old_rules, old);
+    IF slots IS NULL THEN
+      RETURN ARRAY[-1, now, 0];
+    END IF;
+    moved := old[1] > now;
+    IF moved THEN
+      slots := {{.shifted}}(slots, now - old[1]);
+    END IF;
+  END IF;
+  same := coalesce(old_rules = rules, false);
+  reply := {{.decide}}(slots, same, greatest(cost, 1), r, moved, now);
+  IF reply[1] < 0 OR charge AND reply[1] = 1 THEN
+    NULL;
+  ELSIF moved AND cost > 0 THEN
+    reply := ARRAY[2, now] || {{.loaded}}(slots, now);
+  ELSE
+    reply := ARRAY[0, now, 0] || slots;
+  END IF;
+  RETURN reply;
+END $$;
+
+-- take_all is take for several keys, in their order, which is one for everybody. Each is charged, or
+-- none; none is if not wanted. It returns a reply for each.
+--
+-- What is refused is so by what was committed last, without a lock. Otherwise the rows are locked, one
+-- after another, those that are not there by being made, and looked at again by the time at which all
+-- are locked.
+CREATE OR REPLACE FUNCTION {{.take_all}}(ks text[], rules text[], costs bigint[], wanted bool, clock bigint)
+RETURNS SETOF bigint[] LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  now bigint := coalesce(clock, {{.micros}}());
+  reply bigint[];
+  fits bool := true;
+  moved bool := false;
+  made text[] := '{}';
+  new bigint[];
+BEGIN
+  FOR i IN 1..array_length(ks, 1) LOOP
+    reply := {{.judged}}(ks[i], rules[i], costs[i], true, now);
+    fits := fits AND reply[1] = 1;
+    moved := moved OR reply[1] = 2;
+  END LOOP;
+  IF fits AND wanted OR moved THEN
+    FOR i IN 1..array_length(ks, 1) LOOP
+      LOOP
+        EXIT WHEN costs[i] = 0;
+        PERFORM FROM {{.table}} t WHERE t.key = ks[i] FOR UPDATE;
+        EXIT WHEN FOUND;
+        INSERT INTO {{.table}} (key, rules, expires, state) VALUES (ks[i], '1 4 0 0 0', 0, '{0,0,0,0}')
+        ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+          made := made || ks[i];
+          EXIT;
+        END IF;
+      END LOOP;
+    END LOOP;
+    now := coalesce(clock, {{.micros}}());
+    fits := true;
+    FOR i IN 1..array_length(ks, 1) LOOP
+      reply := {{.judged}}(ks[i], rules[i], costs[i], true, now);
+      fits := fits AND reply[1] = 1;
+    END LOOP;
+  END IF;
+  fits := fits AND wanted;
+  FOR i IN 1..array_length(ks, 1) LOOP
+    reply := {{.judged}}(ks[i], rules[i], costs[i], fits AND costs[i] > 0, now);
+    IF reply[1] >= 1 THEN
+      new := reply[4:];
+      UPDATE {{.table}} t
+      SET rules = {{.rules_of}}(new), expires = reply[3], state = {{.state_of}}(new, now)
+      WHERE t.key = ks[i];
+      made := array_remove(made, ks[i]);
+    END IF;
+    RETURN NEXT {{.summary}}(reply, reply[1] = 1, costs[i], {{.numbers}}(rules[i], costs[i]));
+  END LOOP;
+  DELETE FROM {{.table}} t WHERE t.key = ANY (made);
 END $$;

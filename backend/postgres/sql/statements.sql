@@ -15,7 +15,11 @@ FROM (SELECT) one LEFT JOIN {{.table}} t ON t.key = $1
 
 {{define "function"}}SELECT {{.take}}($1::text, $2::text, $3::bigint, $4::bigint, false){{end}}
 
-{{define "refund"}}SELECT {{.refund}}($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint){{end}}
+{{define "take all"}}SELECT {{.take_all}}($1::text[], $2::text[], $3::bigint[], $4::bool, $5::bigint){{end}}
+
+{{define "settle" -}}
+SELECT {{.settle}}($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::bigint)
+{{- end}}
 
 {{define "reset"}}DELETE FROM {{.table}} WHERE key = $1{{end}}
 
