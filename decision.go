@@ -19,10 +19,11 @@ type Decision struct {
 	Result                // of the limit that decided; zero if Err is not nil
 	Limits  []Limit       // the limits in force, for this tier (read-only)
 	Elapsed time.Duration // time spent deciding; 0 unless the limiter has an observer
-	Waited  time.Duration // time a request was held by WithMaxWait
+	Waited  time.Duration // time a request was held by WithMaxWait or Wait
 	DryRun  bool          // the limiter refuses nobody: Allowed says what it would have done
 
-	failOpen bool // Err is of the kind that the failure policy lets pass, and it does
+	failOpen   bool // Err is of the kind that the failure policy lets pass, and it does
+	notCharged bool // it would have been, but another limiter of an All refuses
 
 	Err error // why no decision was reached, or nil; ErrSkip if none was wanted
 }
@@ -68,6 +69,7 @@ func (d *Decision) status() int {
 const (
 	outcomeAllowed   = "allowed"
 	outcomeDenied    = "denied"
+	outcomeUncharged = "not_charged"
 	outcomeNoKey     = "no_key"
 	outcomeBadCost   = "bad_cost"
 	outcomePassed    = "error_passed"
@@ -80,6 +82,7 @@ const (
 //
 //	allowed           a limit allows it
 //	denied            a limit is spent, 429
+//	not_charged       it fits, but another limiter of an All refuses the request
 //	no_key            the request has no key, 400
 //	bad_cost          its cost is negative, 400
 //	error_passed      no decision was reached; the request passes all the same
@@ -92,6 +95,8 @@ const (
 // There may be more words in a later version.
 func (d Decision) Outcome() string {
 	switch {
+	case d.Err == nil && d.notCharged:
+		return outcomeUncharged
 	case d.Err == nil && d.Allowed:
 		return outcomeAllowed
 	case d.Err == nil:

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -15,6 +16,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -222,6 +224,204 @@ func ExampleWithRefundIf() {
 	// 401
 	// 401
 	// 429
+}
+
+func ExampleWithSettle() {
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	tokens := ginlimit.New(ginlimit.PerMinute(1000), ginlimit.ByIP(),
+		ginlimit.WithCost(func(*gin.Context) int64 { return 100 }),                           // an estimate
+		ginlimit.WithSettle(func(c *gin.Context) int64 { return c.GetInt64("tokens used") }), // what it really was
+	)
+	r.GET("/chat", tokens, func(c *gin.Context) {
+		c.Set("tokens used", int64(len(c.Query("prompt"))))
+	})
+
+	get(r, "/chat?prompt="+strings.Repeat("a", 950), "X-RateLimit-Remaining")
+	get(r, "/chat?prompt=hello", "X-RateLimit-Remaining", "Retry-After")
+	// Output:
+	// 200 X-RateLimit-Remaining: 900
+	// 429 X-RateLimit-Remaining: 50 Retry-After: 3
+}
+
+// A caller is not charged for a request that the limit of the team refuses, nor the team for one that
+// the caller's does.
+func ExampleAll() {
+	b := memory.New() // all three on one backend, which decides them in one step
+	limiter := func(name string, limit ginlimit.Limit, key ginlimit.KeyFunc) *ginlimit.Limiter {
+		l, err := ginlimit.NewLimiter(limit, key, ginlimit.WithName(name), ginlimit.WithBackend(b))
+		if err != nil {
+			log.Fatal(err)
+		}
+		return l
+	}
+	r := gin.New()
+	r.Use(ginlimit.All(
+		limiter("user", ginlimit.PerMinute(2), ginlimit.ByAPIKey("User")),
+		limiter("team", ginlimit.PerMinute(3), ginlimit.ByAPIKey("Team")),
+		limiter("everybody", ginlimit.PerMinute(1000), ginlimit.Global()),
+	))
+	r.GET("/", ok)
+
+	for _, user := range []string{"ann", "ann", "ann", "bob", "bob"} {
+		q := httptest.NewRequest(http.MethodGet, "/", nil)
+		q.Header.Set("User", user)
+		q.Header.Set("Team", "red")
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, q)
+		fmt.Println(user, w.Code, w.Header().Get("RateLimit"))
+	}
+	// Output:
+	// ann 200 "user";r=1;t=30
+	// ann 200 "user";r=0;t=60
+	// ann 429 "user";r=0;t=30
+	// bob 200 "team";r=0;t=60
+	// bob 429 "team";r=0;t=20
+}
+
+// A job charges an estimate, and settles for what it was.
+func ExampleLimiter_Settle() {
+	l, err := ginlimit.NewLimiter(ginlimit.PerHour(1000), ginlimit.ByUserID("user"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	key := ginlimit.KeyOfUser("ann")
+	d, err := l.Allow(ctx, key, 100)
+	if err != nil || !d.Allowed {
+		return // not now
+	}
+	// The work is done here. It took 40.
+	if d, err = l.Settle(ctx, d, 40); err != nil {
+		log.Print(err) // the charge stays
+	}
+	all, _ := l.Usage(ctx, key)
+	fmt.Println(d.Cost, all[0].Used())
+	// Output: 40 40
+}
+
+// partner sends requests to a service as fast as that allows.
+type partner struct{ limit *ginlimit.Limiter }
+
+func (p partner) RoundTrip(q *http.Request) (*http.Response, error) {
+	if _, err := p.limit.Wait(q.Context(), "partner", 1); err != nil {
+		return nil, err
+	}
+	return http.DefaultTransport.RoundTrip(q)
+}
+
+func ExampleLimiter_Wait_client() {
+	l, err := ginlimit.NewLimiter(ginlimit.PerSecond(100).WithBurst(1), ginlimit.Global())
+	if err != nil {
+		log.Fatal(err)
+	}
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }))
+	defer service.Close()
+	client := http.Client{Transport: partner{l}}
+	for range 3 {
+		answer, err := client.Get(service.URL)
+		if err != nil {
+			log.Fatal(err)
+		}
+		answer.Body.Close()
+		fmt.Println(answer.StatusCode)
+	}
+	// Output:
+	// 200
+	// 200
+	// 200
+}
+
+// Calls to a service that takes one request each 10 ms, and no two at once.
+func ExampleLimiter_Wait() {
+	l, err := ginlimit.NewLimiter(ginlimit.PerSecond(100).WithBurst(1), ginlimit.Global())
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 3 {
+		d, err := l.Wait(context.Background(), "partner", 1)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(d.Allowed, d.Waited.Round(10*time.Millisecond) <= 20*time.Millisecond)
+	}
+	// Output:
+	// true true
+	// true true
+	// true true
+}
+
+func ExampleLimiter_Usage() {
+	l, err := ginlimit.NewLimiter(ginlimit.PerMinute(60), ginlimit.ByUserID("user"),
+		ginlimit.WithLimits(ginlimit.PerDay(1000)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	key := ginlimit.KeyOfUser("ann")
+	l.Allow(ctx, key, 7)
+	all, err := l.Usage(ctx, key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, res := range all {
+		fmt.Println(res.Limit.Name, res.Used(), "of", res.Limit.Count)
+	}
+	// Output:
+	// 60-per-1m 7 of 60
+	// 1000-per-1d 7 of 1000
+}
+
+func ExampleLimiter_UsageOf() {
+	l, err := ginlimit.NewLimiter(ginlimit.PerMinute(60), ginlimit.ByIP())
+	if err != nil {
+		log.Fatal(err)
+	}
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	r.GET("/", l.Handle, ok)
+	r.GET("/left", func(c *gin.Context) { // not limited
+		all, err := l.UsageOf(c)
+		if err != nil {
+			c.Status(http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Println(all[0].Remaining, "left")
+	})
+	get(r, "/")
+	get(r, "/left")
+	// Output:
+	// 200
+	// 59 left
+	// 200
+}
+
+func ExampleUsageHandler() {
+	api, err := ginlimit.NewLimiter(ginlimit.PerMinute(60), ginlimit.ByIP(), ginlimit.WithName("api"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	r.GET("/", api.Handle, ok)
+	r.GET("/usage", ginlimit.UsageHandler(api)) // costs nothing
+	get(r, "/")
+
+	w := httptest.NewRecorder()
+	r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/usage", nil))
+	var usage struct {
+		Limiters []struct {
+			Name   string
+			Limits []struct{ Limit, Used, Remaining, Reset int64 }
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &usage); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%+v\n", usage)
+	// Output:
+	// 200
+	// {Limiters:[{Name:api Limits:[{Limit:60 Used:1 Remaining:59 Reset:1}]}]}
 }
 
 func ExampleWithMaxWait() {

@@ -19,8 +19,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -109,9 +109,6 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 		l.keys = new(longKeys)
 	}
 	l.timed = len(l.observers) > 0 || l.maxWait > 0
-	if l.maxWait > 0 {
-		l.wait = new(waitList)
-	}
 	if b, ok := l.backend.(interface{ Prepare(limits ...Limit) }); ok {
 		b.Prepare(l.own.limits...)
 	}
@@ -124,12 +121,12 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 type Limiter struct {
 	options
 	key       KeyFunc
-	own       *policy     // of the limiter's own limits
-	policies  policies    // of other limits
-	tiers     *tierMemory // nil without WithTier
-	wait      *waitList   // nil without WithMaxWait
-	timed     bool        // somebody looks at Decision.Elapsed
-	keys      *longKeys   // nil if the backend is the limiter's own
+	own       *policy                  // of the limiter's own limits
+	policies  policies                 // of other limits
+	tiers     *tierMemory              // nil without WithTier
+	waiting   atomic.Pointer[waitList] // nil until somebody may wait
+	timed     bool                     // somebody looks at Decision.Elapsed
+	keys      *longKeys                // nil if the backend is the limiter's own
 	expose    exposure
 	inRequest bool // built while a request was being handled
 
@@ -138,9 +135,9 @@ type Limiter struct {
 }
 
 // Handle is the middleware: it decides as Check does, writes the headers, and lets the request go
-// on or answers it. It alone waits (WithMaxWait) and gives charges back (WithRefundIf). A request
-// that a handler passes to gin.Engine.HandleContext is another request: Gin forgets all that is
-// known of the first.
+// on or answers it. It waits (WithMaxWait) and settles (WithSettle), which Check does not. A request
+// that a handler passes to gin.Engine.HandleContext is another request: Gin forgets all that is known
+// of the first.
 func (l *Limiter) Handle(c *gin.Context) {
 	h := historyOf(c)
 	if h.of(l, (*record).byHandle) != nil {
@@ -167,11 +164,11 @@ func (l *Limiter) Handle(c *gin.Context) {
 		seen = valuesOf(c)
 	}
 	c.Next()
-	if c.Request != request && !slices.Contains(historyOf(c), r) {
+	if c.Request != request && !historyOf(c).has(r) {
 		return // other middleware gave the request up, and Gin gave its context to the next
 	}
-	l.settle(c, r)
-	if seen != nil && slices.Contains(historyOf(c), r) && seen.changed(c) {
+	l.settleFor(c, r)
+	if seen != nil && historyOf(c).has(r) && seen.changed(c) {
 		l.checkOrder(c, r.Decision)
 	}
 }
@@ -259,42 +256,58 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 	if key == "" {
 		return ErrNoKey
 	}
-	defer l.wait.wake(key)
+	defer l.waiting.Load().wake(key)
 	return l.backend.Reset(ctx, l.backendKey(key))
 }
 
 // decide decides about a request and tells the observers. It returns nil if the request is skipped.
 func (l *Limiter) decide(c *gin.Context, mayWait bool) *record {
+	r, ready := l.ask(c)
+	if r == nil {
+		return nil
+	}
+	switch {
+	case !ready:
+	case mayWait && l.maxWait > 0 && !l.dryRun:
+		l.takeOrWait(l.backendContext(c), c.Request.Context().Done(), &r.Decision)
+	default:
+		l.take(l.backendContext(c), &r.Decision)
+	}
+	l.observe(c.Request.Context(), &r.Decision)
+	return r
+}
+
+// ask asks a request for all that is needed to decide, and reports whether that is there; otherwise
+// Err of the record says why not. It returns nil if the request is skipped.
+func (l *Limiter) ask(c *gin.Context) (r *record, ready bool) {
 	if l.inRequest {
 		l.warnInRequest(c)
 	}
 	defer l.report(c)
 	if l.skip != nil && l.skip(c) {
 		reportSkipped(c)
-		return nil
+		return nil, false
 	}
-	key, err := l.key(c)
-	r := &record{limiter: l, policy: l.own, headers: l.headers}
-	d := &r.Decision
-	l.begin(d)
-	switch {
-	case !l.keyed(d, key, err):
-		if c.Request.Context().Err() != nil {
-			d.failOpen = false // the client may have ended the look-up
-		}
-	case l.tier != nil && !l.lookUp(c, r):
-	case !l.costs(d, l.costOf(c)):
-	case mayWait && l.wait != nil && !l.dryRun:
-		l.takeOrWait(l.backendContext(c), c.Request.Context().Done(), d)
-	default:
-		l.take(l.backendContext(c), d)
-	}
-	if d.Err != nil && errors.Is(d.Err, ErrSkip) {
+	r = &record{limiter: l, policy: l.own, headers: l.headers}
+	ready = l.identify(c, r) && l.costs(&r.Decision, l.costOf(c))
+	if r.Err != nil && errors.Is(r.Err, ErrSkip) {
 		reportSkipped(c)
-		return nil
+		return nil, false
 	}
-	l.observe(c.Request.Context(), d)
-	return r
+	return r, ready
+}
+
+// identify puts the key and the tier of a request in.
+func (l *Limiter) identify(c *gin.Context, r *record) bool {
+	key, err := l.key(c)
+	l.begin(&r.Decision)
+	if !l.keyed(&r.Decision, key, err) {
+		if c.Request.Context().Err() != nil {
+			r.failOpen = false // the client may have ended the look-up
+		}
+		return false
+	}
+	return l.tier == nil || l.lookUp(c, r)
 }
 
 // begin puts in what is the same in all decisions of the limiter.
@@ -334,8 +347,8 @@ func (l *Limiter) costs(d *Decision, cost int64) bool {
 	return cost >= 0
 }
 
-// errNoLimits is the error of Allow and Peek where the limiter's own limits would be a wrong
-// answer.
+// errNoLimits is the error of Allow, Wait, Peek and Usage where the limiter's own limits would be a
+// wrong answer.
 var errNoLimits = errors.New("ginlimit: the limiter has WithTier, and a key does not tell the tier; " +
 	"pass the limits of the caller's tier")
 
@@ -427,7 +440,7 @@ func (l *Limiter) respond(c *gin.Context, r *record, others history) bool {
 		l.deny(c, r.Decision)
 		return false
 	}
-	c.Writer.Header()[fieldType] = []string{"application/problem+json"}
+	c.Writer.Header()[fieldType] = []string{problemMedia}
 	var body []byte
 	if c.Request.Method != http.MethodHead {
 		body = problem(r, status, retryAfter)
@@ -436,14 +449,4 @@ func (l *Limiter) respond(c *gin.Context, r *record, others history) bool {
 	// is nobody to tell.
 	_, _ = c.Writer.Write(body)
 	return false
-}
-
-// settle gives the charge back if WithRefundIf says so, also if the client has gone. If that fails
-// the charge stays, which lets nobody in.
-func (l *Limiter) settle(c *gin.Context, r *record) {
-	if l.refundIf == nil || !r.Allowed || r.Cost == 0 || !l.refundIf(c) {
-		return
-	}
-	_ = l.backend.Settle(context.WithoutCancel(c.Request.Context()), l.backendKey(r.Key), r.Result, r.Cost, 0, r.Limits...)
-	l.wait.wake(r.Key)
 }

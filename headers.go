@@ -356,10 +356,10 @@ func retryAfterOf(status int, all []*record) (wait int64) {
 }
 
 // secondsUntilNext returns for how many seconds no request of the same cost fits, as far as records
-// tell. What a limiter that refunds has given it may take back.
+// tell. What a limiter that settles has charged it may give back.
 func secondsUntilNext(all []*record) (wait int64) {
 	for _, r := range all {
-		if r.decided() && (!r.Allowed || r.limiter.refundIf == nil) {
+		if r.decided() && (!r.Allowed || r.limiter.settle == nil) {
 			wait = max(wait, seconds(untilNext(&r.Decision)))
 		}
 	}
@@ -486,6 +486,9 @@ func problemStart(kind, title string, status int) string {
 	}
 	return fmt.Sprintf(`{"type":"%s","title":"%s","status":%d,"detail":"`, uri, title, status)
 }
+
+// problemMedia is the media type of a problem document.
+const problemMedia = "application/problem+json"
 
 var (
 	problemNoKey = []byte(problemStart("", "Bad Request", http.StatusBadRequest) +

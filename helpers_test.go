@@ -110,6 +110,7 @@ type spy struct {
 	backend.Backend
 	onTake   func(ctx context.Context, key string, cost int64) error
 	onSettle func(ctx context.Context, charge ginlimit.Result, cost, actual int64) error
+	onUsage  func() error
 	onReset  func(key string) error
 }
 
@@ -142,6 +143,15 @@ func (s *spy) Settle(ctx context.Context, key string, charge ginlimit.Result, co
 		}
 	}
 	return s.Backend.Settle(ctx, key, charge, cost, actual, limits...)
+}
+
+func (s *spy) Usage(ctx context.Context, key string, limits ...ginlimit.Limit) ([]ginlimit.Result, error) {
+	if s.onUsage != nil {
+		if err := s.onUsage(); err != nil {
+			return nil, err
+		}
+	}
+	return s.Backend.Usage(ctx, key, limits...)
 }
 
 func (s *spy) Reset(ctx context.Context, key string) error {

@@ -23,7 +23,7 @@ type options struct {
 	limits    []Limit
 	tier      func(*gin.Context) (Tier, error)
 	cost      func(*gin.Context) int64
-	refundIf  func(*gin.Context) bool
+	settle    func(c *gin.Context, cost int64) (actual int64) // nil if the charge is right
 	maxWait   time.Duration
 	skip      func(*gin.Context) bool
 	backend   backend.Backend
@@ -108,14 +108,37 @@ func WithCost(cost func(*gin.Context) int64) Option {
 	}
 }
 
-// WithRefundIf gives the charge back if refund returns true, asked after the handlers ran: to count
-// only failed log-ins, say, or not to count 304. The charge is held while they run, so that a limit
-// of 5 admits no sixth request at the same time, and the response's headers show it: they are
-// written before. Handle alone asks; a handler that panics is not asked about, and stays charged.
-// The default is never.
+// WithSettle sets what a request really cost, in units, asked after the handlers ran: the tokens of a
+// language model, the bytes of a response. [WithCost] says what is charged at the start, which is held
+// while the handlers run, and which the response's headers show: they are written before.
+//
+// Less gives the difference back. More takes it, also beyond what is left: then the caller is in debt,
+// at most by one capacity, and waits until it is paid. A stream is asked about when it ends. A handler
+// that panics is not asked about: the request costs what it was charged, as it does if actual returns
+// a negative number. What could not be settled, because the backend failed, stays as it was charged.
+//
+// Handle and All ask. The default is what was charged.
+func WithSettle(actual func(*gin.Context) int64) Option {
+	return func(o *options) {
+		o.settle = func(c *gin.Context, _ int64) int64 { return actual(c) }
+		if actual == nil {
+			o.fail("WithSettle(nil): leave the option out if a request costs what it was charged")
+		}
+	}
+}
+
+// WithRefundIf is [WithSettle] for nothing where refund returns true: to count only failed log-ins,
+// say, or not to count 304. The charge is held while the handlers run, so that a limit of 5 admits no
+// sixth request at the same time. Of WithSettle and WithRefundIf the last one wins.
 func WithRefundIf(refund func(*gin.Context) bool) Option {
 	return func(o *options) {
-		if o.refundIf = refund; refund == nil {
+		o.settle = func(c *gin.Context, cost int64) int64 {
+			if cost > 0 && refund(c) {
+				return 0
+			}
+			return cost
+		}
+		if refund == nil {
 			o.fail("WithRefundIf(nil): leave the option out for no refunds")
 		}
 	}
@@ -130,8 +153,9 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 // holds fewer places takes the last place of the key that holds most. With token buckets, a request
 // that the queue ahead of it would keep too long is refused at once too.
 //
-// Only Handle waits, and not in a dry run. The order is kept within one process. What a refund or a
-// Reset gives back lets the next go at once, within a second if another process gave it back.
+// Handle and All wait, and not in a dry run; [Limiter.Wait] stands in the same lines. The order is
+// kept within one process. What a Settle or a Reset gives back lets the next go at once, within a
+// second if another process gave it back.
 func WithMaxWait(longest time.Duration) Option {
 	return func(o *options) {
 		if o.maxWait = longest; longest < 0 {

@@ -2,6 +2,7 @@ package ginlimit
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -13,9 +14,10 @@ type record struct {
 	limiter *Limiter
 	policy  *policy
 	headers Headers
-	handled bool // by Handle, which need not charge the request again
+	handled bool // by Handle or All, which need not charge the request again
 	shown   bool // in the response
 	values  fieldValues
+	of      *record // of which it is a copy that was settled; nil if it is none
 }
 
 // line returns what is prepared for the limit that decided.
@@ -115,6 +117,11 @@ func historyOf(c *gin.Context) history {
 		return kept
 	}
 	return nil
+}
+
+// has reports whether r, or a copy of it that was settled, is known to the request.
+func (h history) has(r *record) bool {
+	return slices.ContainsFunc(h, func(kept *record) bool { return kept == r || kept.of == r })
 }
 
 // of returns the last record of a limiter for which is returns true, or nil.

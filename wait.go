@@ -2,6 +2,9 @@ package ginlimit
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -44,59 +47,145 @@ type place struct {
 	lost chan struct{} // closed if the place was given to another key
 }
 
+// attempt is a decision that can be made again.
+type attempt interface {
+	// take charges what is asked for, if it fits, and returns how long that has to wait: 0 if there is
+	// nothing to wait for, and negative if it never fits.
+	take() time.Duration
+	// look refuses, with the figures of the moment, and reports whether they could be had.
+	look() bool
+}
+
+// single is an attempt of one limiter.
+type single struct {
+	l   *Limiter
+	ctx context.Context
+	d   *Decision
+}
+
+func (s *single) take() time.Duration {
+	if s.l.take(s.ctx, s.d); s.d.Err != nil || s.d.Allowed {
+		return 0
+	}
+	return s.d.RetryAfter
+}
+
+func (s *single) look() bool {
+	s.l.peek(s.ctx, s.d)
+	return s.d.Err == nil
+}
+
+// waitList returns the lines of the limiter.
+func (l *Limiter) waitList() *waitList {
+	if w := l.waiting.Load(); w != nil {
+		return w
+	}
+	l.waiting.CompareAndSwap(nil, new(waitList))
+	return l.waiting.Load()
+}
+
 // takeOrWait asks the backend, and holds a request that it refuses until it fits, as WithMaxWait
 // says, unless the client is gone.
 func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decision) {
-	if !l.wait.has(d.Key, d.Limits) || d.Cost == 0 || neverFits(d) {
-		l.take(ctx, d)
-		if d.Err != nil || d.Allowed || d.Cost == 0 || d.RetryAfter < 0 || d.RetryAfter > l.maxWait {
+	a := &single{l, ctx, d}
+	if !l.waitList().has(d.Key, d.Limits) || d.Cost == 0 || neverFits(d) {
+		if wait := a.take(); wait <= 0 || wait > l.maxWait || d.Cost == 0 {
 			return
 		}
-	} else if l.peek(ctx, d); d.Err != nil {
+	} else if !a.look() {
 		return
 	}
-	p := l.wait.join(d, func(units int64) bool {
+	_ = l.hold(gone, d, a, l.maxWait)
+}
+
+// errFull is what hold returns where a line has no place.
+var errFull = errors.New("ginlimit: too many wait for this key, or for this limiter; ask for less at a time")
+
+// hold has d stand in its key's line, for up to longest, until a has nothing to wait for. It returns an
+// error if d got no place, or lost it.
+func (l *Limiter) hold(gone <-chan struct{}, d *Decision, a attempt, longest time.Duration) error {
+	w := l.waitList()
+	p := w.join(d, func(units int64) bool {
 		d.RetryAfter = max(d.RetryAfter, eta(d, units))
-		return d.RetryAfter <= l.maxWait
+		return d.RetryAfter <= longest
 	})
 	if p == nil {
-		return
+		return errFull
 	}
-	defer l.wait.leave(d.Key, p)
+	defer w.leave(d.Key, p)
 	start, spent := time.Now(), d.Elapsed
 	defer func() { d.Waited = time.Since(start) - (d.Elapsed - spent) }()
-	end := time.NewTimer(l.maxWait)
+	end := time.NewTimer(longest)
 	defer end.Stop()
 	select {
 	case <-p.line.turn:
 		defer func() { p.line.turn <- struct{}{} }()
 	case <-end.C:
-		l.peek(ctx, d)
-		return
+		a.look()
+		return nil
 	case <-p.lost:
-		l.peek(ctx, d)
-		return
+		a.look()
+		return errFull
 	case <-gone:
-		return
+		return nil
 	}
 	for {
-		l.take(ctx, d)
-		if left := l.maxWait - time.Since(start); d.Err != nil || d.Allowed || d.RetryAfter < 0 || d.RetryAfter > left {
-			return
+		wait := a.take()
+		if left := longest - time.Since(start); wait <= 0 || wait > left {
+			return nil
 		}
-		fits := time.NewTimer(min(d.RetryAfter, askAgain))
+		fits := time.NewTimer(min(wait, askAgain))
 		select {
 		case <-fits.C:
 		case <-p.line.again:
 			fits.Stop()
 		case <-p.lost:
 			fits.Stop()
-			return
+			return errFull
 		case <-gone:
 			fits.Stop()
-			return
+			return nil
 		}
 	}
+}
+
+// Wait is [Limiter.Allow] that waits until cost fits: for calls to a service that has a limit. Callers
+// with one key go on in the order in which they came, together with the requests that [WithMaxWait]
+// holds; one of them asks the backend at a time. Decision.Waited says how long it took.
+//
+// Besides the errors of Allow it returns one if ctx ends before it is its turn, which has the context's
+// in its chain; if cost is above a limit's capacity; and if 128 callers wait for the key already, or
+// 1,024 for the limiter. The Decision is the last refusal then, and nothing is charged.
+func (l *Limiter) Wait(ctx context.Context, key string, cost int64, limits ...Limit) (d Decision, err error) {
+	l.begin(&d)
+	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
+		err = l.waitFor(ctx, &d)
+	}
+	l.observe(ctx, &d)
+	if d.Err != nil {
+		err = d.Err
+	}
+	return d, err
+}
+
+func (l *Limiter) waitFor(ctx context.Context, d *Decision) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("ginlimit: waiting for %d units: %w", d.Cost, context.Cause(ctx))
+	}
+	a := &single{l, ctx, d}
+	if neverFits(d) || d.Cost == 0 || !l.waitList().has(d.Key, d.Limits) {
+		switch wait := a.take(); {
+		case d.Err != nil || d.Allowed:
+			return nil
+		case wait < 0:
+			return fmt.Errorf("ginlimit: a cost of %d never fits limit %q, %v", d.Cost, d.Limit.Name, d.Limit)
+		}
+	}
+	err := l.hold(ctx.Done(), d, a, math.MaxInt64)
+	if err == nil && !d.Allowed && d.Err == nil {
+		err = fmt.Errorf("ginlimit: waiting for %d units: %w", d.Cost, context.Cause(ctx))
+	}
+	return err
 }
 
 // peek refuses, with the figures of the moment: a request that others with its key came before must
