@@ -1,6 +1,7 @@
 package algorithm
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -485,4 +486,41 @@ func CheckAll(charges []backend.Charge) error {
 		}
 	}
 	return nil
+}
+
+// Sequential is a TakeAll out of Take and Settle, for a store that cannot decide about several keys in
+// one step: a charge after the other, and if one is refused, or fails, those that were charged are
+// settled for nothing. So nothing is admitted beyond a limit, but others may be refused meanwhile, and
+// what cannot be given back stays charged.
+func Sequential(ctx context.Context, b backend.Backend, charges ...backend.Charge) ([]backend.Result, error) {
+	if err := CheckAll(charges); err != nil {
+		return nil, err
+	}
+	all := make([]backend.Result, 0, len(charges))
+	fit := true
+	var failed error
+	for _, c := range charges {
+		res, err := b.Take(ctx, c.Key, c.Cost, c.Limits...)
+		if failed = err; err != nil {
+			break
+		}
+		all, fit = append(all, res), fit && res.Allowed
+	}
+	if fit && failed == nil {
+		return all, nil
+	}
+	for i := range all {
+		c, res := &charges[i], &all[i]
+		if !res.Allowed {
+			continue
+		}
+		_ = b.Settle(context.WithoutCancel(ctx), c.Key, *res, c.Cost, 0, c.Limits...)
+		if !res.Limit.IsUnlimited() {
+			res.Remaining = min(res.Remaining+c.Cost, res.Limit.Capacity())
+		}
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	return all, nil
 }

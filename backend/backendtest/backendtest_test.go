@@ -196,3 +196,47 @@ func run(t *testing.T, steps bool) {
 		},
 	})
 }
+
+// sequential is a store whose TakeAll is made of Take and Settle.
+type sequential struct{ *store }
+
+func (s sequential) TakeAll(ctx context.Context, charges ...backend.Charge) ([]backend.Result, error) {
+	return algorithm.Sequential(ctx, s.store, charges...)
+}
+
+// A TakeAll of Take and Settle charges all or none, and says which charge fits. Only when what is left
+// is back it may say too late, because it had charged it.
+func TestSequential(t *testing.T) {
+	ctx := context.Background()
+	s := sequential{&store{now: 1, keys: map[string][]algorithm.Slot{}, since: map[string]int64{}}}
+	limits := []backend.Limit{{Count: 5, Period: time.Hour}}
+	charge := func(key string, cost int64) backend.Charge {
+		return backend.Charge{Key: key, Cost: cost, Limits: limits}
+	}
+	for _, step := range []struct {
+		costs     [3]int64
+		allowed   [3]bool
+		remaining [3]int64
+	}{
+		{[3]int64{1, 2, 3}, [3]bool{true, true, true}, [3]int64{4, 3, 2}},
+		{[3]int64{4, 3, 3}, [3]bool{true, true, false}, [3]int64{4, 3, 2}},
+		{[3]int64{5, 3, 2}, [3]bool{false, true, true}, [3]int64{4, 3, 2}},
+		{[3]int64{4, 3, 2}, [3]bool{true, true, true}, [3]int64{0, 0, 0}},
+	} {
+		all, err := s.TakeAll(ctx, charge("a", step.costs[0]), charge("b", step.costs[1]), charge("c", step.costs[2]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, res := range all {
+			if res.Allowed != step.allowed[i] || res.Remaining != step.remaining[i] {
+				t.Errorf("TakeAll of %v: result %d is allowed %v with %d left, want %v with %d", step.costs, i, res.Allowed, res.Remaining, step.allowed[i], step.remaining[i])
+			}
+		}
+	}
+	if _, err := s.TakeAll(ctx, charge("a", 1), backend.Charge{Key: "d", Cost: 1, Limits: []backend.Limit{{Count: -1}}}); err == nil {
+		t.Error("TakeAll under a limit that is not valid: got no error")
+	}
+	if _, err := s.TakeAll(ctx, charge("a", 1), charge("a", 1)); err == nil {
+		t.Error("TakeAll of one key twice: got no error")
+	}
+}

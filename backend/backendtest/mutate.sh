@@ -100,17 +100,12 @@ fi
 exit 0
 
 # The list.
-algorithm/token_bucket.go | a clock that went back leaves more than a full bucket | if us := st.Time - now; us > r.full.us || => if us := st.Time - now; us > 1<<60 ||
-algorithm/token_bucket.go | repaired to the capacity without its part of a µs | Rest: r.full.num}, true => Rest: 0}, true
-algorithm/token_bucket.go | repair ignores parts of a µs | us == r.full.us && st.Rest > r.full.num => us == r.full.us && st.Rest > r.limit.Count
-algorithm/token_bucket.go | a full debt is repaired | us > r.full.us || us == r.full.us && st.Rest > r.full.num => us >= r.full.us
-algorithm/token_bucket.go | a repair is not written | Rest: r.full.num}, true => Rest: r.full.num}, false
-algorithm/token_bucket.go | used: parts of a µs dropped | mulAddDiv(st.Time-now, r.limit.Count, st.Rest, r.period) // at most the capacity => mulAddDiv(st.Time-now, r.limit.Count, 0, r.period) // at most the capacity
+algorithm/token_bucket.go | used: parts of a µs dropped | mulAddDiv(st.Time-now, r.limit.Count, st.Rest, r.period) // at most twice the capacity => mulAddDiv(st.Time-now, r.limit.Count, 0, r.period) // at most the capacity
 algorithm/token_bucket.go | used: rounded down | if part > 0 {\n\t\tunits++ => if part > 1<<60 {\n\t\tunits++
 algorithm/token_bucket.go | used: rounded up always | if part > 0 {\n\t\tunits++ => if part >= 0 {\n\t\tunits++
 algorithm/token_bucket.go | until: for a cost of one waits for the capacity | left = r.but1 => left = r.full
-algorithm/token_bucket.go | until: any cost waits as one unit does | left = r.spanOf(units) => left = r.but1
-algorithm/token_bucket.go | until: a larger limit waits | } else if units < r.capacity { => } else {\n\t\tunits = min(units, 0)
+algorithm/token_bucket.go | until: any cost waits as one unit does | left = r.spanOf(min(units, 2*r.capacity)) => left = r.but1
+algorithm/token_bucket.go | until: a larger limit waits | } else if units != r.capacity { => } else {\n\t\tunits = min(units, 0)
 algorithm/token_bucket.go | until: rounded down | r.sub(span{st.Time - now, st.Rest}, left).ceil()) => r.sub(span{st.Time - now, st.Rest}, left).us)
 algorithm/token_bucket.go | until: an exact fit is refused | return max(0, r.sub(span{st.Time - now, st.Rest}, left).ceil()) => return max(0, r.sub(span{st.Time - now, st.Rest}, left).us+1)
 algorithm/token_bucket.go | reset and expiry: rounded down | return span{st.Time, st.Rest}.ceil() => return st.Time
@@ -123,8 +118,7 @@ algorithm/token_bucket.go | charge: parts of a µs dropped | return State{Time: 
 algorithm/token_bucket.go | refund: a charge as old as the refill time counts | now-charged >= r.full.ceil() => now-charged > r.full.ceil()
 algorithm/token_bucket.go | refund: age measured against the Period | now-charged >= r.full.ceil() => now-charged >= r.period
 algorithm/token_bucket.go | refund: age ignored | || now-charged >= r.full.ceil() { => {
-algorithm/token_bucket.go | refund: everything, whatever the cost | if units < r.capacity {\n\t\tif less => if units < 0 {\n\t\tif less
-algorithm/token_bucket.go | refund: one unit, whatever the cost | st.Rest}, r.spanOf(units)); less.us => st.Rest}, r.unit); less.us
+algorithm/token_bucket.go | refund: everything, whatever the cost | r.spanOf(min(units, 2*r.capacity)))\n\tif at.us < now { => r.spanOf(2*r.capacity))\n\tif at.us < now {
 algorithm/token_bucket.go | refund: parts of a µs dropped | return State{Time: at.us, Rest: at.num}, true => return State{Time: at.us}, true
 algorithm/token_bucket.go | quick: a debt that is gone is kept | if debt.us < 0 { // also => if debt.us < -1 { // also
 algorithm/token_bucket.go | quick: a debt above the capacity is judged as it is | if debt.us >= r.full.us { => if debt.us >= 1<<60 {
@@ -139,13 +133,10 @@ algorithm/token_bucket.go | quick: nothing remains after a refusal | if a.Wait =
 algorithm/token_bucket.go | quick: remaining without parts of a µs | mulAddDiv(free.us, r.limit.Count, free.num, r.period) => mulAddDiv(free.us, r.limit.Count, 0, r.period)
 algorithm/token_bucket.go | quick: reset rounded down | a.Reset = debt.ceil() => a.Reset = debt.us
 algorithm/token_bucket.go | quick: parts of a µs are not charged | return State{Time: now + debt.us, Rest: debt.num}, a, true => return State{Time: now + debt.us}, a, true
-algorithm/sliding_window.go | a clock that went back is ignored | if now < st.Time {\n\t\tst.Time = now\n\t\treturn st, true => if now < st.Time {\n\t\treturn st, true
-algorithm/sliding_window.go | a clock that went back is not written | st.Time = now\n\t\treturn st, true => st.Time = now\n\t\treturn st, false
-algorithm/sliding_window.go | a clock that went back forgets the window before | st.Time = now\n\t\treturn st, true => return State{Time: now, Used: st.Used}, true
 algorithm/sliding_window.go | a window lasts 1 µs longer | if now-st.Time >= r.period {\n => if now-st.Time > r.period {\n
-algorithm/sliding_window.go | the window before is forgotten | return State{Time: st.Time + r.period, Rest: st.Used}, false => return State{Time: st.Time + r.period}, false
-algorithm/sliding_window.go | the current window is never over | return State{Time: st.Time + r.period, Rest: st.Used}, false => return State{Time: st.Time + r.period, Used: st.Used, Rest: st.Used}, false
-algorithm/sliding_window.go | the next window begins now | return State{Time: st.Time + r.period, Rest: st.Used}, false => return State{Time: now, Rest: st.Used}, false
+algorithm/sliding_window.go | the window before is forgotten | return State{Time: st.Time + r.period, Rest: st.Used} => return State{Time: st.Time + r.period}
+algorithm/sliding_window.go | the current window is never over | return State{Time: st.Time + r.period, Rest: st.Used} => return State{Time: st.Time + r.period, Used: st.Used, Rest: st.Used}
+algorithm/sliding_window.go | the next window begins now | return State{Time: st.Time + r.period, Rest: st.Used} => return State{Time: now, Rest: st.Used}
 algorithm/sliding_window.go | used: the weight is rounded down | if rest > 0 {\n\t\tweight++ => if rest < 0 {\n\t\tweight++
 algorithm/sliding_window.go | used: the window before weighs as much as ever | mulAddDiv(st.Rest, st.Time+r.period-now, 0, r.period) => mulAddDiv(st.Rest, r.period, 0, r.period)
 algorithm/sliding_window.go | used: the current window alone | return st.Used + weight => return st.Used + 0*weight
@@ -177,7 +168,6 @@ algorithm/sliding_window.go | refund: writes where there was nothing | given = s
 algorithm/sliding_window.go | quick: a clock that went back is judged | if now < st.Time {\n\t\treturn st, a, false => if now < -1<<62 {\n\t\treturn st, a, false
 algorithm/sliding_window.go | quick: what has expired moves on | if slidingWindowExpiry(r, st) <= now { => if slidingWindowExpiry(r, st) < now {
 algorithm/sliding_window.go | quick: what has expired is kept | if slidingWindowExpiry(r, st) <= now { => if now < -1<<62 {
-algorithm/sliding_window.go | quick: what is live begins anew | } else {\n\t\tst, _ = slidingWindowAge => } else if now < -1<<62 {\n\t\tst, _ = slidingWindowAge
 algorithm/sliding_window.go | quick: a cost of the whole capacity never passes | cost <= r.capacity { => cost < r.capacity {
 algorithm/sliding_window.go | quick: a look asks for nothing | r.capacity-max(cost, 1)) => r.capacity-cost)
 algorithm/sliding_window.go | quick: a refused cost is charged | if a.Wait == 0 { => if a.Wait >= 0 {
@@ -185,9 +175,6 @@ algorithm/sliding_window.go | quick: reset of empty windows | a.Reset = slidingW
 algorithm/sliding_log.go | those that have left count | return (*st.Log)[st.Rest:] => return *st.Log
 algorithm/sliding_log.go | a charge counts 1 µs longer | if now-c.At < r.period { => if now-c.At <= r.period {
 algorithm/sliding_log.go | used units of those that have left are kept | st.Used -= c.Units\n\t\tst.Rest++ => st.Rest++
-algorithm/sliding_log.go | a charge now is taken for the future | .At > now { => .At >= now {
-algorithm/sliding_log.go | a clock that went back is ignored | .At > now { => .At > 1<<62 {
-algorithm/sliding_log.go | a clock that went back is not written | return min(at, now) }), true => return min(at, now) }), false
 algorithm/sliding_log.go | charges that meet replace one another | log[last].Units += c.Units => log[last].Units = c.Units
 algorithm/sliding_log.go | charges that meet stay apart | last >= 0 && log[last].At == c.At { => last >= 0 && log[last].At > c.At {
 algorithm/sliding_log.go | moved: the sum is lost | return State{Used: st.Used, Log: &log} => return State{Log: &log}
@@ -208,18 +195,9 @@ algorithm/sliding_log.go | refund: more than the charge | units = min(units, log
 algorithm/sliding_log.go | refund: not taken off the sum | st.Used -= units\n => st.Used -= 0\n
 algorithm/sliding_log.go | refund: keeps an empty charge | ; log[i].Units == 0 { => ; log[i].Units < 0 {
 algorithm/sliding_log.go | refund: takes another charge out | slices.Delete(*st.Log, int(st.Rest)+i, int(st.Rest)+i+1) => slices.Delete(*st.Log, i, i+1)
-algorithm/fixed_window.go | a clock that went back frees everything | if now < st.Time {\n\t\tst.Time = now\n\t\treturn st, true => if now < st.Time {\n\t\treturn State{Time: now}, true
-algorithm/fixed_window.go | a clock that went back is ignored | st.Time = now\n\t\treturn st, true => return st, true
-algorithm/fixed_window.go | a clock that went back is not written | st.Time = now\n\t\treturn st, true => st.Time = now\n\t\treturn st, false
 algorithm/fixed_window.go | used: nothing | return st.Used } => return 0 * st.Used }
 algorithm/fixed_window.go | until: a fit to the last unit is refused | if st.Used <= units { => if st.Used < units {
 algorithm/fixed_window.go | until: one unit too many | if st.Used <= units { => if st.Used <= units+1 {
-algorithm/fixed_window.go | until: 1 µs short | return st.Time + r.period - now => return st.Time + r.period - now - 1
-algorithm/fixed_window.go | until: a whole Period | return st.Time + r.period - now => return r.period
-algorithm/fixed_window.go | reset: of an empty window | if st.Used == 0 {\n\t\treturn st.Time\n => if st.Used < 0 {\n\t\treturn st.Time\n
-algorithm/fixed_window.go | reset: 1 µs late | return st.Time + r.period\n} => return st.Time + r.period + 1\n}
-algorithm/fixed_window.go | expiry: 1 µs late | return st.Time + r.period } => return st.Time + r.period + 1 }
-algorithm/fixed_window.go | expiry: a refunded window is forgotten | return st.Time + r.period } => return fixedWindowReset(r, st) }
 algorithm/fixed_window.go | carry: keeps the age in µs | st.Time = now - r.scaled(now-st.Time, old) => st.Time = max(st.Time, now-r.period+1)
 algorithm/fixed_window.go | carry: age off by one | r.scaled(now-st.Time, old) => r.scaled(now-st.Time+1, old)
 algorithm/fixed_window.go | carry: the window begins anew | st.Time = now - r.scaled(now-st.Time, old) => st.Time = now
@@ -230,13 +208,6 @@ algorithm/fixed_window.go | refund: below nothing | st.Used = max(0, st.Used-uni
 algorithm/fixed_window.go | refund: everything | st.Used = max(0, st.Used-units) => st.Used = 0
 algorithm/fixed_window.go | refund: moves the window | st.Used = max(0, st.Used-units) => st.Used, st.Time = max(0, st.Used-units), charged
 algorithm/fixed_window.go | refund: writes where there was nothing | if st.Used == 0 || charged => if charged
-algorithm/fixed_window.go | quick: a clock that went back is judged | if now < st.Time {\n\t\treturn st, a, false => if now < -1<<62 {\n\t\treturn st, a, false
-algorithm/fixed_window.go | quick: a window lasts 1 µs longer | if fixedWindowExpiry(r, st) <= now { => if fixedWindowExpiry(r, st) < now {
-algorithm/fixed_window.go | quick: windows follow one another | st = State{Time: now}\n\t}\n\tif a.Wait => st = State{Time: now - (now-st.Time)%r.period}\n\t}\n\tif a.Wait
-algorithm/fixed_window.go | quick: a cost of the whole capacity never passes | cost <= r.capacity { => cost < r.capacity {
-algorithm/fixed_window.go | quick: a look asks for nothing | r.capacity-max(cost, 1)) => r.capacity-cost)
-algorithm/fixed_window.go | quick: a refused cost is charged | if a.Wait == 0 { => if a.Wait >= 0 {
-algorithm/fixed_window.go | quick: reset is an instant | a.Reset = fixedWindowReset(r, st) - now => a.Reset = fixedWindowReset(r, st) - st.Time
 algorithm/rule.go | a limit without state keeps one | r.stateless = l.Count == 0 || l.IsUnlimited() => r.stateless = l.Count == 0
 algorithm/rule.go | all but one unit: the capacity | r.spanOf(r.capacity-1) => r.spanOf(r.capacity)
 algorithm/rule.go | decides: bursts ignored | r.limit.Burst == l.Burst && r.limit => r.limit
@@ -248,12 +219,9 @@ algorithm/rule.go | scaled: rounded up | return us\n}\n\n// mulAddDiv => return 
 algorithm/take.go | a look asks for nothing | r.wait(&mine[i], now, max(cost, 1)) => r.wait(&mine[i], now, cost)
 algorithm/take.go | the first refusal decides, not the longest | if longer(wait, longest) { => if wait != 0 && longest == 0 {
 algorithm/take.go | the last refusal decides, not the longest | if longer(wait, longest) { => if wait != 0 {
-algorithm/take.go | a look charges | if cost > 0 && slices.ContainsFunc( => if cost >= 0 && slices.ContainsFunc(
-algorithm/take.go | a charge of nothing is written | if cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) { => if cost > 0 {
-algorithm/take.go | all or none broken: a refused cost is charged | \t\tif longest == 0 {\n\t\t\tnext => \t\tif longest >= 0 {\n\t\t\tnext
-algorithm/take.go | a repair is not written with a refusal | } else if repaired { // otherwise => } else if repaired && now < -1<<62 { // otherwise
-algorithm/take.go | a refusal writes what has aged | } else if repaired { // otherwise => } else if repaired || now > -1<<62 { // otherwise
-algorithm/take.go | a repair is written as it was | next = slots\n\t\t\tload(next, now) => next = slots
+algorithm/take.go | a look charges | wait == 0 && cost > 0 && slices.ContainsFunc( => wait == 0 && cost >= 0 && slices.ContainsFunc(
+algorithm/take.go | a charge of nothing is written | if wait == 0 && cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) { => if wait == 0 && cost > 0 {
+algorithm/take.go | all or none broken: a refused cost is charged | if wait == 0 && cost > 0 && => if wait >= 0 && cost > 0 &&
 algorithm/take.go | refusing: not those that never pass | if wait != 0 {\n\t\t\trefusing => if wait > 0 {\n\t\t\trefusing
 algorithm/take.go | refusing: the next limit | \t\t\trefusing |= 1 << i\n\t\t}\n\t\tif longer( => \t\t\trefusing |= 2 << i\n\t\t}\n\t\tif longer(
 algorithm/take.go | quick: refusing: all limits | if a.Wait != 0 {\n\t\t\trefusing => if a.Wait != 0 || a.Left == 0 {\n\t\t\trefusing
@@ -270,14 +238,13 @@ algorithm/take.go | quick: what was charged is not written | s.State.Time, s.Sta
 algorithm/take.go | quick: the window before is not written | s.State.Time, s.State.Used, s.State.Rest = few[i].Time, few[i].Used, few[i].Rest => s.State.Time, s.State.Used = few[i].Time, few[i].Used
 algorithm/take.go | a refusal for ever looks like a wait | max(backend.Never, time.Duration(a.Wait)*time.Microsecond) => max(0, time.Duration(a.Wait)*time.Microsecond)
 algorithm/take.go | reset after below nothing | time.Duration(max(0, a.Reset)) => time.Duration(a.Reset)
-algorithm/take.go | refund of cost 0 writes | if cost <= 0 { => if cost < 0 {
 algorithm/take.go | refund: without what has aged | load(aged, now)\n\tvar fewer => var fewer
 algorithm/take.go | refund: to another algorithm | if j < 0 || aged[j].Rule.row != rules[i].row { => if j < 0 {
 algorithm/take.go | refund: under the rule that is asked | row.refund(aged[j].Rule, aged[j].State => row.refund(rules[i], aged[j].State
 algorithm/take.go | refund: does not write | aged[j].State = st\n => _ = st\n
 algorithm/take.go | refund: writes nothing but what it gave | copy(next, aged) => copy(next, aged[:min(1, len(next))])
 algorithm/take.go | expired 1 µs late | if s.Rule.Expiry(s.State) <= now { => if s.Rule.Expiry(s.State) < now {
-algorithm/take.go | what has expired is kept for what it was | s.State = State{Time: now}\n\t\treturn false => return false
+algorithm/take.go | what has expired is kept for what it was | s.State = State{Time: now}\n => _ = now\n
 algorithm/take.go | slots that move: what stood there is lost | slots[i], slots[j] = slots[j], slots[i] => slots[i] = slots[j]
 algorithm/take.go | slots that move: a later limit takes the wrong one | if from[k] == i {\n\t\t\t\tfrom[k] = j => if from[k] == i {\n\t\t\t\tfrom[k] = i
 algorithm/take.go | a limit without a past takes what stands at its place | if j < 0 {\n\t\t\tslots[i] = Slot{} => if j < -1 {\n\t\t\tslots[i] = Slot{}
@@ -305,9 +272,9 @@ algorithm/take.go | a wait is longer than never | return b >= 0 && ( => return (
 algorithm/take.go | a limit without state is charged | if r.stateless {\n\t\treturn Slot{} => if r.stateless && now < -1<<62 {\n\t\treturn Slot{}
 algorithm/take.go | a charge forgets what was used under another limit | st = r.row.carry(r, st, now, old) => st = State{Time: now}
 algorithm/take.go | a charge does not carry over | case old == r || old != nil && old.alike(r): => case old == r || old != nil && old.kin(r):
-algorithm/take.go | another algorithm starts empty | cost += old.row.used(old, st, now) => cost += 0
-algorithm/take.go | remaining: against the old capacity | max(0, r.capacity-s.Rule.row.used => max(0, s.Rule.capacity-s.Rule.row.used
-algorithm/take.go | remaining: below nothing | return max(0, r.capacity-s.Rule => return max(-1<<60, r.capacity-s.Rule
+algorithm/take.go | another algorithm starts empty | if units := old.row.used(old, s.State, now); units > 0 { => if units := int64(0); units > 0 {
+algorithm/take.go | remaining: against the old capacity | return r.capacity - r.used(s, now) } => if s.Rule != nil {\n\t\treturn s.Rule.capacity - r.used(s, now)\n\t}\n\treturn r.capacity\n}
+algorithm/take.go | remaining: below nothing | res.Remaining = max(0, a.Left) => res.Remaining = a.Left
 algorithm/take.go | reset: of a limit without a past | if s.Rule == nil {\n\t\treturn now => if s.Rule == nil {\n\t\treturn now + 1
 algorithm/take.go | the last of equals decides | now); left < least { => now); left <= least {
 algorithm/take.go | the last limit decides, not the least left | decided, least = i, left => decided = i
@@ -322,5 +289,61 @@ backend.go | the longest Period refused | l.Period > MaxPeriod: => l.Period >= M
 algorithm/take.go | match: the same Period elsewhere before that at the place | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {false, (*Rule).coeval},
 algorithm/take.go | match: never the same Period elsewhere | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {true, (*Rule).coeval},
 algorithm/take.go | match: the place before the same Period elsewhere | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {true, (*Rule).coeval}, {true, always}, {false, (*Rule).coeval},
-algorithm/take.go | what has expired loses its rule | s.State = State{Time: now}\n\t\treturn false => *s = Slot{}\n\t\treturn false
+algorithm/take.go | what has expired loses its rule | s.State = State{Time: now}\n => *s = Slot{}\n
 algorithm/token_bucket.go | refund: of what has recovered | if tokenBucketReset(r, st) <= now || now => if now
+algorithm/take.go | used: a debt is not in it | *res = res.WithDebt(-a.Left) => _ = res
+algorithm/take.go | a judgement charges | decided, wait, refusing := judge(mine, rules, now, cost)\n\tif wait == 0 {\n\t\tdecided = tightest(mine, rules, now)\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n} => decided, wait, refusing := judge(mine, rules, now, cost)\n\tif wait == 0 {\n\t\tcopy(slots, mine)\n\t\tfor i, r := range rules {\n\t\t\tif i < len(slots) {\n\t\t\t\tslots[i] = r.charge(&mine[i], now, cost)\n\t\t\t}\n\t\t}\n\t\tdecided = tightest(mine, rules, now)\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n}
+algorithm/take.go | a judgement asks for a unit less | decided, wait, refusing := judge(mine, rules, now, cost)\n\tif wait == 0 {\n\t\tdecided = => decided, wait, refusing := judge(mine, rules, now, cost-1)\n\tif wait == 0 {\n\t\tdecided =
+algorithm/take.go | a judgement says the last limit | \tif wait == 0 {\n\t\tdecided = tightest(mine, rules, now)\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n} => \tif wait == 0 {\n\t\tdecided = len(rules) - 1\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n}
+algorithm/take.go | usage: of the first limit alone | r.fill(&res[i], &mine[i], now, r.wait(&mine[i], now, 1)) => r.fill(&res[i], &mine[0], now, r.wait(&mine[0], now, 1))
+algorithm/take.go | usage: asks for nothing | r.wait(&mine[i], now, 1)) => r.wait(&mine[i], now, 0))
+algorithm/take.go | usage: asks for two | r.wait(&mine[i], now, 1)) => r.wait(&mine[i], now, 2))
+algorithm/take.go | usage: never says when | r.fill(&res[i], &mine[i], now, r.wait => r.fill(&res[i], &mine[i], now, 0*r.wait
+algorithm/take.go | usage: as it was stored | mine := arranged(few[:0], slots, rules, now)\n\tfor i, r => mine := arrange(append(few[:0], slots...), rules)\n\tfor i, r
+algorithm/take.go | a clock that went back is not noticed | if now >= base { => if now >= base-1 {
+algorithm/take.go | a clock that went back is ignored | s.State = s.Rule.row.shift(s.State, now-base) => _ = now-base
+algorithm/take.go | a clock that went back moves too far | row.shift(s.State, now-base) => row.shift(s.State, 2*(now-base))
+algorithm/take.go | a clock that went back: nobody is told | \tload(slots, now)\n\treturn true => \tload(slots, now)\n\treturn false
+algorithm/take.go | a clock that went back: slots are as they were | \tload(slots, now)\n\treturn true => \treturn true
+algorithm/token_bucket.go | a clock that went back moves nothing | st.Time += by => st.Time += 0 * by
+algorithm/sliding_log.go | a clock that went back moves no charge | return at + by }) => return at + 0*by })
+algorithm/take.go | settle: as much is more | } else if actual == cost || !slices => } else if !slices
+algorithm/take.go | settle: less is ignored | return refund(slots, rules, now, charged, cost-actual) => return nil
+algorithm/take.go | settle: everything comes back | charged, cost-actual) => charged, cost)
+algorithm/take.go | settle: what it was comes back | charged, cost-actual) => charged, actual)
+algorithm/take.go | settle: more is all of it | units := min(actual-cost, => units := min(actual,
+algorithm/take.go | settle: a debt of any size | units := min(actual-cost, max(0, 2*s.Rule.capacity-s.Rule.used(&s, now))) => units := min(actual-cost, 1<<40)
+algorithm/take.go | settle: no debt | max(0, 2*s.Rule.capacity-s.Rule.used(&s, now)) => max(0, s.Rule.capacity-s.Rule.used(&s, now))
+algorithm/take.go | settle: a debt of a capacity less one | 2*s.Rule.capacity-s => 2*s.Rule.capacity-1-s
+algorithm/take.go | settle: the debt of the limit that is asked | max(0, 2*s.Rule.capacity-s.Rule.used => max(0, 2*r.capacity-s.Rule.used
+algorithm/take.go | settle: never under the new limit | s.Rule == nil || s.Rule.used(&s, now) <= r.capacity { => s.Rule == nil {
+algorithm/take.go | settle: under the new limit whatever fits | s.Rule == nil || s.Rule.used(&s, now) <= r.capacity { => true {
+algorithm/take.go | settle: under the new limit only below it | s.Rule.used(&s, now) <= r.capacity { => s.Rule.used(&s, now) < r.capacity {
+algorithm/take.go | settle: charged when it was taken | s.State = s.Rule.row.charge(s.Rule, s.State, now, units) => s.State = s.Rule.row.charge(s.Rule, s.State, charged, units)
+algorithm/take.go | settle: only the first limit | next = append(next, s)\n\t}\n\treturn next => next = append(next, s)\n\t\tcost = actual\n\t}\n\treturn next
+algorithm/take.go | settle: one that is not known is left alone | || !slices.ContainsFunc(rules, (*Rule).keeps) {\n\t\treturn nil => || !slices.ContainsFunc(rules, (*Rule).keeps) || len(slots) == 0 {\n\t\treturn nil
+algorithm/take.go | settle: a negative cost passes | if actual < 0 {\n\t\treturn fmt => if actual < -1 {\n\t\treturn fmt
+algorithm/fixed_window.go | a debt ends with the window | st.Used -= over * r.capacity => st.Used -= over * r.capacity * 2
+algorithm/fixed_window.go | a debt is never paid | st.Used -= over * r.capacity => st.Used -= over
+algorithm/fixed_window.go | a debt's window begins now | st.Time += over * r.period => st.Time += over * (now - st.Time)
+algorithm/fixed_window.go | until: one window, whatever is in use | (st.Used-units+r.capacity-1)/r.capacity*r.period => min(1, (st.Used-units+r.capacity-1)/r.capacity)*r.period
+algorithm/fixed_window.go | until: a window too many | (st.Used-units+r.capacity-1)/r.capacity => (st.Used-units+r.capacity)/r.capacity
+algorithm/fixed_window.go | until: 1 µs short | max(0, fixedWindowEnd(r, st, units)-now) => max(0, fixedWindowEnd(r, st, units)-now-1)
+algorithm/fixed_window.go | expiry: with the first window | return max(st.Time+r.period, fixedWindowReset(r, st)) => return st.Time+r.period
+algorithm/fixed_window.go | expiry: a refunded window is forgotten | return max(st.Time+r.period, fixedWindowReset(r, st)) => return fixedWindowReset(r, st)
+algorithm/fixed_window.go | quick: a debt is judged | || st.Used > r.capacity { // in debt => { // in debt
+algorithm/fixed_window.go | quick: a window lasts 1 µs longer | if end <= now { => if end < now {
+algorithm/fixed_window.go | quick: windows follow one another | st, end = State{Time: now}, now+r.period => st, end = State{Time: end}, end+r.period
+algorithm/fixed_window.go | quick: a cost of the whole capacity never passes | if cost > r.capacity { => if cost >= r.capacity {
+algorithm/fixed_window.go | quick: a look asks for nothing | st.Used+max(cost, 1) <= r.capacity { => st.Used+cost <= r.capacity {
+algorithm/fixed_window.go | quick: a refused cost is charged | a.Wait = 0\n\t\tst.Used += cost\n\t} => a.Wait = 0\n\t}\n\tst.Used += cost
+algorithm/fixed_window.go | quick: reset is an instant | a.Reset = end - now => a.Reset = end
+algorithm/token_bucket.go | until: a debt waits for a full bucket alone | left = r.spanOf(min(units, 2*r.capacity)) => left = r.spanOf(min(units, r.capacity))
+algorithm/take.go | all: two charges of one key | if charges[j].Key == c.Key { => if charges[j].Key == c.Key && i > len(charges) {
+algorithm/take.go | all: none is enough | if len(charges) == 0 { => if len(charges) < 0 {
+algorithm/take.go | all: a charge is not checked | if err := CheckTake(c.Cost, c.Limits); err != nil { => if err := CheckTake(c.Cost, c.Limits); err != nil && i == 0 {
+algorithm/take.go | one after another: a refusal gives nothing back | if !res.Allowed {\n\t\t\tcontinue => if true {\n\t\t\tcontinue
+algorithm/take.go | one after another: a refusal is given back | if !res.Allowed {\n\t\t\tcontinue => if res.Allowed {\n\t\t\tcontinue
+algorithm/take.go | one after another: given back in part | c.Key, *res, c.Cost, 0, c.Limits...) => c.Key, *res, c.Cost, 1, c.Limits...)
+algorithm/take.go | one after another: what is left is what was | min(res.Remaining+c.Cost, res.Limit.Capacity()) => min(res.Remaining, res.Limit.Capacity())
+algorithm/take.go | one after another: a failure is a decision | if failed != nil {\n\t\treturn nil, failed => if failed != nil {\n\t\treturn all, nil

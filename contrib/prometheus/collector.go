@@ -264,7 +264,7 @@ const (
 
 // outcomes are the words whose counters a set remembers. Others are looked up for each decision.
 var outcomes = [...]string{
-	outcomeAllowed, outcomeDenied, outcomeDryDenied, outcomePassed, outcomeRefused, "no_key", "bad_cost", "dry_run_no_key", "dry_run_bad_cost",
+	outcomeAllowed, outcomeDenied, outcomeDryDenied, outcomePassed, outcomeRefused, "not_charged", "no_key", "bad_cost", "dry_run_no_key", "dry_run_bad_cost",
 }
 
 // numSources is one more than the backend has: the last stands for those that it may have later.
