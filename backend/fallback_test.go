@@ -281,3 +281,51 @@ func TestDecoratorsPrepare(t *testing.T) {
 		{Count: 9, Period: 3 * time.Minute, Burst: 3}, {Count: 6, Period: 3 * time.Minute, Burst: 2},
 	}}, other.told)
 }
+
+// TakeAll and Usage fall back as Take does, each charge to its share, and are settled there.
+func TestFallbackOfSeveralKeys(t *testing.T) {
+	primary, secondary := newBreakable(), newBreakable()
+	b, ctx := backend.Fallback(primary, secondary, backend.WithShare(3)), context.Background()
+	limit := backend.Limit{Name: "a", Count: 30, Period: time.Hour, Algorithm: backend.FixedWindow}
+	other := backend.Limit{Name: "b", Count: 9, Period: time.Hour, Algorithm: backend.FixedWindow}
+	charges := []backend.Charge{{Key: "k", Cost: 2, Limits: []backend.Limit{limit}}, {Key: "l", Cost: 3, Limits: []backend.Limit{other}}}
+	all, err := b.TakeAll(ctx, charges...)
+	require.NoError(t, err)
+	assert.Equal(t, backend.SourceStore, all[0].Source)
+
+	primary.err = errDown
+	all, err = b.TakeAll(ctx, charges...)
+	require.NoError(t, err)
+	for i, res := range all {
+		assert.True(t, res.Allowed)
+		assert.Equal(t, charges[i].Limits[0], res.Limit, "the limit that was passed, not its share")
+		assert.Equal(t, backend.SourceFallback, res.Source)
+	}
+	assert.EqualValues(t, 8, all[0].Remaining)
+	assert.EqualValues(t, 0, all[1].Remaining)
+	require.NoError(t, b.Settle(ctx, "k", all[0], 2, 7, limit))
+	require.NoError(t, b.Settle(ctx, "l", all[1], 3, 1, other))
+	for _, want := range []struct {
+		key   string
+		limit backend.Limit
+		left  int64
+	}{{"k", limit, 3}, {"l", other, 2}} {
+		usage, err := b.Usage(ctx, want.key, want.limit)
+		require.NoError(t, err)
+		require.Len(t, usage, 1)
+		assert.Equal(t, want.limit, usage[0].Limit)
+		assert.Equal(t, backend.SourceFallback, usage[0].Source)
+		assert.Equal(t, want.left, usage[0].Remaining)
+	}
+	primary.err = nil
+	usage, err := b.Usage(ctx, "k", limit)
+	require.NoError(t, err)
+	assert.EqualValues(t, 28, usage[0].Remaining, "the primary knows of its own charge")
+
+	primary.err, secondary.err = errDown, errDown
+	_, err = b.TakeAll(ctx, charges...)
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	_, err = b.Usage(ctx, "k", limit)
+	require.ErrorIs(t, err, backend.ErrUnavailable)
+	require.ErrorIs(t, b.Settle(ctx, "k", all[0], 2, 0, limit), backend.ErrUnavailable)
+}

@@ -413,7 +413,7 @@ func (l *lease) Settle(ctx context.Context, key string, taken Result, cost, actu
 		return l.b.Settle(ctx, key, taken, cost, actual, limits...)
 	}
 	taken.Source = SourceStore // as the lease was
-	if cost >= 0 && actual >= 0 && cost != actual {
+	if cost >= 0 && actual >= 0 {
 		sh, _ := l.shard(key)
 		sh.mu.Lock()
 		if e := sh.keys[key]; e != nil && l.now() < e.ends && e.charge.At.Equal(taken.At) && slices.Equal(e.limits, limits) {

@@ -1091,3 +1091,63 @@ func BenchmarkLease(b *testing.B) {
 		})
 	})
 }
+
+// What a charge of a lease really cost comes from the lease while that lasts, and from the store
+// afterwards, or when it is not enough.
+func TestLeaseSettlesUp(t *testing.T) {
+	each(t, 1000, 10*time.Second, func(t *testing.T, limit backend.Limit) {
+		s := newStore()
+		l := backend.Lease(s, 100)
+		settle := func(charge backend.Result, cost, actual int64) {
+			t.Helper()
+			if err := l.Settle(ctx, "k", charge, cost, actual, limit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, charge := heat(t, l, limit)
+		used := 1000 - left(t, l, limit)
+		calls := s.calls()
+		settle(charge, 1, 1)
+		settle(charge, 1, 2)
+		if s.calls() != calls {
+			t.Errorf("%d calls of the store, want none: the lease has the unit", s.calls()-calls)
+		}
+		if got := 1000 - left(t, l, limit); got != used+1 {
+			t.Errorf("%d are used after a unit more, want %d", got, used+1)
+		}
+		settle(charge, 2, 302)
+		if got := 1000 - left(t, l, limit); got != used+301 {
+			t.Errorf("%d are used after 300 units more, want %d", got, used+301)
+		}
+		settle(charge, 302, 2)
+		if got := 1000 - left(t, l, limit); got > used+301 || got < used {
+			t.Errorf("%d are used after the 300 units were given back, want %d to %d", got, used, used+301)
+		}
+	})
+}
+
+// A TakeAll passes by the leases. What they hold is given back before it is refused for it.
+func TestLeaseAndTakeAll(t *testing.T) {
+	each(t, 100, 10*time.Second, func(t *testing.T, limit backend.Limit) {
+		s := newStore()
+		l := backend.Lease(s, 100)
+		heat(t, l, limit)
+		free := left(t, l, limit)
+		all, err := l.TakeAll(ctx,
+			backend.Charge{Key: "k", Cost: free, Limits: []backend.Limit{limit}},
+			backend.Charge{Key: "other", Cost: 1, Limits: []backend.Limit{limit}})
+		if err != nil || !all[0].Allowed || !all[1].Allowed || all[0].Source != backend.SourceStore {
+			t.Fatalf("TakeAll of the %d that are free: got %+v, %v, want it admitted by the store", free, all, err)
+		}
+		usage, err := l.Usage(ctx, "k", limit)
+		if err != nil || usage[0].Remaining != 0 || usage[0].Used() != 100 {
+			t.Errorf("Usage: got %+v, %v, want everything used", usage, err)
+		}
+		all, err = l.TakeAll(ctx,
+			backend.Charge{Key: "k", Cost: 1, Limits: []backend.Limit{limit}},
+			backend.Charge{Key: "other", Cost: 1, Limits: []backend.Limit{limit}})
+		if err != nil || all[0].Allowed || !all[1].Allowed {
+			t.Errorf("TakeAll of a spent key: got %+v, %v, want the first alone to refuse", all, err)
+		}
+	})
+}
