@@ -250,7 +250,12 @@ func (l Limit) Validate() error {
 // Result is the answer to a Take: the view of the limit that decided. Times are exact to the
 // microsecond.
 type Result struct {
-	Allowed    bool          // whether the cost fits; if so it is charged
+	Allowed bool // whether the cost fits; if so it is charged
+	// debt is the units in use beyond the capacity, the lowest byte first. It stands where there
+	// would be nothing: with a word of its own a decision in memory takes 52 ns in place of 47
+	// (BenchmarkHot of package memory).
+	debt [7]byte
+
 	Limit      Limit         // the limit that decided, as it was passed
 	Remaining  int64         // units that could be taken now, 0 or more; math.MaxInt64 if unlimited
 	RetryAfter time.Duration // until this cost fits: 0 if Allowed, Never (negative) if it never does
@@ -259,7 +264,6 @@ type Result struct {
 	Source     Source        // what decided
 
 	refusing uint32 // bit i: the limit at place i refuses; 0 if it is Limit alone
-	debt     int64  // units in use beyond the capacity
 }
 
 // Used returns the units in use: the capacity less Remaining, or more while the key is in debt. It
@@ -268,13 +272,19 @@ func (r Result) Used() int64 {
 	if r.Limit.IsUnlimited() {
 		return 0
 	}
-	return r.Limit.Capacity() - r.Remaining + r.debt
+	var debt int64
+	for i, b := range r.debt {
+		debt |= int64(b) << (8 * i)
+	}
+	return r.Limit.Capacity() - r.Remaining + debt
 }
 
 // WithDebt returns r with so many units in use beyond the capacity, of which nothing remains then.
 // It is for authors of backends.
 func (r Result) WithDebt(units int64) Result {
-	r.debt = units
+	for i := range r.debt {
+		r.debt[i] = byte(units >> (8 * i))
+	}
 	return r
 }
 

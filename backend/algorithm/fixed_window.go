@@ -56,7 +56,7 @@ func fixedWindowRefund(r *Rule, st State, _, charged, units int64) (_ State, giv
 }
 
 func fixedWindowQuick(r *Rule, st State, now, cost int64) (next State, a Answer, ok bool) {
-	if now < st.Time || st.Used > r.capacity { // in debt: then it may last longer
+	if st.Used > r.capacity { // in debt: then it may last longer
 		return st, a, false
 	}
 	end := st.Time + r.period

@@ -99,9 +99,6 @@ func slidingWindowRefund(r *Rule, st State, _, charged, units int64) (_ State, g
 }
 
 func slidingWindowQuick(r *Rule, st State, now, cost int64) (next State, a Answer, ok bool) {
-	if now < st.Time {
-		return st, a, false
-	}
 	if slidingWindowExpiry(r, st) <= now {
 		st = State{Time: now}
 	} else {

@@ -91,7 +91,6 @@ func Rebase(slots []Slot, base, now int64) (moved bool) {
 			s.State = s.Rule.row.shift(s.State, now-base)
 		}
 	}
-	load(slots, now)
 	return true
 }
 
@@ -186,7 +185,7 @@ func (a Answer) Fill(res *backend.Result, now int64) {
 
 // Quick is [Take], in one step, for a key whose one slot is under r and holds st. Nearly all
 // decisions are of this kind. If there is no wait, and cost is not 0, the state is next from now
-// on. Quick reports false for a log, a limit that keeps no state, and a clock that went back: Take
+// on. Quick reports false for a log, a limit that keeps no state, and a debt of a capacity: Take
 // has to decide then.
 func (r *Rule) Quick(st State, now, cost int64) (next State, a Answer, ok bool) {
 	return r.quick(r, st, now, cost)

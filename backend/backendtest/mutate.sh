@@ -165,7 +165,6 @@ algorithm/sliding_window.go | refund: below nothing in the window before | st.Re
 algorithm/sliding_window.go | refund: of the current window not written | given = st.Used > 0 => given = st.Used < 0
 algorithm/sliding_window.go | refund: of the window before not written | given = st.Rest > 0 => given = st.Rest < 0
 algorithm/sliding_window.go | refund: writes where there was nothing | given = st.Used > 0 => given = true
-algorithm/sliding_window.go | quick: a clock that went back is judged | if now < st.Time {\n\t\treturn st, a, false => if now < -1<<62 {\n\t\treturn st, a, false
 algorithm/sliding_window.go | quick: what has expired moves on | if slidingWindowExpiry(r, st) <= now { => if slidingWindowExpiry(r, st) < now {
 algorithm/sliding_window.go | quick: what has expired is kept | if slidingWindowExpiry(r, st) <= now { => if now < -1<<62 {
 algorithm/sliding_window.go | quick: a cost of the whole capacity never passes | cost <= r.capacity { => cost < r.capacity {
@@ -196,7 +195,6 @@ algorithm/sliding_log.go | refund: not taken off the sum | st.Used -= units\n =>
 algorithm/sliding_log.go | refund: keeps an empty charge | ; log[i].Units == 0 { => ; log[i].Units < 0 {
 algorithm/sliding_log.go | refund: takes another charge out | slices.Delete(*st.Log, int(st.Rest)+i, int(st.Rest)+i+1) => slices.Delete(*st.Log, i, i+1)
 algorithm/fixed_window.go | used: nothing | return st.Used } => return 0 * st.Used }
-algorithm/fixed_window.go | until: a fit to the last unit is refused | if st.Used <= units { => if st.Used < units {
 algorithm/fixed_window.go | until: one unit too many | if st.Used <= units { => if st.Used <= units+1 {
 algorithm/fixed_window.go | carry: keeps the age in µs | st.Time = now - r.scaled(now-st.Time, old) => st.Time = max(st.Time, now-r.period+1)
 algorithm/fixed_window.go | carry: age off by one | r.scaled(now-st.Time, old) => r.scaled(now-st.Time+1, old)
@@ -303,8 +301,7 @@ algorithm/take.go | usage: as it was stored | mine := arranged(few[:0], slots, r
 algorithm/take.go | a clock that went back is not noticed | if now >= base { => if now >= base-1 {
 algorithm/take.go | a clock that went back is ignored | s.State = s.Rule.row.shift(s.State, now-base) => _ = now-base
 algorithm/take.go | a clock that went back moves too far | row.shift(s.State, now-base) => row.shift(s.State, 2*(now-base))
-algorithm/take.go | a clock that went back: nobody is told | \tload(slots, now)\n\treturn true => \tload(slots, now)\n\treturn false
-algorithm/take.go | a clock that went back: slots are as they were | \tload(slots, now)\n\treturn true => \treturn true
+algorithm/take.go | a clock that went back: nobody is told | s.State = s.Rule.row.shift(s.State, now-base)\n\t\t}\n\t}\n\treturn true => s.State = s.Rule.row.shift(s.State, now-base)\n\t\t}\n\t}\n\treturn false
 algorithm/token_bucket.go | a clock that went back moves nothing | st.Time += by => st.Time += 0 * by
 algorithm/sliding_log.go | a clock that went back moves no charge | return at + by }) => return at + 0*by })
 algorithm/take.go | settle: as much is more | } else if actual == cost || !slices => } else if !slices
@@ -331,7 +328,7 @@ algorithm/fixed_window.go | until: a window too many | (st.Used-units+r.capacity
 algorithm/fixed_window.go | until: 1 µs short | max(0, fixedWindowEnd(r, st, units)-now) => max(0, fixedWindowEnd(r, st, units)-now-1)
 algorithm/fixed_window.go | expiry: with the first window | return max(st.Time+r.period, fixedWindowReset(r, st)) => return st.Time+r.period
 algorithm/fixed_window.go | expiry: a refunded window is forgotten | return max(st.Time+r.period, fixedWindowReset(r, st)) => return fixedWindowReset(r, st)
-algorithm/fixed_window.go | quick: a debt is judged | || st.Used > r.capacity { // in debt => { // in debt
+algorithm/fixed_window.go | quick: a debt is judged | if st.Used > r.capacity { // in debt => if st.Used > 2*r.capacity { // in debt
 algorithm/fixed_window.go | quick: a window lasts 1 µs longer | if end <= now { => if end < now {
 algorithm/fixed_window.go | quick: windows follow one another | st, end = State{Time: now}, now+r.period => st, end = State{Time: end}, end+r.period
 algorithm/fixed_window.go | quick: a cost of the whole capacity never passes | if cost > r.capacity { => if cost >= r.capacity {

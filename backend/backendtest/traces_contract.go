@@ -691,6 +691,33 @@ var changeTraces = []trace{{
 		by{2 * sec, 0, yes, 4, 0, 10 * sec, 1}, // the second keeps its place
 	},
 }, {
+	name:   "sliding log: charges that meet",
+	demand: "Charges whose ages become the same under a shorter Period are one charge from then on.",
+	limits: one(log(9, 2*sec)),
+	steps: []step{
+		take{0, 1, yes, 8, 0, 2 * sec},
+		take{1 * µs, 1, yes, 7, 0, 2 * sec},
+		take{2 * µs, 2, yes, 5, 0, 2 * sec},
+		change{log(9, 1*sec)},
+		take{3 * µs, 1, yes, 4, 0, 1 * sec}, // the first two are 1 µs old, the third is of now
+		refund{3 * µs, 3},                   // 2 units that were charged 1 µs ago
+		take{3 * µs, 0, yes, 6, 0, 1 * sec},
+		take{3 * µs, 2, yes, 4, 0, 1 * sec},
+		take{1*sec + 3*µs, 0, yes, 9, 0, 0},
+	},
+}, {
+	name:   "sliding log: charges that meet leave together",
+	demand: "Charges that became one leave as one, with all their units.",
+	limits: one(log(9, 2*sec)),
+	steps: []step{
+		take{0, 1, yes, 8, 0, 2 * sec},
+		take{1 * µs, 2, yes, 6, 0, 2 * sec},
+		change{log(9, 1*sec)},
+		take{3 * µs, 1, yes, 5, 0, 1 * sec},
+		take{1*sec + 1*µs, 0, yes, 5, 0, 2 * µs},
+		take{1*sec + 2*µs, 0, yes, 8, 0, 1 * µs},
+	},
+}, {
 	name:   "a limit that was taken out",
 	demand: "A limit that has recovered finds itself, and not what another was charged that was taken out.",
 	limits: []backend.Limit{window(100, day), per(10, 10*sec), log(10, 20*sec)},
