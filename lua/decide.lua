@@ -1,7 +1,9 @@
--- judge returns what a cost meets at a key: a table that answer below works with. If the value is not
--- one of ours it returns nothing and the error to reply with.
-local function judge(key, raw, cost, rules, keep)
-  local slots, base, back = {}, 0.0, false
+-- judge returns what a cost meets at a key under n limits, whose rules begin at an index of ARGV: a
+-- table that answer below works with. If the value is not one of ours it returns nothing and the
+-- error to reply with.
+local function judge(key, cost, from, n)
+  local rules, keep = new_rules(ARGV, from, n)
+  local raw, slots, base, back = keep and redis.pcall('GET', key), {}, 0.0, false
   if raw then
     if type(raw) == 'string' then
       slots, base, back = read(raw, rules)

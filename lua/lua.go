@@ -33,9 +33,7 @@ func law() string {
 
 // Take returns the script that decides for any limits; take.lua says what it is called with, and
 // what it replies.
-func Take() string {
-	return join("open") + "local raw, n = nil, #ARGV - 1\n" + law() + join("take")
-}
+func Take() string { return join("open") + "local n = #ARGV - 1\n" + law() + join("take") }
 
 // TakeAll returns the script that decides for several keys; take_all.lua says what it is called with,
 // and what it replies.
@@ -60,28 +58,35 @@ func (l QuickLimit) Numbers() int {
 	return 2
 }
 
-var quick = template.Must(template.New("quick.lua.tmpl").Funcs(constants(0, nil)).ParseFS(files, "quick.lua.tmpl"))
+var quick = template.Must(template.New("quick.lua.tmpl").Funcs(words(nil)).ParseFS(files, "quick.lua.tmpl"))
 
-// constants returns what quick.lua.tmpl writes for the arguments after the cost: where they are, or
-// if args are not nil what they are.
-func constants(limits int, args []string) template.FuncMap {
-	word := func(i int) string { // from 0
+// words returns how quick.lua.tmpl writes arguments, which are counted from 1: where they are, or if
+// args are not nil what they are.
+func words(args []string) template.FuncMap {
+	word := func(i int) string {
 		if args == nil {
-			return fmt.Sprintf("ARGV[%d]", i+2)
+			return fmt.Sprintf("ARGV[%d]", i)
 		}
-		return strconv.Quote(args[i])
+		return strconv.Quote(args[i-1])
+	}
+	number := func(first, i int) string {
+		if args == nil {
+			return word(first+i) + " + 0"
+		}
+		return args[first+i-1]
 	}
 	return template.FuncMap{
-		"number": func(first, i int) string {
-			if args == nil {
-				return word(first+i) + " + 0"
+		"word":   word,
+		"number": number,
+		"cost": func(i int) string {
+			if args == nil && i == 1 { // with a clock it is not all of the argument
+				return "first + 0"
 			}
-			return args[first+i]
+			return number(i, 0)
 		},
-		"pattern": func() string { return word(limits) },
 		"rule": func(i int) string { // with the spaces around it
 			if args == nil {
-				return "' ' .. " + word(i-1) + " .. ' '"
+				return "' ' .. " + word(i) + " .. ' '"
 			}
 			return strconv.Quote(" " + args[i-1] + " ")
 		},
@@ -89,37 +94,85 @@ func constants(limits int, args []string) template.FuncMap {
 }
 
 // QuickTake is Take for calls that have just these limits. The common case is decided first, as
-// quick.lua.tmpl says. If args are not nil the script is for a cost of one, and has them, the
-// arguments after the cost, as constants.
+// quick.lua.tmpl says. If args are not nil the script is for these arguments, which it has as
+// constants; the cost is one then.
 func QuickTake(limits []QuickLimit, args []string) string {
-	type view struct {
-		I                      int // which limit it is, from 1
-		X                      int // where in the arguments after the cost its numbers begin, from 0
-		Parts, Window, Sliding bool
+	v := view{general: 1}
+	v.add(limits, 1)
+	return v.script(fmt.Sprintf("local n = %d\n", len(limits)), "take", args)
+}
+
+// QuickTakeAll is TakeAll for calls that have just these limits, a list for each key. The common case
+// is decided first, as in QuickTake.
+func QuickTakeAll(keys [][]QuickLimit, args []string) string {
+	v := view{general: 1}
+	for _, limits := range keys {
+		v.general += 2
+		v.add(limits, v.general-1)
 	}
-	views := make([]view, len(limits))
-	x := len(limits) + 1
-	for i, l := range limits {
+	return v.script("", "take_all", args)
+}
+
+// view is what quick.lua.tmpl is made of. What stands in the arguments is named by its index there.
+type view struct {
+	Groups  []group
+	limits  int // of all groups
+	general int // how many arguments the general script has
+}
+
+// group is a key.
+type group struct {
+	G             int // which it is
+	Cost, Pattern int
+	Limits        []limit
+}
+
+type limit struct {
+	I, Rule, X             int // which it is of all, its rule, and the first of its numbers
+	Parts, Window, Sliding bool
+	numbers                int
+}
+
+// add adds a key whose rules follow the general script's arguments so far.
+func (v *view) add(limits []QuickLimit, cost int) {
+	g := group{G: len(v.Groups) + 1, Cost: cost}
+	for _, l := range limits {
+		v.limits++
+		v.general++
 		sliding := l.Algorithm == backend.SlidingWindow
-		views[i] = view{i + 1, x, l.Parts, sliding || l.Algorithm == backend.FixedWindow, sliding}
-		x += l.Numbers()
+		g.Limits = append(g.Limits, limit{
+			I: v.limits, Rule: v.general, Parts: l.Parts, Window: sliding || l.Algorithm == backend.FixedWindow, Sliding: sliding,
+			numbers: l.Numbers(),
+		})
+	}
+	v.Groups = append(v.Groups, g)
+}
+
+// script returns the script that decides the common case first and leaves the others to a general
+// one, which begins with head.
+func (v *view) script(head, general string, args []string) string {
+	next := v.general + 1
+	for i := range v.Groups {
+		g := &v.Groups[i]
+		g.Pattern = next
+		next++
+		for j := range g.Limits {
+			g.Limits[j].X = next
+			next += g.Limits[j].numbers
+		}
 	}
 	var b strings.Builder
-	err := template.Must(quick.Clone()).Funcs(constants(len(limits), args)).Execute(&b, struct {
-		Constants bool
-		Limits    []view
-	}{args != nil, views})
-	if err != nil {
+	if err := template.Must(quick.Clone()).Funcs(words(args)).Execute(&b, v); err != nil {
 		panic("ginlimit: " + err.Error()) // not possible: the template is part of the program
 	}
-	if args != nil { // take.lua finds them where they would be
-		b.WriteString("first = '1'\nlocal ARGV = {first")
-		for _, rule := range args[:len(limits)] {
-			b.WriteString(", " + strconv.Quote(rule))
+	if args != nil { // the general script finds them where they would be
+		b.WriteString("first = " + strconv.Quote(args[0]) + "\nlocal ARGV = {first")
+		for _, word := range args[1:v.general] {
+			b.WriteString(", " + strconv.Quote(word))
 		}
 		b.WriteString("}\n")
 	}
-	return join("open") + comments.ReplaceAllString(b.String(), "") + law() + join("take")
+	return join("open") + comments.ReplaceAllString(b.String(), "") + head + law() + join(general)
 }
 
 // comments are whole lines of them: Redis keeps the text of every script.

@@ -7,11 +7,7 @@
 --
 -- The reply is one string: see decide.lua.
 
-local rules, keep = new_rules(ARGV, 2, n)
-if keep and raw == nil then
-  raw = redis.pcall('GET', KEYS[1])
-end
-local p, err = judge(KEYS[1], keep and raw, first + 0.0, rules, keep)
+local p, err = judge(KEYS[1], first + 0.0, 2, n)
 if not p then
   return err
 end

@@ -2,15 +2,15 @@
 --
 -- KEYS  the keys' states
 -- ARGV  1, or 0 to charge none whatever fits; and for each key the cost, the number of its limits, and
---       their rules, as for take.lua
+--       their rules, as for take.lua; and what quick.lua.tmpl asks for, as there
 --
--- The reply is a string for each key, as take.lua's is.
+-- The reply is one string: that of take.lua for each key, with a line feed between them. A log may
+-- have one too, but its length stands before it.
 
 local parts, all, at = {}, first == '1', 2
 for i = 1, #KEYS do
-  local cost, n = ARGV[at] + 0.0, ARGV[at + 1] + 0
-  local rules, keep = new_rules(ARGV, at + 2, n)
-  local p, err = judge(KEYS[i], keep and redis.pcall('GET', KEYS[i]), cost, rules, keep)
+  local n = ARGV[at + 1] + 0
+  local p, err = judge(KEYS[i], ARGV[at] + 0.0, at + 2, n)
   if not p then
     return err
   end
@@ -20,4 +20,4 @@ local replies = {}
 for i = 1, #parts do
   replies[i] = answer(parts[i], all)
 end
-return replies
+return table.concat(replies, '\n')

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -138,57 +136,52 @@ func (b *Backend) giveBack(parts []part) {
 // takeParts has the server decide about parts together, which it charges if all fit and charge says
 // so, and remembers its refusals.
 func (b *Backend) takeParts(t *trip, parts []part, charge bool) error {
-	args := []string{"0" + b.now()}
-	if charge {
-		args[0] = "1" + b.now()
-	}
 	t.key, t.more = parts[0].name, make([]string, 0, len(parts)-1)
-	for i := range parts {
-		p := &parts[i]
-		args = append(args, strconv.FormatInt(p.Cost, 10), strconv.Itoa(len(p.plan.texts)))
-		args = append(args, p.plan.texts...)
-		if i > 0 {
-			t.more = append(t.more, p.name)
-		}
+	for i := range parts[1:] {
+		t.more = append(t.more, parts[1+i].name)
 	}
 	sent := time.Now()
-	said, err := t.eval(call{takeAllScript(), args})
+	said, err := t.eval(b.scripts.takeAll(parts, charge, b.now()))
 	if err != nil {
 		return err
 	}
-	replies, err := said.ToArray()
-	if err == nil && len(replies) != len(parts) {
-		err = errors.New("the script's reply is not one for each charge")
-	}
-	charged, fit := false, true
-	for i := range replies {
+	reply, err := said.ToString()
+	costs, charged, fit := 0, 0, charge // how many have a cost, and of how many it was charged
+	for i := range parts {
 		p := &parts[i]
 		a := answer{slots: make([]algorithm.Slot, 0, inline)}
+		if err == nil && i > 0 {
+			if reply == "" {
+				err = errors.New("the script's reply is not one for each charge")
+			} else {
+				reply = reply[1:]
+			}
+		}
 		if err == nil {
-			err = a.read(&replies[i], p.plan)
+			reply, err = a.decode(reply, p.plan)
 		}
 		if err != nil {
-			break
+			return b.unavailable(opTakeAll, err)
 		}
 		decided := 0
 		if a.charged {
-			charged = true
+			charged++
 			b.denials.forget(p.Key)
 			decided = algorithm.Admitted(a.slots, p.plan.rules, a.now, p.res)
 		} else {
 			decided = algorithm.Judge(a.slots, p.plan.rules, a.now, p.Cost, p.res)
-			fit = fit && (p.res.Allowed && p.Cost == 0 || !charge)
 			b.learn(&a, p.name, p.plan, p.Key, p.Cost, p.res, sent)
 		}
 		p.res.Limit = p.Limits[decided]
+		if p.Cost > 0 {
+			costs++
+		}
+		fit = fit && p.res.Allowed
 	}
-	if err == nil && charge && charged != fit && slices.ContainsFunc(parts, func(p part) bool { return p.Cost > 0 }) {
-		err = fmt.Errorf("the script charged some and not all, or refused what it has room for")
+	if reply != "" || fit && charged < costs || !fit && charged > 0 {
+		return b.unavailable(opTakeAll, errors.New("the script did not charge all or none, or refused what it has room for"))
 	}
-	if err != nil {
-		return b.unavailable(opTakeAll, err)
-	}
-	if charged {
+	if charged > 0 {
 		t.worked()
 	}
 	return nil

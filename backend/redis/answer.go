@@ -11,7 +11,7 @@ import (
 // inline is the number of limits for which a decision needs no memory of its own.
 const inline = 4
 
-// answer is what take.lua replies.
+// answer is what take.lua replies, and take_all.lua for each key.
 type answer struct {
 	charged bool
 	now     int64  // the server's clock, µs
@@ -26,33 +26,38 @@ func (a *answer) read(said interface{ ToString() (string, error) }, p *plan) err
 	if err != nil {
 		return err
 	}
-	return a.decode(reply, p)
+	rest, err := a.decode(reply, p)
+	if err == nil && rest != "" {
+		err = badReply(reply)
+	}
+	return err
 }
 
-// decode reads a reply into a, whose slots are empty.
-func (a *answer) decode(reply string, p *plan) error {
+// decode reads a reply into a, whose slots are empty. It returns what comes after it, from a line
+// feed on.
+func (a *answer) decode(reply string, p *plan) (after string, err error) {
 	rest, refused := strings.CutPrefix(reply, "-")
 	a.charged = !refused
 	var ok bool
 	if refused {
 		if a.now, rest, ok = instant(rest); !ok || !strings.HasPrefix(rest, " ") {
-			return badReply(reply)
+			return "", badReply(reply)
 		}
 		rest = rest[1:]
 	}
 	written, slots, ok := instant(rest)
 	if !ok {
-		return badReply(reply)
+		return "", badReply(reply)
 	}
 	a.written = rest[:len(rest)-len(slots)]
 	if a.charged {
 		a.now = written
 	}
 	moved := false
-	for slots != "" {
+	for slots != "" && slots[0] != '\n' {
 		var slot algorithm.Slot
 		if slot, slots, ok = p.readSlot(len(a.slots), slots, written); !ok {
-			return badReply(reply)
+			return "", badReply(reply)
 		}
 		if i := len(a.slots); slot.Rule != nil {
 			moved = moved || i >= len(p.rules) || slot.Rule != p.rules[i]
@@ -60,9 +65,9 @@ func (a *answer) decode(reply string, p *plan) error {
 		a.slots = append(a.slots, slot)
 	}
 	if a.charged && (moved || len(a.slots) != len(p.rules)) {
-		return badReply(reply)
+		return "", badReply(reply)
 	}
-	return nil
+	return slots, nil
 }
 
 func badReply(reply string) error {

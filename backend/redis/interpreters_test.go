@@ -64,8 +64,6 @@ func (r *callRecorder) Do(ctx context.Context, cmd rueidis.Completed) rueidis.Re
 	reply, err := res.ToString()
 	if n, notString := res.AsInt64(); err != nil && notString == nil {
 		reply, err = strconv.FormatInt(n, 10), nil
-	} else if all, notArray := res.AsStrSlice(); err != nil && notArray == nil {
-		reply, err = strings.Join(all, " and "), nil
 	}
 	if keys, notNumber := strconv.Atoi(words[2]); err == nil && notNumber == nil {
 		r.calls = append(r.calls, call{words[1], keys, words[3:], reply})

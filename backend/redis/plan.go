@@ -5,6 +5,7 @@ import (
 	"crypto/sha1" //nolint:gosec // it is how Redis names scripts
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math"
 	"math/bits"
 	"regexp"
@@ -39,6 +40,10 @@ var (
 type scripts struct {
 	told sync.Map // by the algorithms of limits: scripts that are told the numbers
 
+	// For several keys: scripts that are told the numbers, by the algorithms of each key's limits, and
+	// scripts of their own, by the limits. The maps are not changed once they are there.
+	toldAll, ownAll atomic.Pointer[map[string]*script]
+
 	mu  sync.Mutex
 	own map[string]bool // the texts of lists of limits that have scripts of their own
 }
@@ -46,7 +51,12 @@ type scripts struct {
 // maxOwn is the number of lists of limits of a Backend that get scripts of their own, with their
 // numbers as constants. That saves Redis a seventh of its work (BenchmarkOwn), but Redis forgets no
 // script: a process that makes limiters for each customer must not leave it a script for each.
+// As many combinations of such lists get one for TakeAll.
 const maxOwn = 16
+
+// maxTold is the number of scripts of a Backend that are told the numbers for several keys. What
+// needs more of them is decided by the general one.
+const maxTold = 64
 
 // Prepare tells b that decisions about these limits will be common, as they are for a limiter's own
 // limits. They get a script of their own, which saves Redis some of its work. It may be called at
@@ -61,34 +71,129 @@ func (b *Backend) Prepare(limits ...backend.Limit) {
 	b.scripts.mu.Lock()
 	defer b.scripts.mu.Unlock()
 	if len(b.scripts.own) < maxOwn {
-		b.scripts.own[strings.Join(p.texts, " ")] = true
+		b.scripts.own[p.name] = true
 	}
 }
 
-func (s *scripts) isOwn(texts []string) bool {
+func (s *scripts) isOwn(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.own[strings.Join(texts, " ")]
+	return s.own[name]
 }
 
-func (s *scripts) quick(limits []lua.QuickLimit) *script {
-	name := fmt.Sprint(limits)
-	told, ok := s.told.Load(name)
+func (s *scripts) quick(p *plan) *script {
+	told, ok := s.told.Load(p.kind)
 	if !ok {
-		told, _ = s.told.LoadOrStore(name, newScript(lua.QuickTake(limits, nil)))
+		told, _ = s.told.LoadOrStore(p.kind, newScript(lua.QuickTake(p.shape, nil)))
 	}
 	return told.(*script)
 }
 
+// takeAll returns what to send for parts, which are charged if all fit and charge says so.
+func (s *scripts) takeAll(parts []part, charge bool, clock string) call {
+	quick, own, limits := charge && len(parts) <= maxQuick, true, 0
+	var told [maxQuick]call
+	for i := 0; quick && i < len(parts); i++ {
+		p, cost := parts[i].plan, parts[i].Cost
+		told[i] = p.told
+		if cost != 1 {
+			told[i] = p.newCall(cost)
+		}
+		limits += len(p.limits)
+		quick = told[i].script == p.quick && limits <= maxQuick
+		own = own && cost == 1 && p.one.script != p.quick
+	}
+	first := "1"
+	if !charge {
+		first = "0"
+	}
+	var buf [256]byte
+	if quick && own {
+		name := buf[:0]
+		for i := range parts {
+			name = append(append(name, parts[i].plan.name...), '\n')
+		}
+		script := s.several(&s.ownAll, maxOwn, name, func() string {
+			return lua.QuickTakeAll(shapes(parts), allArgs(parts, told[:len(parts)], first))
+		})
+		if script != nil && clock == "" {
+			return call{script: script}
+		} else if script != nil {
+			return call{script, []string{first + clock}}
+		}
+	}
+	if quick {
+		name := buf[:0]
+		for i := range parts {
+			name = append(append(name, parts[i].plan.kind...), '\n')
+		}
+		script := s.several(&s.toldAll, maxTold, name, func() string { return lua.QuickTakeAll(shapes(parts), nil) })
+		if script != nil {
+			return call{script, allArgs(parts, told[:len(parts)], first+clock)}
+		}
+	}
+	return call{takeAllScript(), allArgs(parts, nil, first+clock)}
+}
+
+func shapes(parts []part) (all [][]lua.QuickLimit) {
+	for i := range parts {
+		all = append(all, parts[i].plan.shape)
+	}
+	return all
+}
+
+// allArgs returns the arguments of take_all.lua, and those of quick.lua.tmpl if each part is told them.
+func allArgs(parts []part, told []call, first string) []string {
+	args := append(make([]string, 0, 1+8*len(parts)), first)
+	for i := range parts {
+		texts := parts[i].plan.texts
+		args = append(args, strconv.FormatInt(parts[i].Cost, 10), strconv.Itoa(len(texts)))
+		args = append(args, texts...)
+	}
+	for i := range told {
+		args = append(args, told[i].args[1+len(parts[i].plan.texts):]...)
+	}
+	return args
+}
+
+// several returns the script for several keys that has a name among those made, nil if there are
+// already most others.
+func (s *scripts) several(made *atomic.Pointer[map[string]*script], most int, name []byte, text func() string) *script {
+	if have := made.Load(); have != nil {
+		if script := (*have)[string(name)]; script != nil || len(*have) >= most {
+			return script
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	more := make(map[string]*script)
+	if have := made.Load(); have != nil {
+		maps.Copy(more, *have)
+	}
+	script := more[string(name)]
+	if script == nil && len(more) < most {
+		script = newScript(text())
+		more[string(name)] = script
+		made.Store(&more)
+	}
+	return script
+}
+
 // plan is a list of limits with everything worked out that a call under them needs.
 type plan struct {
-	limits  []backend.Limit
-	rules   []*algorithm.Rule
-	texts   []string // the rules, as slots name them
-	pattern string   // of a value under these limits, for quick.lua.tmpl; "" if none can be quick
-	quick   *script  // with quick.lua.tmpl; nil if no cost can be quick
-	one     call
-	keeps   bool // a limit keeps a state
+	limits []backend.Limit
+	rules  []*algorithm.Rule
+	texts  []string // the rules, as slots name them
+	name   string   // the rules as one text
+	keeps  bool     // a limit keeps a state
+
+	// For quick.lua.tmpl. If no cost can be quick, pattern is "" and quick nil.
+	shape   []lua.QuickLimit
+	kind    string  // shape as a text
+	pattern string  // of a value under these limits
+	quick   *script // is told the numbers
+	told    call    // of a cost of one
+	one     call    // the same, or a script of its own
 
 	past [inline]atomic.Pointer[pastRule] // of slots that were charged under other limits
 }
@@ -120,7 +225,6 @@ const (
 // newPlan returns the plan of limits.
 func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 	p := &plan{limits: slices.Clone(limits)}
-	var quick []lua.QuickLimit
 	pattern := "^(%d+) (%d+)"
 	for i, l := range limits {
 		r, err := algorithm.NewRule(l)
@@ -147,15 +251,17 @@ func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 		case backend.SlidingWindow:
 			state += ",(%d+)"
 		}
-		quick = append(quick, q)
+		p.shape = append(p.shape, q)
 		pattern += " " + strings.ReplaceAll(p.texts[i], "+", "%+") + state
 	}
-	if len(quick) == len(limits) && len(limits) <= maxQuick {
-		p.pattern, p.quick = pattern+"$", s.quick(quick)
+	p.name, p.kind = strings.Join(p.texts, " "), fmt.Sprint(p.shape)
+	if len(p.shape) == len(limits) && len(limits) <= maxQuick {
+		p.pattern, p.quick = pattern+"$", s.quick(p)
 	}
-	p.one = p.newCall(1)
-	if p.one.script == p.quick && s.isOwn(p.texts) {
-		p.one = call{script: newScript(lua.QuickTake(quick, p.one.args[1:]))}
+	p.told = p.newCall(1)
+	p.one = p.told
+	if p.told.script == p.quick && s.isOwn(p.name) {
+		p.one = call{script: newScript(lua.QuickTake(p.shape, p.told.args))}
 	}
 	return p, nil
 }

@@ -69,7 +69,7 @@ for line in io.lines() do
     end
     reply = scripts[file]()
     if type(reply) == 'table' then
-      reply = reply.err or table.concat(reply, ' and ')
+      reply = reply.err
     end
   end
   print(to_hex(tostring(reply)) .. ' ' .. table.concat(commands, ' | '))
