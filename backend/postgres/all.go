@@ -66,8 +66,9 @@ func (b *Backend) takeParts(parts []part, wanted bool) (now int64, err error) {
 	for _, p := range parts {
 		names, rules, costs = append(names, p.name), append(rules, p.plan.text), append(costs, min(p.Cost, backend.MaxCount+1))
 	}
-	charged, refused := false, !wanted
+	var charged, refused bool
 	err = b.query(b.gate.Context(), b.sql.takeAll, []any{names, rules, costs, wanted, b.now()}, func(rows pgx.Rows) error {
+		charged, refused = false, !wanted // what an answer before said was undone
 		for i, more := 0, true; more; i, more = i+1, rows.Next() {
 			p := &parts[i]
 			var a answer

@@ -17,15 +17,15 @@ const inline = 4
 // answer is what the database says of a key.
 type answer struct {
 	charged bool
-	tried   bool  // not charged, by a statement that knows only what is common
 	now     int64 // the database's clock, µs
-	base    int64 // when the row was written, if it was only read
+	base    int64 // when the row was written; now, if the database has brought it up to now
 	slots   []algorithm.Slot
 }
 
 // readReply reads what a statement of statements.take, or the function, answers with. What cannot
-// be read was not written by this version.
+// be read was not written by this version. It forgets what an answer before said: that was undone.
 func (a *answer) readReply(rows pgx.Rows, p *plan) error {
+	*a = answer{slots: a.slots[:0]}
 	var few [64]int64
 	n, err := readNumbers(few[:0], rows.RawValues()[0], rows.FieldDescriptions()[0].Format)
 	if err != nil {
@@ -33,17 +33,17 @@ func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 	}
 	const tried = 3 // the largest verdict; a larger first number is the time of a state that was charged
 	if len(n) > 0 && n[0] > tried {
-		a.charged, a.now = true, n[0]
+		a.charged, a.now, a.base = true, n[0], n[0]
 		return a.readState(n[1:], p)
 	}
 	if len(n) < 3 {
 		return ErrForeign
 	}
 	if n[0] == tried {
-		a.tried, a.now = true, n[1]
-		return a.readState(n[2:], p)
+		a.now, a.base = n[1], n[2]
+		return a.readState(n[3:], p)
 	}
-	a.charged, a.now = n[0] == 1, n[1]
+	a.charged, a.now, a.base = n[0] == 1, n[1], n[1]
 	if n[0] < 0 {
 		return ErrForeign
 	}
@@ -60,7 +60,7 @@ func (a *answer) readState(n []int64, p *plan) error {
 		switch {
 		case r.Stateless():
 			a.slots = append(a.slots, algorithm.Slot{})
-		case !sound(r, n[3*i:]):
+		case !sound(r, a.base, n[3*i:]):
 			return ErrForeign
 		default:
 			a.slots = append(a.slots, slotOf(r, n[3*i:]))
@@ -98,7 +98,7 @@ func (a *answer) readSlot(p *plan, rule, state, log []int64) error {
 		return nil
 	}
 	r := p.ruleOf(len(a.slots), rule)
-	if r == nil || !sound(r, state) {
+	if r == nil || !sound(r, a.base, state) {
 		return ErrForeign
 	}
 	slot := slotOf(r, state)
@@ -147,8 +147,9 @@ func readLog(n []int64, used int64) (charges algorithm.Log, ok bool) {
 }
 
 // readRow reads what statements.look answers with: rules, state and the time, of which the first
-// two are NULL without a row.
+// two are NULL without a row. It forgets what an answer before said.
 func (a *answer) readRow(rows pgx.Rows, p *plan) error {
+	*a = answer{slots: a.slots[:0]}
 	values, fields := rows.RawValues(), rows.FieldDescriptions()
 	var err error
 	if a.now, err = readInt(values[2], fields[2].Format); err != nil {
@@ -209,13 +210,23 @@ func (a *answer) readOld(text string, state []int64, p *plan) error {
 // latest is the last instant of a state, in µs: in the year 2255.
 const latest = 9_000_000_000_000_000
 
-// sound reports whether three numbers can be a slot's state under a rule: what the algorithms rely
-// on.
-func sound(r *algorithm.Rule, n []int64) bool {
-	if n[0] < 0 || n[0] > latest || n[1] < 0 || n[1] > 2*backend.MaxCount || n[2] < 0 || n[2] > 2*backend.MaxCount {
+// sound reports whether three numbers can be a slot's state under a rule, written at base: what the
+// algorithms rely on. A Settle may have left a debt of twice the capacity; nothing else is of the
+// future.
+func sound(r *algorithm.Rule, base int64, n []int64) bool {
+	if n[0] < 0 || n[0] > latest || n[1] < 0 || n[2] < 0 || n[2] > 2*backend.MaxCount {
 		return false
 	}
-	return r.Algorithm() != backend.TokenBucket || n[1] < r.Limit().Count
+	l := r.Limit()
+	if r.Algorithm() != backend.TokenBucket {
+		return n[0] <= base && n[1] <= 2*l.Count
+	}
+	us, num := spanOf(&l, l.Capacity())
+	most := 2*us + 1
+	if 2*num >= l.Count {
+		most++
+	}
+	return n[1] < l.Count && n[0]-base <= most
 }
 
 // readNumbers appends the numbers of a bigint[] as PostgreSQL sends it, in binary or as text.

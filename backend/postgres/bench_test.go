@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -138,6 +139,68 @@ func BenchmarkQuick(b *testing.B) {
 		b.ReportMetric(0, "ns/op") // of both
 		b.ReportMetric(micros[0]/measured, "µs/statement")
 		b.ReportMetric(micros[1]/measured, "µs/function")
+	}
+}
+
+// BenchmarkMethods compares what a Take costs with a Settle, for less and for more, with a TakeAll of
+// three keys, and with three Takes one after another, by turns, with 10,000 keys. The third key is the
+// same for everybody.
+func BenchmarkMethods(b *testing.B) {
+	const callers, conns, chunk, keys = 16, 8, 1000, 10_000
+	ctx := context.Background()
+	pool := newPool(b, benchURL(b), conns, func(c *pgxpool.Config) { c.MinConns = conns })
+	store := postgres.New(pool, newTable(b, pool)...)
+	limits := []backend.Limit{{Count: 1_000_000_000, Period: time.Minute}}
+	name := func(i int) string { return strconv.Itoa(i * 7919 % keys) }
+	three := func(i int) (all []backend.Charge) {
+		for _, key := range []string{"user " + name(i), "team " + name(i%97), "all"} {
+			all = append(all, backend.Charge{Key: key, Cost: 1, Limits: limits})
+		}
+		return all
+	}
+	take := func(key string) error {
+		_, err := store.Take(ctx, key, 1, limits...)
+		return err
+	}
+	settle := func(actual int64) func(int) error {
+		return func(i int) error {
+			return store.Settle(ctx, name(i), backend.Result{Allowed: true, At: time.Now()}, 1, actual, limits...)
+		}
+	}
+	methods := []struct {
+		name string
+		call func(i int) error
+	}{
+		{"take", func(i int) error { return take(name(i)) }},
+		{"settle-more", settle(2)},
+		{"settle-less", settle(0)},
+		{"take-all-of-3", func(i int) error {
+			_, err := store.TakeAll(ctx, three(i)...)
+			return err
+		}},
+		{"three-takes", func(i int) (err error) {
+			for _, c := range three(i) {
+				err = errors.Join(err, take(c.Key))
+			}
+			return err
+		}},
+	}
+	micros := make([]float64, len(methods))
+	rounds := 0
+	for n := 0; n < b.N; n += chunk {
+		for i, m := range methods {
+			took := pace(b, callers, chunk, func(at int) error { return m.call(n + at) })
+			if n > 0 { // the first round makes rows and statements
+				micros[i] += float64(took.Microseconds())
+			}
+		}
+		rounds++
+	}
+	if measured := float64((rounds - 1) * chunk); measured > 0 {
+		b.ReportMetric(0, "ns/op") // of all
+		for i, m := range methods {
+			b.ReportMetric(micros[i]/measured, "µs/"+m.name)
+		}
 	}
 }
 

@@ -161,20 +161,11 @@ func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, co
 	if err != nil || !taken.Allowed || cost == actual || p.stateless {
 		return err
 	}
-	name := stateKey(key)
-	const most = 2 * backend.MaxCount // what can be in use
-	args := []any{name, p.text, taken.At.UnixMicro(), min(most, max(0, cost-actual)), min(most, max(0, actual-cost)), b.now()}
-	var changed int64
-	err = b.query(b.gate.Context(), b.sql.settle, args, func(rows pgx.Rows) error {
-		return rows.Scan(&changed)
-	})
-	if err == nil && changed < 0 {
-		err = ErrForeign
-	}
-	if err != nil {
+	c := call{Backend: b, ctx: b.gate.Context(), plan: p, key: stateKey(key)}
+	if err := c.settle(taken.At.UnixMicro(), cost, actual); err != nil {
 		return b.fail("settle", err)
 	}
-	b.refused.forget(b.refused.mark(name))
+	b.refused.forget(b.refused.mark(c.key))
 	return nil
 }
 

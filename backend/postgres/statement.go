@@ -36,11 +36,11 @@ type statements struct {
 	quick map[shape]string
 }
 
-// shape is what tells one statement of statements.take from another: a letter for each limit, see
-// shapeOf, and whether the last argument is the clock of a test.
+// shape is what tells one statement of statements.of from another: the template, a letter for each
+// limit, see shapeOf, and whether the last argument is the clock of a test.
 type shape struct {
-	letters string
-	clock   bool
+	template, letters string
+	clock             bool
 }
 
 func newStatements(n names) *statements {
@@ -52,19 +52,26 @@ func newStatements(n names) *statements {
 	}
 }
 
-// take returns the statement that decides for a shape.
-func (s *statements) take(sh shape) string {
+// of returns the statement of a shape.
+func (s *statements) of(sh shape) string {
 	s.mu.RLock()
 	text, ok := s.quick[sh]
 	s.mu.RUnlock()
 	if !ok {
-		text = s.newTake(sh)
+		text = s.newQuick(sh)
 		s.mu.Lock()
 		s.quick[sh] = text
 		s.mu.Unlock()
 	}
 	return text
 }
+
+// The templates of statements that a shape has.
+const (
+	quickTake  = "take"
+	settleMore = "settle for more"
+	settleLess = "settle for less"
+)
 
 // clock is how a statement knows the time: when it began, and now. Argument is that of the
 // function.
@@ -74,10 +81,10 @@ type clock struct{ Start, Clock, Argument string }
 // arguments.
 type quickLimit struct {
 	clock
-	Kind, T, A, B, Cost, Part, Full, Count, Period string
+	Kind, T, A, B, Cost, Part, Full, Count, Period, Charged string
 }
 
-func (s *statements) newTake(sh shape) string {
+func (s *statements) newQuick(sh shape) string {
 	const fixed = 3 // arguments before those of the limits
 	args := fixed
 	param := func() string {
@@ -98,17 +105,21 @@ func (s *statements) newTake(sh shape) string {
 			l.Count, l.Period = param(), param()
 		}
 	}
+	var charged string
+	if sh.template == settleLess {
+		charged = param()
+	}
 	now := clock{render("start", nil), render("clock", nil), "NULL"}
 	if sh.clock {
 		argument := param()
 		now = clock{argument, argument, argument}
 	}
 	for i := range limits {
-		limits[i].clock = now
+		limits[i].clock, limits[i].Charged = now, charged
 	}
-	return render("take", struct {
+	return render(sh.template, struct {
 		clock
-		Table, Take string
-		Limits      []quickLimit
-	}{now, s.table, s.names.function("take"), limits})
+		Table, Take, Settle, Charged string
+		Limits                       []quickLimit
+	}{now, s.table, s.names.function("take"), s.names.function("settle"), charged, limits})
 }

@@ -30,7 +30,10 @@ func (c *call) take(res *backend.Result) (decided int, err error) {
 	}
 	sure := false
 	if args := c.quickArgs(); args != nil {
-		decided, sure, err = c.charge(res, c.sql.take(shape{c.plan.shape, c.clock != nil}), args)
+		if c.clock != nil {
+			args = append(args, c.clock())
+		}
+		decided, sure, err = c.charge(res, c.sql.of(shape{quickTake, c.plan.shape, c.clock != nil}), args)
 	}
 	if !sure && err == nil {
 		decided, sure, err = c.charge(res, c.sql.function, []any{c.key, c.plan.text, c.cost, c.now()})
@@ -67,11 +70,7 @@ func (c *call) quickArgs() []any {
 	if !ok {
 		return nil
 	}
-	args := append(append(make([]any, 0, 4+len(more)), c.key, c.plan.text, c.cost), more...)
-	if c.clock != nil {
-		args = append(args, c.clock())
-	}
-	return args
+	return append(append(make([]any, 0, 5+len(more)), c.key, c.plan.text, c.cost), more...) // and room for two
 }
 
 // charge decides where the row is locked. It is sure unless the statement had no room for what the

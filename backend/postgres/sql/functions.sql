@@ -64,6 +64,13 @@ BEGIN
     THEN
       RETURN NULL; -- more than a debt can be
     END IF;
+    -- A Settle may have left a debt of twice the capacity; nothing else is of the future.
+    IF state[3*i-1] > state[1] AND (r[4*i-2] BETWEEN 1 AND 3
+      OR r[4*i-2] = 0 AND (state[3*i-1] - state[1] - 1)::numeric * r[4*i-1]
+        > 2 * coalesce(nullif(r[4*i+1], 0), r[4*i-1])::numeric * r[4*i])
+    THEN
+      RETURN NULL;
+    END IF;
     slots := slots || r[4*i-2:4*i+1] || state[3*i-1:3*i+1];
     IF r[4*i-2] = 2 THEN
       IF state[3*i+1] NOT BETWEEN 0 AND 100000000 THEN
@@ -285,7 +292,7 @@ BEGIN
   RETURN slot[1:5] || ARRAY[used, slot[7] - (first - 8) / 2] || slot[first:];
 END $$;
 
--- loaded returns when slots expire, and the slots as they are now.
+-- loaded returns when slots expire, and the slots as they are now, NULL if one is not ours.
 CREATE OR REPLACE FUNCTION {{.loaded}}(slots bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -296,6 +303,9 @@ DECLARE
 BEGIN
   WHILE at <= array_length(slots, 1) LOOP
     slot := {{.slot_at}}(slots, at);
+    IF slot IS NULL THEN
+      RETURN NULL;
+    END IF;
     at := at + array_length(slot, 1);
     slot := {{.age}}(slot, now);
     last := greatest(last, {{.expiry}}(slot));
@@ -530,7 +540,8 @@ BEGIN
   IF fits AND cost > 0 THEN
     RETURN ARRAY[1, now, last] || charged;
   ELSIF cost > 0 AND moved THEN
-    RETURN ARRAY[2, now] || {{.loaded}}(slots, now);
+    charged := {{.loaded}}(slots, now);
+    RETURN CASE WHEN charged IS NULL THEN ARRAY[-1, now, 0] ELSE ARRAY[2, now] || charged END;
   END IF;
   RETURN ARRAY[0, now, 0];
 END $$;
@@ -779,8 +790,8 @@ LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000
 -- time at which it had that. clock stands for the database's in tests.
 --
 -- tried says that a statement has tried already, and has the row locked. If that stands under the
--- same rules, there was no room: the reply is 3, the time, and the row's state without the instant
--- of the last write, for the caller to find the same.
+-- same rules, there was no room: the reply is 3, the time, and the row's state, for the caller to find
+-- the same.
 CREATE OR REPLACE FUNCTION {{.take}}(k text, rules text, cost bigint, clock bigint, tried bool)
 RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -796,7 +807,7 @@ DECLARE
 BEGIN
   SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k;
   IF tried AND old_rules = rules AND old[1] <= coalesce(clock, {{.micros}}()) THEN
-    RETURN ARRAY[3, coalesce(clock, {{.micros}}())] || old[2:];
+    RETURN ARRAY[3, coalesce(clock, {{.micros}}())] || old;
   END IF;
   r := {{.numbers}}(rules, cost);
   LOOP
@@ -882,96 +893,131 @@ BEGIN
   RETURN 1;
 END $$;
 
--- judged returns decide's reply about one key, and with it the slots to be written or, if there is
--- nothing to write, as they are. charge says whether a cost that fits is charged: otherwise its
--- verdict is 0, or 2 as in decide.
-CREATE OR REPLACE FUNCTION {{.judged}}(k text, rules text, cost bigint, charge bool, now bigint)
-RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-  r bigint[] := {{.numbers}}(rules, cost);
-  old_rules text;
-  old bigint[];
-  slots bigint[] := '{1}';
-  moved bool := false;
-  same bool;
-  reply bigint[];
-BEGIN
-  SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k;
-  IF FOUND THEN
-    slots := {{.slots}}(old_rules, old);
-    IF slots IS NULL THEN
-      RETURN ARRAY[-1, now, 0];
-    END IF;
-    moved := old[1] > now;
-    IF moved THEN
-      slots := {{.shifted}}(slots, now - old[1]);
-    END IF;
-  END IF;
-  same := coalesce(old_rules = rules, false);
-  reply := {{.decide}}(slots, same, greatest(cost, 1), r, moved, now);
-  IF reply[1] < 0 OR charge AND reply[1] = 1 THEN
-    NULL;
-  ELSIF moved AND cost > 0 THEN
-    reply := ARRAY[2, now] || {{.loaded}}(slots, now);
-  ELSE
-    reply := ARRAY[0, now, 0] || slots;
-  END IF;
-  RETURN reply;
-END $$;
-
 -- take_all is take for several keys, in their order, which is one for everybody. Each is charged, or
 -- none; none is if not wanted. It returns a reply for each.
 --
--- What is refused is so by what was committed last, without a lock. Otherwise the rows are locked, one
--- after another, those that are not there by being made, and looked at again by the time at which all
--- are locked.
+-- The first try locks nothing: what is refused is so by what was committed last. Otherwise the rows
+-- are locked one after another, and those that are not there are made, as they will be. If all are as
+-- they were read, that decision stands. If one is not, it is made again, by the time at which all are
+-- locked. A key of cost 0 is never locked: what was read of it decides.
 CREATE OR REPLACE FUNCTION {{.take_all}}(ks text[], rules text[], costs bigint[], wanted bool, clock bigint)
 RETURNS SETOF bigint[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  now bigint := coalesce(clock, {{.micros}}());
+  n int := array_length(ks, 1);
+  now bigint;
+  locked bool := false;
+  made text[] := '{}'; -- rows that were not there
+  texts text[]; -- the rules of each row
+  olds bigint[]; -- the states of all, and where each ends
+  old_ends int[];
+  replies bigint[]; -- decide's for all, and where each ends
+  ends int[];
+  fits bool;
+  moved bool; -- a clock that went back is to be written
+  unchanged bool;
+  old_rules text;
+  old bigint[];
+  slots bigint[];
   reply bigint[];
-  fits bool := true;
-  moved bool := false;
-  made text[] := '{}';
   new bigint[];
+  new_rules text;
 BEGIN
-  FOR i IN 1..array_length(ks, 1) LOOP
-    reply := {{.judged}}(ks[i], rules[i], costs[i], true, now);
-    fits := fits AND reply[1] = 1;
-    moved := moved OR reply[1] = 2;
-  END LOOP;
-  IF fits AND wanted OR moved THEN
-    FOR i IN 1..array_length(ks, 1) LOOP
+  LOOP
+    texts := '{}';
+    olds := '{}';
+    old_ends := '{0}';
+    FOR i IN 1..n LOOP
+      old_rules := NULL;
+      old := NULL;
+      IF NOT ks[i] = ANY (made) THEN
+        SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = ks[i];
+      END IF;
+      texts := texts || old_rules;
+      olds := olds || old;
+      old_ends := old_ends || coalesce(array_length(olds, 1), 0);
+    END LOOP;
+    now := coalesce(clock, {{.micros}}());
+    fits := true;
+    moved := false;
+    replies := '{}';
+    ends := '{0}';
+    FOR i IN 1..n LOOP
+      old := olds[old_ends[i]+1:old_ends[i+1]];
+      slots := CASE WHEN texts[i] IS NULL THEN '{1}' ELSE {{.slots}}(texts[i], old) END;
+      IF slots IS NULL THEN
+        reply := ARRAY[-1, now, 0];
+      ELSE
+        IF old[1] > now THEN
+          moved := moved OR costs[i] > 0;
+          slots := {{.shifted}}(slots, now - old[1]);
+        END IF;
+        reply := {{.decide}}(slots, coalesce(texts[i] = rules[i], false), greatest(costs[i], 1),
+          {{.numbers}}(rules[i], costs[i]), false, now);
+      END IF;
+      fits := fits AND reply[1] = 1;
+      replies := replies || reply;
+      ends := ends || array_length(replies, 1);
+    END LOOP;
+    EXIT WHEN locked OR NOT (fits AND wanted OR moved);
+    unchanged := true;
+    FOR i IN 1..n LOOP
+      CONTINUE WHEN costs[i] = 0;
+      IF texts[i] IS NOT NULL THEN
+        PERFORM FROM {{.table}} t
+        WHERE t.key = ks[i] AND t.state = olds[old_ends[i]+1:old_ends[i+1]] AND t.rules = texts[i] FOR UPDATE;
+        CONTINUE WHEN FOUND;
+        unchanged := false;
+      END IF;
+      new := replies[ends[i]+4:ends[i+1]];
       LOOP
-        EXIT WHEN costs[i] = 0;
-        PERFORM FROM {{.table}} t WHERE t.key = ks[i] FOR UPDATE;
-        EXIT WHEN FOUND;
-        INSERT INTO {{.table}} (key, rules, expires, state) VALUES (ks[i], '1 4 0 0 0', 0, '{0,0,0,0}')
-        ON CONFLICT DO NOTHING;
+        INSERT INTO {{.table}} (key, rules, expires, state)
+        VALUES (ks[i], rules[i], replies[ends[i]+3], {{.state_of}}(new, now)) ON CONFLICT DO NOTHING;
         IF FOUND THEN
           made := made || ks[i];
           EXIT;
         END IF;
+        unchanged := false;
+        PERFORM FROM {{.table}} t WHERE t.key = ks[i] FOR UPDATE;
+        EXIT WHEN FOUND;
       END LOOP;
     END LOOP;
-    now := coalesce(clock, {{.micros}}());
-    fits := true;
-    FOR i IN 1..array_length(ks, 1) LOOP
-      reply := {{.judged}}(ks[i], rules[i], costs[i], true, now);
-      fits := fits AND reply[1] = 1;
-    END LOOP;
-  END IF;
+    locked := true;
+    EXIT WHEN unchanged;
+  END LOOP;
   fits := fits AND wanted;
-  FOR i IN 1..array_length(ks, 1) LOOP
-    reply := {{.judged}}(ks[i], rules[i], costs[i], fits AND costs[i] > 0, now);
-    IF reply[1] >= 1 THEN
-      new := reply[4:];
+  FOR i IN 1..n LOOP
+    reply := replies[ends[i]+1:ends[i+1]];
+    new_rules := rules[i];
+    IF reply[1] >= 0 AND NOT (fits AND costs[i] > 0) THEN
+      old := olds[old_ends[i]+1:old_ends[i+1]];
+      slots := CASE WHEN texts[i] IS NULL THEN '{1}' ELSE {{.slots}}(texts[i], old) END;
+      IF old[1] > now THEN
+        slots := {{.shifted}}(slots, now - old[1]);
+      END IF;
+      reply := ARRAY[0, now, 0] || slots;
+      IF old[1] > now AND costs[i] > 0 THEN
+        new := {{.loaded}}(slots, now);
+        IF new IS NULL THEN
+          reply := ARRAY[-1, now, 0];
+        ELSE
+          reply := ARRAY[2, now] || new;
+          new_rules := texts[i];
+        END IF;
+      END IF;
+    END IF;
+    IF reply[1] = 2 OR reply[1] = 1 AND NOT (unchanged AND ks[i] = ANY (made)) THEN
       UPDATE {{.table}} t
-      SET rules = {{.rules_of}}(new), expires = reply[3], state = {{.state_of}}(new, now)
+      SET rules = new_rules, expires = reply[3], state = {{.state_of}}(reply[4:], now)
       WHERE t.key = ks[i];
+    END IF;
+    IF reply[1] = 1 THEN
       made := array_remove(made, ks[i]);
     END IF;
-    RETURN NEXT {{.summary}}(reply, reply[1] = 1, costs[i], {{.numbers}}(rules[i], costs[i]));
+    IF reply[1] >= 0 AND (rules[i] LIKE '% 2 %' OR texts[i] LIKE '% 2 %') THEN
+      reply := {{.summary}}(reply, reply[1] = 1 OR coalesce(texts[i] = rules[i], false), costs[i],
+        {{.numbers}}(rules[i], costs[i]));
+    END IF;
+    RETURN NEXT reply;
   END LOOP;
   DELETE FROM {{.table}} t WHERE t.key = ANY (made);
 END $$;

@@ -64,8 +64,12 @@ $1 is the key, $2 the rules, $3 the cost. Then come the arguments of each limit,
 test.
 */}}
 {{define "take" -}}
-WITH w AS (
-  INSERT INTO {{.Table}} AS s (key, rules, expires, state)
+WITH w AS ({{template "charge" .}} RETURNING s.state)
+SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument}}, true))
+{{- end}}
+
+{{define "charge" -}}
+INSERT INTO {{.Table}} AS s (key, rules, expires, state)
   VALUES ($1, $2, greatest({{range $i, $l := .Limits}}{{if $i}}, {{end}}{{template "first expiry" $l}}{{end}}),
     ARRAY[{{.Start}}{{range .Limits}}, {{template "first" .}}{{end}}])
   ON CONFLICT (key) DO UPDATE SET (expires, state) = (
@@ -73,8 +77,6 @@ WITH w AS (
       ARRAY[now{{range .Limits}}, {{template "next" .}}{{end}}]
     FROM (SELECT {{.Clock}} AS now) c)
   WHERE s.rules = $2 AND s.state[1] <= {{.Clock}}{{range .Limits}} AND {{template "fits" .}}{{end}}
-  RETURNING s.state)
-SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument}}, true))
 {{- end}}
 
 {{/* The three numbers of a limit's slot in a new row. */}}
@@ -149,4 +151,65 @@ SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument
 {{define "gone"}}now - {{.T}} >= {{.Period}}{{end}}
 {{define "both gone" -}}
 (now - {{.T}} >= 2 * {{.Period}} OR {{template "gone" .}} AND {{.A}} = 0)
+{{- end}}
+
+{{/*
+The statements that correct a charge, for the same shapes. $3 is the difference. For more, that is one
+more charge, as long as there is room. For less, the instant of the charge comes after the arguments
+of the limits, and the row has to be such that each limit gives back: the time in which a bucket fills
+is not over since the charge, and a window is still the one that was charged.
+*/}}
+{{define "settle for more" -}}
+WITH w AS ({{template "charge" .}} RETURNING 1)
+SELECT CASE WHEN EXISTS (SELECT FROM w) THEN 1
+  ELSE {{.Settle}}($1, $2, 0, 0, $3::bigint, {{.Argument}}) END
+{{- end}}
+
+{{define "settle for less" -}}
+WITH w AS (
+  UPDATE {{.Table}} AS s SET (expires, state) = (
+    SELECT greatest({{range $i, $l := .Limits}}{{if $i}}, {{end}}{{template "less expiry" $l}}{{end}}),
+      ARRAY[now{{range .Limits}}, {{template "less" .}}{{end}}]
+    FROM (SELECT {{.Clock}} AS now) c)
+  WHERE s.key = $1 AND s.rules = $2
+    AND s.state[1] <= {{.Clock}}{{range .Limits}} AND {{template "gives" .}}{{end}}
+  RETURNING 1)
+SELECT CASE WHEN EXISTS (SELECT FROM w) THEN 1
+  ELSE {{.Settle}}($1, $2, {{.Charged}}, $3::bigint, 0, {{.Argument}}) END
+{{- end}}
+
+{{/* Whether a limit gives back, and its slot need not be brought up to now. */}}
+{{define "gives" -}}
+{{if eq .Kind "w"}}{{.A}} = 0 AND {{template "in debt" .}}
+{{- else if eq .Kind "t"}}{{.A}} BETWEEN 0 AND {{.Count}} - 1 AND {{template "in debt" .}}
+{{- else if eq .Kind "u"}}true
+{{- else}}{{.A}} BETWEEN 1 AND 2 * {{.Count}} AND {{.B}} BETWEEN 0 AND 1999999999999998
+    AND {{.T}} <= s.state[1] AND {{.Charged}} - {{.T}} BETWEEN 0 AND {{.Period}} - 1
+    AND {{.Clock}} - {{.T}} < {{.Period}}
+{{- end}}
+{{- end}}
+
+{{define "in debt" -}}
+{{.T}} > {{.Clock}} AND {{.T}} - s.state[1] <= 2 * {{.Full}} AND {{.Clock}} - {{.Charged}} < {{.Full}}
+{{- end}}
+
+{{/* The three numbers of a slot with less. */}}
+{{define "less" -}}
+{{if eq .Kind "w"}}greatest({{.T}} - {{.Cost}}, now), 0, 0
+{{- else if eq .Kind "t"}}greatest({{template "less time" .}}, now),
+      CASE WHEN {{template "less time" .}} < now THEN 0
+        ELSE ({{.A}} - {{.Part}} + {{.Count}}) % {{.Count}} END, 0
+{{- else if eq .Kind "u"}}0, 0, 0
+{{- else}}{{.T}}, greatest({{.A}} - $3::bigint, 0), {{.B}}{{end}}
+{{- end}}
+
+{{/* A bucket's whole microseconds. */}}
+{{define "less time"}}({{.T}} - {{.Cost}} - CASE WHEN {{.A}} < {{.Part}} THEN 1 ELSE 0 END){{end}}
+
+{{/* When they expire. */}}
+{{define "less expiry" -}}
+{{if eq .Kind "w"}}greatest({{.T}} - {{.Cost}}, now)
+{{- else if eq .Kind "t"}}greatest({{template "less time" .}}, now) + 1
+{{- else if eq .Kind "u"}}0
+{{- else}}{{.T}} + 2 * {{.Period}}{{end}}
 {{- end}}
