@@ -1,9 +1,12 @@
 -- judge returns what a cost meets at a key under n limits, whose rules begin at an index of ARGV: a
--- table that answer below works with. If the value is not one of ours it returns nothing and the
--- error to reply with.
-local function judge(key, cost, from, n)
+-- table that answer below works with. raw is the key's value, nil if it was not read yet. If it is
+-- not one of ours judge returns nothing and the error to reply with.
+local function judge(key, cost, from, n, raw)
   local rules, keep = new_rules(ARGV, from, n)
-  local raw, slots, base, back = keep and redis.pcall('GET', key), {}, 0.0, false
+  local slots, base, back = {}, 0.0, false
+  if keep and raw == nil then
+    raw = redis.pcall('GET', key)
+  end
   if raw then
     if type(raw) == 'string' then
       slots, base, back = read(raw, rules)

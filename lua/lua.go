@@ -33,11 +33,13 @@ func law() string {
 
 // Take returns the script that decides for any limits; take.lua says what it is called with, and
 // what it replies.
-func Take() string { return join("open") + "local n = #ARGV - 1\n" + law() + join("take") }
+func Take() string {
+	return join("open") + "local n, raw1 = #ARGV - 1, nil\n" + law() + join("take")
+}
 
 // TakeAll returns the script that decides for several keys; take_all.lua says what it is called with,
 // and what it replies.
-func TakeAll() string { return join("open") + law() + join("take_all") }
+func TakeAll() string { return join("open") + "local seen = {}\n" + law() + join("take_all") }
 
 // Settle returns the script that corrects a charge; settle.lua says what it is called with, and what
 // it replies.
@@ -110,7 +112,11 @@ func QuickTakeAll(keys [][]QuickLimit, args []string) string {
 		v.general += 2
 		v.add(limits, v.general-1)
 	}
-	return v.script("", "take_all", args)
+	seen := make([]string, len(keys))
+	for i := range seen {
+		seen[i] = fmt.Sprint("raw", i+1)
+	}
+	return v.script("local seen = {"+strings.Join(seen, ", ")+"}\n", "take_all", args)
 }
 
 // view is what quick.lua.tmpl is made of. What stands in the arguments is named by its index there.

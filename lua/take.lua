@@ -7,7 +7,7 @@
 --
 -- The reply is one string: see decide.lua.
 
-local p, err = judge(KEYS[1], first + 0.0, 2, n)
+local p, err = judge(KEYS[1], first + 0.0, 2, n, raw1)
 if not p then
   return err
 end

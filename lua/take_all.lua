@@ -10,7 +10,7 @@
 local parts, all, at = {}, first == '1', 2
 for i = 1, #KEYS do
   local n = ARGV[at + 1] + 0
-  local p, err = judge(KEYS[i], ARGV[at] + 0.0, at + 2, n)
+  local p, err = judge(KEYS[i], ARGV[at] + 0.0, at + 2, n, seen[i])
   if not p then
     return err
   end

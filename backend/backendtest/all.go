@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -180,8 +181,10 @@ var allRules = []rule{{
 		for key, n := range used {
 			e.left(limits[key].Count-n.Load(), key, limits[key])
 		}
-		if n := used["all"].Load(); n != 100 && used["team"].Load() != 150 {
-			e.Errorf("%d callers at once: %d were admitted by all, want as many as fit", e.h.callers(), n)
+		for _, keys := range sets {
+			if !slices.ContainsFunc(keys, func(key string) bool { return used[key].Load() == limits[key].Count }) && !e.h.OneByOne {
+				e.Errorf("%d callers at once: there is room left for %v, want as many admitted as fit", e.h.callers(), keys)
+			}
 		}
 	},
 }, {

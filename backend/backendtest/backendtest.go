@@ -46,6 +46,11 @@ type Harness struct {
 	// clock runs on during a test. Nil skips the rules of expiry.
 	TTL func(t *testing.T, b backend.Backend, key string) time.Duration
 
+	// OneByOne says that TakeAll charges one key after another, and gives back what it charged if a
+	// later one refuses: as algorithm.Sequential does. Then others may be refused meanwhile, and a
+	// window may begin with what is given back. Random schedules leave TakeAll out.
+	OneByOne bool
+
 	// Rounds is the number of random schedules of each kind, each of about 120 steps. 0 means 16,
 	// and 6 with go test -short. A slow store sets less, a nightly run more.
 	Rounds int

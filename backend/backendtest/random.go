@@ -89,7 +89,7 @@ func (s *schedule) step() {
 	switch n := s.rand.IntN(100); {
 	case n < 52:
 		s.take(s.cost(), s.limits)
-	case n < 60:
+	case n < 60 && !s.h.OneByOne:
 		s.takeAll()
 	case n < 68:
 		s.look()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/redis/rueidis"
+
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
@@ -21,7 +23,7 @@ type answer struct {
 }
 
 // read reads what the server said into a, whose slots are empty.
-func (a *answer) read(said interface{ ToString() (string, error) }, p *plan) error {
+func (a *answer) read(said rueidis.RedisResult, p *plan) error {
 	reply, err := said.ToString()
 	if err != nil {
 		return err

@@ -56,8 +56,9 @@ func clusterConformance(t *testing.T, c *testserver.Cluster) {
 		TTL: func(t *testing.T, b backend.Backend, key string) time.Duration {
 			return kept(t, client, redis.StateKey(b.(*redis.Backend), key), redis.Now(b.(*redis.Backend)))
 		},
-		Rounds:  1,
-		Callers: 500,
+		Rounds:   1,
+		Callers:  500,
+		OneByOne: true, // keys of several slots
 	})
 }
 

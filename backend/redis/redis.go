@@ -153,7 +153,7 @@ func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Re
 		return 0, err
 	}
 	a := answer{slots: make([]algorithm.Slot, 0, inline)}
-	if err = a.read(&said, p); err != nil {
+	if err = a.read(said, p); err != nil {
 		return 0, b.unavailable(opTake, err)
 	}
 	if a.charged {
@@ -233,7 +233,7 @@ func (b *Backend) Usage(_ context.Context, key string, limits ...backend.Limit) 
 		return nil, err
 	}
 	a := answer{slots: make([]algorithm.Slot, 0, inline)}
-	if err = a.read(&said, p); err != nil {
+	if err = a.read(said, p); err != nil {
 		return nil, b.unavailable(opUsage, err)
 	}
 	all := make([]backend.Result, len(limits))

@@ -6,26 +6,26 @@ else
   local t = call('TIME')
   sec, usec = t[1], t[2]
 end
-local cost = first + 0
+local pass, fit = true, true
+local raw1 = redis.pcall('GET', KEYS[1])
+local cost1, gone1, last1 = first + 0, 0, 0
+local s1, u1, time1, comma1, part1, time2, part2
+if raw1 and not raw1.err then -- a string has no field of that name; asking its type would take longer
+  s1, u1, time1, comma1, part1, time2, part2 = string.match(raw1, ARGV[4])
+  pass = pass and s1 and #s1 < 11 and #u1 < 7
+  gone1 = pass and (sec - s1) * 1000000 + (usec - u1)
+  pass = pass and gone1 >= 0
+elseif raw1 then
+  pass = false
+end
 local x1, y1 = ARGV[5] + 0, ARGV[6] + 0
 local xn1, yn1, c1 = ARGV[7] + 0, ARGV[8] + 0, ARGV[9] + 0
 local x2, y2 = ARGV[10] + 0, ARGV[11] + 0
-local raw, n = redis.pcall('GET', KEYS[1]), 2
-local pass, fit, gone, last = true, true, 0, 0
-local s, u, time1, comma1, part1, time2, part2
-if raw and not raw.err then -- a string has no field of that name; asking its type would take longer
-  s, u, time1, comma1, part1, time2, part2 = string.match(raw, ARGV[4])
-  pass = s and #s < 11 and #u < 7
-  gone = pass and (sec - s) * 1000000 + (usec - u)
-  pass = pass and gone >= 0
-elseif raw then
-  pass = false
-end
 if pass then
   do -- limit 1: x + xn/c refills the cost, y + yn/c the capacity; c is the count
     local y, yn, c, debt, num = y1, yn1, c1, 0, 0
-    if raw then
-      debt = time1 - gone
+    if raw1 then
+      debt = time1 - gone1
       if part1 ~= '' then
         num = part1 + 0
         pass = pass and num < c
@@ -47,32 +47,34 @@ if pass then
     if num > 0 then
       over, part1 = over + 1, ',' .. num
     end
-    if over > last then
-      last = over
+    if over > last1 then
+      last1 = over
     end
   end
   do -- limit 2: x is the count, y the period
     local x, y, age, used = x2, y2, 0, 0
-    if raw then
-      age, used = gone - time2, part2 + 0
+    if raw1 then
+      age, used = gone1 - time2, part2 + 0
       pass = pass and #time2 < 17 and age >= 0 and used <= x
     end
     if age >= y then
       age, used = 0, 0
     end
-    used = used + cost
+    used = used + cost1
     fit = fit and used <= x
     time2, part2 = 0 - age, used
     local over = y - age
-    if over > last then
-      last = over
+    if over > last1 then
+      last1 = over
     end
   end
   if pass and fit then
-    local value = sec .. ' ' .. usec .. ' ' .. ARGV[2] .. ' ' .. time1 .. part1 .. ' ' .. ARGV[3] .. ' ' .. time2 .. ',' .. part2
-    call('SET', KEYS[1], value, 'PX', math.ceil(last / 1000) + extra)
-    return value
-  elseif pass and raw then
-    return '-' .. sec .. ' ' .. usec .. ' ' .. raw
+    local value1 = sec .. ' ' .. usec .. ' ' .. ARGV[2] .. ' ' .. time1 .. part1 .. ' ' .. ARGV[3] .. ' ' .. time2 .. ',' .. part2
+    call('SET', KEYS[1], value1, 'PX', math.ceil(last1 / 1000) + extra)
+    return value1
+  elseif pass then
+    local looked = '-' .. sec .. ' ' .. usec .. ' '
+    return looked .. (raw1 or '0 0')
   end
 end
+local n = 2

@@ -560,8 +560,12 @@ local function foreign(key, raw, rules)
   end
   return redis.error_reply('GINLIMIT the key holds a value that is not ours')
 end
-local function judge(key, raw, cost, rules, keep)
+local function judge(key, cost, from, n, raw)
+  local rules, keep = new_rules(ARGV, from, n)
   local slots, base, back = {}, 0.0, false
+  if keep and raw == nil then
+    raw = redis.pcall('GET', key)
+  end
   if raw then
     if type(raw) == 'string' then
       slots, base, back = read(raw, rules)

@@ -6,4 +6,4 @@ else
   local t = call('TIME')
   sec, usec = t[1], t[2]
 end
-local raw, n = nil, #ARGV - 1
+local n, raw1 = #ARGV - 1, nil

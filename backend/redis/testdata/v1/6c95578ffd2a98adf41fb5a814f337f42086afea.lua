@@ -560,8 +560,12 @@ local function foreign(key, raw, rules)
   end
   return redis.error_reply('GINLIMIT the key holds a value that is not ours')
 end
-local function judge(key, raw, cost, rules, keep)
+local function judge(key, cost, from, n, raw)
+  local rules, keep = new_rules(ARGV, from, n)
   local slots, base, back = {}, 0.0, false
+  if keep and raw == nil then
+    raw = redis.pcall('GET', key)
+  end
   if raw then
     if type(raw) == 'string' then
       slots, base, back = read(raw, rules)
@@ -608,11 +612,7 @@ local function answer(p, wanted)
   end
   return '-' .. sec .. ' ' .. usec .. ' ' .. value
 end
-local rules, keep = new_rules(ARGV, 2, n)
-if keep and raw == nil then
-  raw = redis.pcall('GET', KEYS[1])
-end
-local p, err = judge(KEYS[1], keep and raw, first + 0.0, rules, keep)
+local p, err = judge(KEYS[1], first + 0.0, 2, n, raw1)
 if not p then
   return err
 end
