@@ -94,13 +94,18 @@ func (t *together) handle(c *gin.Context) {
 			answers = p.record
 		}
 	}
+	others := slices.Clone(h)
+	for _, p := range a.parts {
+		if answers == nil {
+			p.limiter.respond(c, p.record, others)
+		}
+		if p.record != answers {
+			others = append(others, p.record)
+		}
+	}
 	if answers != nil {
-		others := slices.DeleteFunc(slices.Clone(historyOf(c)), func(r *record) bool { return r == answers })
 		answers.limiter.respond(c, answers, others)
 		return
-	}
-	for i, p := range a.parts {
-		p.limiter.respond(c, p.record, historyOf(c)[:len(h)+i])
 	}
 	if late {
 		defer writeLate(c).leave()

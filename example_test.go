@@ -321,7 +321,8 @@ func ExampleLimiter_Wait_client() {
 	for range 3 {
 		answer, err := client.Get(service.URL)
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		answer.Body.Close()
 		fmt.Println(answer.StatusCode)

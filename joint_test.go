@@ -354,7 +354,7 @@ func TestWithSettle(t *testing.T) {
 func TestSettleSendsNothing(t *testing.T) {
 	store := newSpy()
 	settled := 0
-	store.onSettle = func(_ context.Context, _ ginlimit.Result, cost, actual int64) error { settled++; return nil }
+	store.onSettle = func(_ context.Context, _ ginlimit.Result, _, _ int64) error { settled++; return nil }
 	l := must(ginlimit.NewLimiter(ginlimit.PerHour(100), ginlimit.Global(), ginlimit.WithName("x"), ginlimit.WithBackend(store), ginlimit.WithSettle(usedOf)))
 	for _, used := range []string{"1", "1", "2"} {
 		send(engine(l.Handle), header("Used", used))
@@ -428,8 +428,7 @@ func TestHandlerSettles(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprint(late), func(t *testing.T) {
 			var asked int64
-			var l *ginlimit.Limiter
-			l = must(ginlimit.NewLimiter(window(100, time.Hour), ginlimit.Global(), ginlimit.WithLateHeaders(late),
+			l := must(ginlimit.NewLimiter(window(100, time.Hour), ginlimit.Global(), ginlimit.WithLateHeaders(late),
 				ginlimit.WithCost(func(*gin.Context) int64 { return 10 }),
 				ginlimit.WithSettle(func(c *gin.Context) int64 {
 					d, _ := ginlimit.FromContext(c)

@@ -120,14 +120,14 @@ func stream(model string) gin.HandlerFunc {
 			c.JSON(http.StatusBadGateway, gin.H{"error": "the model cannot be reached"})
 			return
 		}
-		defer answer.Body.Close()
+		defer func() { _ = answer.Body.Close() }()
 		if answer.StatusCode != http.StatusOK {
 			c.JSON(http.StatusBadGateway, gin.H{"error": "the model failed"})
 			return
 		}
 		c.Header("Content-Type", "text/event-stream")
 		for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-			fmt.Fprintln(c.Writer, lines.Text())
+			_, _ = fmt.Fprintln(c.Writer, lines.Text()) // the caller may be gone: what it took is yet to come
 			c.Writer.Flush()
 			data, ok := strings.CutPrefix(lines.Text(), "data: ")
 			var e event
@@ -159,7 +159,7 @@ func fakeModel(w http.ResponseWriter, q *http.Request) {
 
 func send(w http.ResponseWriter, e event) {
 	data, _ := json.Marshal(e)
-	fmt.Fprintf(w, "data: %s\n\n", data)
+	_, _ = fmt.Fprintf(w, "data: %s\n\n", data)
 	w.(http.Flusher).Flush()
 }
 

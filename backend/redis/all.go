@@ -31,7 +31,7 @@ type part struct {
 //
 // A refusal that is remembered refuses all without asking Redis. The other Results are then Allowed
 // with nothing Remaining and [backend.SourceDenyCache], and say nothing of their keys.
-func (b *Backend) TakeAll(ctx context.Context, charges ...backend.Charge) ([]backend.Result, error) {
+func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backend.Result, error) {
 	if err := algorithm.CheckAll(charges); err != nil {
 		return nil, err
 	}
