@@ -52,11 +52,32 @@ type store struct {
 	delay                         func() time.Duration // of each way; nil for none
 	down, panics                  atomic.Bool          // panics: once
 	takes, looks, refunds, resets atomic.Int64
-	charged, refunded             atomic.Int64 // units; a refund of what has recovered is counted too
+	charged                       atomic.Int64 // units
+	refunded                      refunded     // of what has recovered too
 	busy, busiest                 atomic.Int64 // calls at once
 
 	mu   sync.Mutex
 	ends map[time.Time]bool // of fixed windows
+}
+
+// refunded counts the units that each limit of a key was given back: a Lease gives to each what that
+// can still get, and puts Unlimited in the place of the others.
+type refunded [8]atomic.Int64
+
+func (r *refunded) add(units int64, limits []backend.Limit) {
+	for i, l := range limits {
+		if !l.IsUnlimited() {
+			r[i].Add(units)
+		}
+	}
+}
+
+// Load returns the units of the limit that got most.
+func (r *refunded) Load() (most int64) {
+	for i := range r {
+		most = max(most, r[i].Load())
+	}
+	return most
 }
 
 var errStore = fmt.Errorf("ginlimit: test: the store is down: %w", backend.ErrUnavailable)
@@ -112,7 +133,7 @@ func (s *store) Settle(ctx context.Context, key string, charge backend.Result, c
 	if s.down.Load() {
 		return errStore
 	}
-	s.refunded.Add(cost - actual)
+	s.refunded.add(cost-actual, limits)
 	err := s.Backend.Settle(ctx, key, charge, cost, actual, limits...)
 	s.travel()
 	return err
