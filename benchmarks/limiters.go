@@ -205,9 +205,9 @@ func withoutKeys() []Limiter {
 // asCalled are ginlimit as an application calls it outside HTTP. The rivals are called so in any
 // case.
 func asCalled() []Limiter {
-	allow := func(name string, opts ...ginlimit.Option) Limiter {
+	allow := func(name string, opts func() []ginlimit.Option) Limiter {
 		return Limiter{own + ", " + name, func(_ string, q Quota) (Take, func()) {
-			l, err := ginlimit.NewLimiter(ginlimit.Per(int64(q.N), q.Period), ginlimit.Global(), opts...)
+			l, err := ginlimit.NewLimiter(ginlimit.Per(int64(q.N), q.Period), ginlimit.Global(), opts()...)
 			must(err)
 			ctx := context.Background()
 			return func(key string) (bool, error) {
@@ -217,8 +217,10 @@ func asCalled() []Limiter {
 		}}
 	}
 	return []Limiter{
-		allow("Limiter.Allow"),
-		allow("Limiter.Allow on a shared backend", ginlimit.WithName("bench"), ginlimit.WithBackend(memory.New())),
+		allow("Limiter.Allow", func() []ginlimit.Option { return nil }),
+		allow("Limiter.Allow on a shared backend", func() []ginlimit.Option {
+			return []ginlimit.Option{ginlimit.WithName("bench"), ginlimit.WithBackend(memory.New())}
+		}),
 	}
 }
 
