@@ -37,12 +37,12 @@ func Take() string {
 	return join("open") + "local n, raw1 = #ARGV - 1, nil\n" + law() + join("take")
 }
 
-// TakeAll returns the script that decides for several keys; take_all.lua says what it is called with,
-// and what it replies.
+// TakeAll returns the script that decides for several keys; take_all.lua says what it is called
+// with, and what it replies.
 func TakeAll() string { return join("open") + "local seen = {}\n" + law() + join("take_all") }
 
-// Settle returns the script that corrects a charge; settle.lua says what it is called with, and what
-// it replies.
+// Settle returns the script that corrects a charge; settle.lua says what it is called with, and
+// what it replies.
 func Settle() string { return join("open") + law() + join("settle") }
 
 // QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units
@@ -62,8 +62,8 @@ func (l QuickLimit) Numbers() int {
 
 var quick = template.Must(template.New("quick.lua.tmpl").Funcs(words(nil)).ParseFS(files, "quick.lua.tmpl"))
 
-// words returns how quick.lua.tmpl writes arguments, which are counted from 1: where they are, or if
-// args are not nil what they are.
+// words returns how quick.lua.tmpl writes arguments, which are counted from 1: where they are, or
+// if args are not nil what they are.
 func words(args []string) template.FuncMap {
 	word := func(i int) string {
 		if args == nil {
@@ -104,8 +104,8 @@ func QuickTake(limits []QuickLimit, args []string) string {
 	return v.script(fmt.Sprintf("local n = %d\n", len(limits)), "take", args)
 }
 
-// QuickTakeAll is TakeAll for calls that have just these limits, a list for each key. The common case
-// is decided first, as in QuickTake.
+// QuickTakeAll is TakeAll for calls that have just these limits, a list for each key. The common
+// case is decided first, as in QuickTake.
 func QuickTakeAll(keys [][]QuickLimit, args []string) string {
 	v := view{general: 1}
 	for _, limits := range keys {

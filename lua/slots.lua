@@ -47,10 +47,10 @@ local function load(slots, now)
   end
 end
 
--- match returns for each rule the index of its slot, or nil, and for each slot that of its rule: each
--- rule that keeps a state has at most one slot with a rule, and each slot at most one rule. The same
--- numbers come first, then the same algorithm and period, then the same period, each at its own
--- position before any other, and last what is at its own position.
+-- match returns for each rule the index of its slot, or nil, and for each slot that of its rule:
+-- each rule that keeps a state has at most one slot with a rule, and each slot at most one rule.
+-- The same numbers come first, then the same algorithm and period, then the same period, each at
+-- its own position before any other, and last what is at its own position.
 local function match(slots, rules)
   local found, claimed = {}, {}
   for pass = 1, 7 do
@@ -93,8 +93,8 @@ local function fits(slots, rules, found, now, cost)
 end
 
 -- take_over returns a slot under a rule that keeps a state, with the units that are in use, which
--- have to fit. A state of other numbers is carried over; of one of another algorithm the units are, as
--- if they were charged now.
+-- have to fit. A state of other numbers is carried over; of one of another algorithm the units are,
+-- as if they were charged now.
 local function take_over(r, slot, now)
   local old = slot and slot.rule
   if not old or old.row ~= r.row then

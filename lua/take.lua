@@ -1,5 +1,5 @@
--- Take: the twin of algorithm.Take. One call decides for all limits of a key, and charges all of them
--- or none.
+-- Take: the twin of algorithm.Take. One call decides for all limits of a key, and charges all of
+-- them or none.
 --
 -- KEYS[1]  the key's state
 -- ARGV     the cost; each limit's rule, or "u", which is unlimited, or "0", which blocks everything;

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -29,8 +30,10 @@ type part struct {
 // admitted beyond a limit, but others may be refused meanwhile, and what cannot be given back stays
 // charged.
 //
-// A refusal that is remembered refuses all without asking Redis. The other Results are then Allowed
-// with nothing Remaining and [backend.SourceDenyCache], and say nothing of their keys.
+// A refusal that is remembered refuses all without asking Redis. Each charge that is known to be
+// refused has its own Result, so that the longest wait is true as far as it is known. The others
+// are then Allowed with nothing Remaining and [backend.SourceDenyCache]: that says nothing of their
+// keys.
 func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backend.Result, error) {
 	if err := algorithm.CheckAll(charges); err != nil {
 		return nil, err
@@ -48,8 +51,10 @@ func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backe
 	if err != nil {
 		return nil, err
 	}
-	if refused, err := b.knownRefusal(parts); refused || err != nil {
-		return results, err
+	if refused, err := b.knownRefusal(parts); err != nil {
+		return nil, err
+	} else if refused {
+		return results, nil
 	}
 	if t.client.Mode() != rueidis.ClientModeCluster {
 		if err = b.takeParts(&t, parts, true); err != nil {
@@ -70,8 +75,9 @@ func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backe
 	return results, nil
 }
 
-// knownRefusal fills in the results of parts, one of which is known to be refused.
+// knownRefusal fills in the results of parts if one or more are known to be refused.
 func (b *Backend) knownRefusal(parts []part) (refused bool, err error) {
+	var at time.Time
 	for i := range parts {
 		p := &parts[i]
 		den := b.denials.of(p.Key, p.plan, p.Cost)
@@ -82,20 +88,20 @@ func (b *Backend) knownRefusal(parts []part) (refused bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		res, decided, refused, err := b.denials.confirm(&t, p.Key, den, p.Cost)
+		res, decided, known, err := b.denials.confirm(&t, p.Key, den, p.Cost)
 		if err != nil {
 			return false, err
-		} else if !refused {
-			continue
+		} else if known {
+			res.Limit = p.Limits[decided]
+			*p.res, at, refused = res, res.At, true
 		}
-		for j := range parts {
-			*parts[j].res = backend.Result{Allowed: true, Limit: parts[j].Limits[0], At: res.At, Source: backend.SourceDenyCache}
-		}
-		res.Limit = p.Limits[decided]
-		*p.res = res
-		return true, nil
 	}
-	return false, nil
+	for i := range parts {
+		if p := &parts[i]; refused && p.res.Source != backend.SourceDenyCache {
+			*p.res = backend.Result{Allowed: true, Limit: p.Limits[0], At: at, Source: backend.SourceDenyCache}
+		}
+	}
+	return refused, nil
 }
 
 // takeSlots takes parts, which are in the order of their slots, slot by slot.
@@ -123,14 +129,18 @@ func (b *Backend) takeSlots(parts []part) error {
 }
 
 // giveBack settles parts that were charged for nothing. If that fails they stay charged, which lets
-// nobody in.
+// nobody in. It settles them all at once, so that several servers that hang take the time of one.
 func (b *Backend) giveBack(parts []part) {
+	var wg sync.WaitGroup
 	for _, p := range parts {
-		_ = b.Settle(context.Background(), p.Key, *p.res, p.Cost, 0, p.Limits...)
-		if !p.res.Limit.IsUnlimited() {
-			p.res.Remaining = min(p.res.Remaining+p.Cost, p.res.Limit.Capacity())
-		}
+		wg.Go(func() {
+			_ = b.Settle(context.Background(), p.Key, *p.res, p.Cost, 0, p.Limits...)
+			if !p.res.Limit.IsUnlimited() {
+				p.res.Remaining = min(p.res.Remaining+p.Cost, p.res.Limit.Capacity())
+			}
+		})
 	}
+	wg.Wait()
 }
 
 // takeParts has the server decide about parts together, which it charges if all fit and charge says

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Conformance", func(t *testing.T) { clusterConformance(t, c) })
 	t.Run("Spread", func(t *testing.T) { clusterSpread(t, c) })
 	t.Run("DenyCache", func(t *testing.T) { clusterDenyCache(t, c) })
+	t.Run("TakeAll", func(t *testing.T) { clusterTakeAll(t, c) })
 	t.Run("Scripts", func(t *testing.T) { clusterScripts(t, c) })
 	t.Run("Close", func(t *testing.T) { clusterClose(t, c) })
 	t.Run("Reshard", func(t *testing.T) { clusterReshard(t, c) })
@@ -149,6 +151,59 @@ func clusterDenyCache(t *testing.T, c *testserver.Cluster) {
 			require.NoError(t, err)
 			return res.Allowed
 		})
+	}
+}
+
+// A TakeAll charges all of its keys or none, whatever masters they are on, by one script for each
+// slot.
+func clusterTakeAll(t *testing.T, c *testserver.Cluster) {
+	b := dialBackend(t, c.URL(), redis.WithPrefix(prefix()), redis.WithDenyCache(false))
+	scripts := func() (n int) {
+		for _, s := range c.Servers {
+			n += calls(t, s)["evalsha"]
+		}
+		return n
+	}
+	all := func(keys ...string) []backend.Result {
+		var charges []backend.Charge
+		for _, key := range keys {
+			charges = append(charges, backend.Charge{Key: key, Cost: 2, Limits: []backend.Limit{dialLimit(3)}})
+		}
+		results, err := b.TakeAll(t.Context(), charges...)
+		require.NoError(t, err)
+		return results
+	}
+	// The key that refuses is once in each place among the slots.
+	for last := range 4 {
+		keys := make([]string, 4)
+		for i := range keys {
+			keys[i] = fmt.Sprint("all\x00", last, i)
+		}
+		slices.SortFunc(keys, func(x, y string) int {
+			return c.Slot(redis.StateKey(b, x)) - c.Slot(redis.StateKey(b, y))
+		})
+		dialDecides(t, b)
+		res, err := b.Take(t.Context(), keys[last], 2, dialLimit(3))
+		require.NoError(t, err)
+		require.True(t, res.Allowed)
+		given := []string{keys[2], keys[0], keys[3], keys[1]} // in another order
+		for i, res := range all(given...) {
+			full := given[i] == keys[last]
+			require.Equal(t, !full, res.Allowed, "%d: %+v", i, res)
+			require.EqualValues(t, map[bool]int64{true: 1, false: 3}[full], res.Remaining, "%d", i)
+		}
+		for i, key := range keys {
+			usage, err := b.Usage(t.Context(), key, dialLimit(3))
+			require.NoError(t, err)
+			require.EqualValues(t, map[bool]int64{true: 2, false: 0}[i == last], usage[0].Used(), "key %d was charged", i)
+		}
+		require.NoError(t, b.Reset(t.Context(), keys[last]))
+		before := scripts()
+		for _, res := range all(given...) {
+			require.True(t, res.Allowed)
+			require.EqualValues(t, 1, res.Remaining)
+		}
+		require.Equal(t, len(keys), scripts()-before, "one script for each slot")
 	}
 }
 

@@ -161,7 +161,26 @@ func (f *fault) run(t *testing.T) string {
 	kinds := sync.Map{}
 	take := func(i int) error {
 		start := time.Now()
-		res, err := b.Take(context.Background(), fmt.Sprint("fault", i%faultKeys), 1, faultLimit)
+		var res backend.Result
+		var err error
+		name := func(i int) string { return fmt.Sprint("fault", i%faultKeys) }
+		switch ctx := context.Background(); i / faultKeys % 4 {
+		default:
+			res, err = b.Take(ctx, name(i), 1, faultLimit)
+		case 1: // and one more key
+			var all []backend.Result
+			limits := []backend.Limit{faultLimit}
+			all, err = b.TakeAll(ctx, backend.Charge{Key: name(i), Cost: 1, Limits: limits}, backend.Charge{Key: name(i + 7), Cost: 1, Limits: limits})
+			if err == nil && all[0].Allowed && all[1].Allowed {
+				res = all[0]
+				admitted[(i+7)%faultKeys].Add(1)
+			}
+		case 2: // for more than it costs: if that is not said in time, it stays charged
+			res, err = b.Take(ctx, name(i), 3, faultLimit)
+			if err == nil && res.Allowed {
+				err = b.Settle(ctx, name(i), res, 3, 1, faultLimit)
+			}
+		}
 		took := int64(time.Since(start))
 		for old := slowest.Load(); took > old && !slowest.CompareAndSwap(old, took); old = slowest.Load() {
 		}

@@ -40,8 +40,8 @@ var (
 type scripts struct {
 	told sync.Map // by the algorithms of limits: scripts that are told the numbers
 
-	// For several keys: scripts that are told the numbers, by the algorithms of each key's limits, and
-	// scripts of their own, by the limits. The maps are not changed once they are there.
+	// For several keys: scripts that are told the numbers, by the algorithms of each key's limits,
+	// and scripts of their own, by the limits. The maps are not changed once they are there.
 	toldAll, ownAll atomic.Pointer[map[string]*script]
 
 	mu  sync.Mutex
@@ -142,7 +142,8 @@ func shapes(parts []part) (all [][]lua.QuickLimit) {
 	return all
 }
 
-// allArgs returns the arguments of take_all.lua, and those of quick.lua.tmpl if each part is told them.
+// allArgs returns the arguments of take_all.lua, and those of quick.lua.tmpl if each part is told
+// them.
 func allArgs(parts []part, told []call, first string) []string {
 	args := append(make([]string, 0, 1+8*len(parts)), first)
 	for i := range parts {

@@ -96,6 +96,106 @@ func TestQuickDecides(t *testing.T) {
 	}
 }
 
+// So it is with several keys, by the scripts that have their numbers and by those that are told
+// them, up to a number of each.
+func TestQuickDecidesAll(t *testing.T) {
+	server := miniredis.RunT(t)
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true,
+	})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	parts7 := backend.Limit{Count: 7, Period: time.Second, Burst: 20}
+	lists := [][]backend.Limit{
+		{{Count: 100, Period: time.Minute}}, {parts7}, {{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}},
+		{{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}}, {{Count: 40, Period: time.Minute}, parts7},
+	}
+	b, err := newBackend(nil)
+	require.NoError(t, err)
+	for _, limits := range lists {
+		b.Prepare(limits...)
+	}
+	var plans []*plan
+	for _, limits := range lists {
+		p, err := b.newPlan(limits)
+		require.NoError(t, err)
+		plans = append(plans, p)
+	}
+	eval := func(where string, c call, keys int) string {
+		cmd := client.B().Eval().Script(c.script.text).Numkeys(int64(keys))
+		names := make([]string, keys)
+		for i := range names {
+			names[i] = fmt.Sprint(where, i)
+		}
+		reply, err := client.Do(context.Background(), cmd.Key(names...).Arg(c.args...).Build()).ToString()
+		require.NoError(t, err)
+		return reply
+	}
+	alone := func(c call) call {
+		quick, _, ok := strings.Cut(c.script.text, "local now, format")
+		require.True(t, ok)
+		return call{newScript(quick + "return 'left'"), c.args}
+	}
+	r := rand.New(rand.NewPCG(1, 9))
+	now, charged, refused, own := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), 0, 0, 0
+	for step := range 600 {
+		var parts []part
+		for i := range 2 + r.IntN(2) { // each key always has one list of limits, in one of two orders
+			n := i + (step/300)*2
+			parts = append(parts, part{Charge: &backend.Charge{Cost: 1 + r.Int64N(2)*r.Int64N(4), Limits: lists[n]}, plan: plans[n]})
+		}
+		if step == 300 {
+			server.FlushAll()
+		}
+		clock := fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra)
+		c := b.scripts.takeAll(parts, true, clock)
+		require.NotEqual(t, takeAllScript(), c.script)
+		if len(c.args) == 1 {
+			own++
+		}
+		got := eval("quick", alone(c), len(parts))
+		want := eval("general", call{takeAllScript(), allArgs(parts, nil, "1"+clock)}, len(parts))
+		require.Equal(t, want[0] == '-', got[0] == '-', "step %d: %q and %q", step, want, got)
+		for i := range parts {
+			require.Equal(t, server.TTL(fmt.Sprint("general", i)), server.TTL(fmt.Sprint("quick", i)), "step %d", step)
+			rest, whole := got, answer{}
+			for j := range i + 1 { // every reply can be read
+				whole = answer{}
+				rest, err = whole.decode(strings.TrimPrefix(rest, "\n"), parts[j].plan)
+				require.NoError(t, err)
+			}
+			require.Equal(t, want[0] != '-', whole.charged)
+		}
+		if want[0] == '-' {
+			refused++
+		} else {
+			require.Equal(t, want, got, "step %d", step)
+			charged++
+		}
+		now += r.Int64N(200_000)
+	}
+	require.Greater(t, charged, 100)
+	require.Greater(t, refused, 100)
+	require.Greater(t, own, 50)
+
+	// What cannot be quick, and what is one too many.
+	one := func(limits ...backend.Limit) part {
+		p, err := b.newPlan(limits)
+		require.NoError(t, err)
+		return part{Charge: &backend.Charge{Cost: 1, Limits: limits}, plan: p}
+	}
+	general := takeAllScript()
+	require.Equal(t, general, b.scripts.takeAll([]part{one(lists[0]...), one(backend.Unlimited())}, true, "").script)
+	require.Equal(t, general, b.scripts.takeAll([]part{one(lists[0]...), one(lists[1]...)}, false, "").script)
+	require.Equal(t, general, b.scripts.takeAll(slices.Repeat([]part{one(lists[0]...)}, maxQuick+1), true, "").script)
+	for i := range 100 { // orders of lists
+		b.scripts.takeAll([]part{one(lists[i%5]...), one(lists[i/5%5]...), one(lists[i/25]...)}, true, "")
+		b.scripts.takeAll([]part{one(lists[i%5]...), one(lists[i/5%5]...), one(lists[i/25]...), one(backend.Limit{Count: 99, Period: time.Minute})}, true, "")
+	}
+	require.Len(t, *b.scripts.ownAll.Load(), maxOwn)
+	require.Len(t, *b.scripts.toldAll.Load(), maxTold)
+}
+
 // ownPlan returns the plan of limits that a Backend was told of.
 func ownPlan(tb testing.TB, limits []backend.Limit) *plan {
 	b, err := newBackend(nil)
