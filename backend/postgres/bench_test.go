@@ -150,15 +150,15 @@ func BenchmarkMethods(b *testing.B) {
 	ctx := context.Background()
 	pool := newPool(b, benchURL(b), conns, func(c *pgxpool.Config) { c.MinConns = conns })
 	store := postgres.New(pool, newTable(b, pool)...)
-	limits := []backend.Limit{{Count: 1_000_000_000, Period: time.Minute}}
+	limits := []backend.Limit{{Count: 100, Period: time.Minute}} // a unit is there when it is given back
 	name := func(i int) string { return strconv.Itoa(i * 7919 % keys) }
 	three := func(i int) (all []backend.Charge) {
 		for _, key := range []string{"user " + name(i), "team " + name(i%97), "all"} {
-			all = append(all, backend.Charge{Key: key, Cost: 1, Limits: limits})
+			all = append(all, backend.Charge{Key: key, Cost: 1, Limits: []backend.Limit{{Count: 1_000_000_000, Period: time.Minute}}})
 		}
 		return all
 	}
-	take := func(key string) error {
+	take := func(key string, limits []backend.Limit) error {
 		_, err := store.Take(ctx, key, 1, limits...)
 		return err
 	}
@@ -171,7 +171,7 @@ func BenchmarkMethods(b *testing.B) {
 		name string
 		call func(i int) error
 	}{
-		{"take", func(i int) error { return take(name(i)) }},
+		{"take", func(i int) error { return take(name(i), limits) }},
 		{"settle-more", settle(2)},
 		{"settle-less", settle(0)},
 		{"take-all-of-3", func(i int) error {
@@ -180,7 +180,7 @@ func BenchmarkMethods(b *testing.B) {
 		}},
 		{"three-takes", func(i int) (err error) {
 			for _, c := range three(i) {
-				err = errors.Join(err, take(c.Key))
+				err = errors.Join(err, take(c.Key, c.Limits))
 			}
 			return err
 		}},

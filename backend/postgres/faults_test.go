@@ -299,9 +299,14 @@ func TestKindsOfErrors(t *testing.T) {
 			b := postgres.New(c.pool, append(c.opts[:len(c.opts):len(c.opts)], postgres.WithTimeout(10*time.Second))...)
 			_, look := b.Take(t.Context(), "k", 0, hourly)
 			_, taken := take(b, "k", hourly)
-			errs := []error{taken, b.Settle(t.Context(), "k", backend.Result{Allowed: true, At: time.Now()}, 1, 0, hourly), b.Reset(t.Context(), "k")}
+			_, all := b.TakeAll(t.Context(), backend.Charge{Key: "k", Cost: 1, Limits: []backend.Limit{hourly}})
+			_, usage := b.Usage(t.Context(), "k", hourly)
+			errs := []error{taken, all, b.Reset(t.Context(), "k")}
+			for _, actual := range []int64{0, 2, 2_000_000} {
+				errs = append(errs, b.Settle(t.Context(), "k", backend.Result{Allowed: true, At: time.Now()}, 1, actual, hourly))
+			}
 			if !errors.Is(c.kind, postgres.ErrReadOnly) { // which may be read
-				errs = append(errs, look)
+				errs = append(errs, look, usage)
 			}
 			for _, err := range errs {
 				require.ErrorIs(t, err, backend.ErrUnavailable)
@@ -351,7 +356,8 @@ func TestStandby(t *testing.T) {
 			require.ErrorIs(t, err, backend.ErrUnavailable)
 		}
 		_, err = take(b, "k", fixed)
-		for _, err := range []error{err, b.Settle(t.Context(), "k", res, 1, 0, fixed), b.Reset(t.Context(), "k")} {
+		_, all := b.TakeAll(t.Context(), backend.Charge{Key: "k", Cost: 1, Limits: []backend.Limit{fixed}})
+		for _, err := range []error{err, all, b.Settle(t.Context(), "k", res, 1, 0, fixed), b.Reset(t.Context(), "k")} {
 			require.ErrorIs(t, err, postgres.ErrReadOnly)
 			require.ErrorIs(t, err, backend.ErrUnavailable)
 		}

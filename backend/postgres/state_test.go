@@ -90,6 +90,12 @@ func TestForeignRow(t *testing.T) {
 		"part of a log":  {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,2,%d,1}", us, us, us), us},
 		"negative log":   {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,-1}", us, us), us},
 		"huge log":       {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,3,999999999999999}", us, us), us},
+		"debt":           {"1 0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", now, now+2*60_000_000+2), now},
+		"larger debt":    {"1 0 100 60000000 150", fmt.Sprintf("{%d,%d,0,0}", now, now+2*90_000_000+2), now},
+		"twice as much":  {"1 3 100 60000000 0", fmt.Sprintf("{%d,%d,201,0}", now, now), now},
+		"of the future":  {"1 3 100 60000000 0", fmt.Sprintf("{%d,%d,1,0}", now, now+1), now},
+		"sliding future": {"1 1 100 60000000 0", fmt.Sprintf("{%d,%d,1,0}", now, now+1), now},
+		"log of future":  {"1 2 100 60000000 0", fmt.Sprintf("{%d,%d,1,1,%d,1}", now, now+1, now+1), now},
 		"text after it":  {"1 0 100 60000000 0 and more", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
 		"half a rule":    {"1 0 100 60000000 0 0 1", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
 		"double spaces":  {"1  0 100 60000000 0", fmt.Sprintf("{%d,%d,0,0}", us, us), us},
@@ -110,6 +116,7 @@ func TestForeignRow(t *testing.T) {
 							require.NotContains(t, []string{"later version", "empty", "word"}, name)
 							if strings.HasPrefix(foreign.rules, fmt.Sprintf("1 %d ", a)) {
 								require.NotContains(t, foreign.state, "-", "cost %d", cost)
+								require.NotContains(t, []string{"debt", "larger debt", "twice as much", "of the future", "sliding future", "log of future"}, name)
 							}
 							continue
 						}
