@@ -13,21 +13,22 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// All is the middleware of several limiters that decide together: a request is charged to all of them,
-// each under its own key, limits, tier and cost, or to none. Their order does not matter to what is
-// admitted. So a caller is not charged for a request that the limit of everybody refuses, nor the
-// other way round.
+// All is the middleware of several limiters that decide together: a request is charged to all of
+// them, each under its own key, limits, tier and cost, or to none. Their order does not matter to
+// what is admitted. So a caller is not charged for a request that the limit of everybody refuses,
+// nor the other way round.
 //
 // Limiters on one backend are decided by one [backend.Backend.TakeAll], on Redis in one round trip.
-// Across backends they are asked in the order given, and what was charged is given back if a later one
-// refuses. A limiter without [WithBackend] has one of its own.
+// Across backends they are asked in the order given, and what was charged is given back if a later
+// one refuses. A limiter without [WithBackend] has one of its own.
 //
 // The response lists every policy, and speaks for the tightest. If limiters refuse, the tightest of
-// them answers. Each limiter's observers see one decision: of one that would have let the request pass,
-// while another refuses, the Outcome is "not_charged". A limiter that skips the request takes no part,
-// and one that runs dry is charged if the others let the request pass, and never refuses. A request is
-// held, as [WithMaxWait] says, if all that refuse it hold requests. Otherwise each option does what it
-// does in [Limiter.Handle]. A limiter that has charged the request already is left out.
+// them answers. Each limiter's observers see one decision: of one that would have let the request
+// pass, while another refuses, the Outcome is "not_charged". A limiter that skips the request takes
+// no part, and one that runs dry is charged if the others let the request pass, and never refuses.
+// A request is held, as [WithMaxWait] says, if all that refuse it hold requests. Otherwise each
+// option does what it does in [Limiter.Handle]. A limiter that has charged the request already is
+// left out.
 //
 // All panics if there is no limiter, if one is nil or there twice, and if two have one name on one
 // backend, where they would share their counters.

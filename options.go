@@ -108,14 +108,15 @@ func WithCost(cost func(*gin.Context) int64) Option {
 	}
 }
 
-// WithSettle sets what a request really cost, in units, asked after the handlers ran: the tokens of a
-// language model, the bytes of a response. [WithCost] says what is charged at the start, which is held
-// while the handlers run, and which the response's headers show: they are written before.
+// WithSettle sets what a request really cost, in units, asked after the handlers ran: the tokens of
+// a language model, the bytes of a response. [WithCost] says what is charged at the start, which is
+// held while the handlers run, and which the response's headers show: they are written before.
 //
-// Less gives the difference back. More takes it, also beyond what is left: then the caller is in debt,
-// at most by one capacity, and waits until it is paid. A stream is asked about when it ends. A handler
-// that panics is not asked about: the request costs what it was charged, as it does if actual returns
-// a negative number. What could not be settled, because the backend failed, stays as it was charged.
+// Less gives the difference back. More takes it, also beyond what is left: then the caller is in
+// debt, at most by one capacity, and waits until it is paid. A stream is asked about when it ends.
+// A handler that panics is not asked about: the request costs what it was charged, as it does if
+// actual returns a negative number. What could not be settled, because the backend failed, stays as
+// it was charged.
 //
 // Handle and All ask. The default is what was charged.
 func WithSettle(actual func(*gin.Context) int64) Option {
@@ -128,8 +129,8 @@ func WithSettle(actual func(*gin.Context) int64) Option {
 }
 
 // WithRefundIf is [WithSettle] for nothing where refund returns true: to count only failed log-ins,
-// say, or not to count 304. The charge is held while the handlers run, so that a limit of 5 admits no
-// sixth request at the same time. Of WithSettle and WithRefundIf the last one wins.
+// say, or not to count 304. The charge is held while the handlers run, so that a limit of 5 admits
+// no sixth request at the same time. Of WithSettle and WithRefundIf the last one wins.
 func WithRefundIf(refund func(*gin.Context) bool) Option {
 	return func(o *options) {
 		o.settle = func(c *gin.Context, cost int64) int64 {

@@ -7,15 +7,15 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Settle corrects what a decision of Check, Allow or Wait, or of FromContext, charged: actual is what
-// it really cost, in units. Less gives the difference back, and more takes it, as [WithSettle] says.
-// It does nothing if nothing was charged: where d is a refusal, failed, or was skipped. To settle once
-// more, pass the Decision that it returned, whose Cost is actual.
+// Settle corrects what a decision of Check, Allow or Wait, or of FromContext, charged: actual is
+// what it really cost, in units. Less gives the difference back, and more takes it, as [WithSettle]
+// says. It does nothing if nothing was charged: where d is a refusal, failed, or was skipped. To
+// settle once more, pass the Decision that it returned, whose Cost is actual.
 //
-// A handler passes its *gin.Context as ctx: then Handle knows that the request was settled, and with
-// [WithLateHeaders] the fields show it. It returns an error, and settles nothing, if actual is
-// negative, d is of another limiter, or the backend failed; then the charge stays as it was. That ctx
-// is done does not matter.
+// A handler passes its *gin.Context as ctx: then Handle knows that the request was settled, and
+// with [WithLateHeaders] the fields show it. It returns an error, and settles nothing, if actual is
+// negative, d is of another limiter, or the backend failed; then the charge stays as it was. That
+// ctx is done does not matter.
 func (l *Limiter) Settle(ctx context.Context, d Decision, actual int64) (Decision, error) {
 	switch {
 	case actual < 0:
@@ -76,8 +76,8 @@ func (l *Limiter) noteSettled(c *gin.Context, d *Decision) {
 	}
 }
 
-// settleFor settles the charge of a request whose handlers ran, if WithSettle or WithRefundIf says so,
-// also if the client has gone. If that fails the charge stays, which lets nobody in.
+// settleFor settles the charge of a request whose handlers ran, if WithSettle or WithRefundIf says
+// so, also if the client has gone. If that fails the charge stays, which lets nobody in.
 func (l *Limiter) settleFor(c *gin.Context, r *record) {
 	if l.settle == nil {
 		return

@@ -101,8 +101,8 @@ func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decis
 // errFull is what hold returns where a line has no place.
 var errFull = errors.New("ginlimit: too many wait for this key, or for this limiter; ask for less at a time")
 
-// hold has d stand in its key's line, for up to longest, until a has nothing to wait for. It returns an
-// error if d got no place, or lost it.
+// hold has d stand in its key's line, for up to longest, until a has nothing to wait for. It
+// returns an error if d got no place, or lost it.
 func (l *Limiter) hold(gone <-chan struct{}, d *Decision, a attempt, longest time.Duration) error {
 	w := l.waitList()
 	p := w.join(d, func(units int64) bool {
@@ -149,13 +149,14 @@ func (l *Limiter) hold(gone <-chan struct{}, d *Decision, a attempt, longest tim
 	}
 }
 
-// Wait is [Limiter.Allow] that waits until cost fits: for calls to a service that has a limit. Callers
-// with one key go on in the order in which they came, together with the requests that [WithMaxWait]
-// holds; one of them asks the backend at a time. Decision.Waited says how long it took.
+// Wait is [Limiter.Allow] that waits until cost fits: for calls to a service that has a limit.
+// Callers with one key go on in the order in which they came, together with the requests that
+// [WithMaxWait] holds; one of them asks the backend at a time. Decision.Waited says how long it
+// took.
 //
-// Besides the errors of Allow it returns one if ctx ends before it is its turn, which has the context's
-// in its chain; if cost is above a limit's capacity; and if 128 callers wait for the key already, or
-// 1,024 for the limiter. The Decision is the last refusal then, and nothing is charged.
+// Besides the errors of Allow it returns one if ctx ends before it is its turn, which has the
+// context's in its chain; if cost is above a limit's capacity; and if 128 callers wait for the key
+// already, or 1,024 for the limiter. The Decision is the last refusal then, and nothing is charged.
 func (l *Limiter) Wait(ctx context.Context, key string, cost int64, limits ...Limit) (d Decision, err error) {
 	l.begin(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {

@@ -210,7 +210,8 @@ func (l *lease) miss(ctx context.Context, r *leaseRequest) (res Result, err erro
 	}
 }
 
-// leaseFlight is the fetching of a lease. The requests that wait for it read it once done is closed.
+// leaseFlight is the fetching of a lease. The requests that wait for it read it once done is
+// closed.
 type leaseFlight struct {
 	done      chan struct{}
 	cost      int64 // of the request that fetches

@@ -60,8 +60,8 @@ type store struct {
 	ends map[time.Time]bool // of fixed windows
 }
 
-// refunded counts the units that each limit of a key was given back: a Lease gives to each what that
-// can still get, and puts Unlimited in the place of the others.
+// refunded counts the units that each limit of a key was given back: a Lease gives to each what
+// that can still get, and puts Unlimited in the place of the others.
 type refunded [8]atomic.Int64
 
 func (r *refunded) add(units int64, limits []backend.Limit) {

@@ -2,9 +2,9 @@ package algorithm
 
 import "github.com/ginlimit/ginlimit/backend"
 
-// FixedWindow: Used units since Time, the key's first hit; the window is over one Period later. What
-// was used above Count goes into the next window. A window all of whose charges were refunded still
-// runs: a refund never moves a window.
+// FixedWindow: Used units since Time, the key's first hit; the window is over one Period later.
+// What was used above Count goes into the next window. A window all of whose charges were refunded
+// still runs: a refund never moves a window.
 
 var fixedWindow = row{
 	age: fixedWindowAge, used: fixedWindowUsed, until: fixedWindowUntil, reset: fixedWindowReset, expiry: fixedWindowExpiry,

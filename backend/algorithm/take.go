@@ -487,10 +487,10 @@ func CheckAll(charges []backend.Charge) error {
 	return nil
 }
 
-// Sequential is a TakeAll out of Take and Settle, for a store that cannot decide about several keys in
-// one step: a charge after the other, and if one is refused, or fails, those that were charged are
-// settled for nothing. So nothing is admitted beyond a limit, but others may be refused meanwhile, and
-// what cannot be given back stays charged.
+// Sequential is a TakeAll out of Take and Settle, for a store that cannot decide about several keys
+// in one step: a charge after the other, and if one is refused, or fails, those that were charged
+// are settled for nothing. So nothing is admitted beyond a limit, but others may be refused
+// meanwhile, and what cannot be given back stays charged.
 func Sequential(ctx context.Context, b backend.Backend, charges ...backend.Charge) ([]backend.Result, error) {
 	if err := CheckAll(charges); err != nil {
 		return nil, err

@@ -66,8 +66,8 @@ func tokenBucketCharge(r *Rule, st State, _, units int64) State {
 	return State{Time: at.us, Rest: at.num}
 }
 
-// tokenBucketRefund lowers the debt, if there is any, at most to nothing. A charge that is older than
-// the time in which the bucket fills has been refilled since, and gives nothing back.
+// tokenBucketRefund lowers the debt, if there is any, at most to nothing. A charge that is older
+// than the time in which the bucket fills has been refilled since, and gives nothing back.
 func tokenBucketRefund(r *Rule, st State, now, charged, units int64) (_ State, given bool) {
 	if tokenBucketReset(r, st) <= now || now-charged >= r.full.ceil() {
 		return st, false

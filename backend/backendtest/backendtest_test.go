@@ -204,8 +204,8 @@ func (s sequential) TakeAll(ctx context.Context, charges ...backend.Charge) ([]b
 	return algorithm.Sequential(ctx, s.store, charges...)
 }
 
-// A TakeAll of Take and Settle charges all or none, and says which charge fits. Only when what is left
-// is back it may say too late, because it had charged it.
+// A TakeAll of Take and Settle charges all or none, and says which charge fits. Only when what is
+// left is back it may say too late, because it had charged it.
 func TestSequential(t *testing.T) {
 	ctx := context.Background()
 	s := sequential{&store{now: 1, keys: map[string][]algorithm.Slot{}, since: map[string]int64{}}}

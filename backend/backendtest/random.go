@@ -258,8 +258,8 @@ func (s *schedule) look() {
 	}
 }
 
-// settle corrects one of the last charges: admitted or refused, not yet settled or already, fresh or
-// old, to less or to more.
+// settle corrects one of the last charges: admitted or refused, not yet settled or already, fresh
+// or old, to less or to more.
 func (s *schedule) settle() {
 	if len(s.charges) == 0 {
 		return

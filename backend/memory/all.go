@@ -111,7 +111,8 @@ func (b *Backend) charge(p *part, now int64, rules []*algorithm.Rule) bool {
 	return p.res.Allowed
 }
 
-// undo gives back what p was charged, if it was, and says what p is told where another part refuses.
+// undo gives back what p was charged, if it was, and says what p is told where another part
+// refuses.
 func (b *Backend) undo(p *part, now int64, charged bool, rules []*algorithm.Rule) {
 	p.at, p.found = p.table.find(p.hash)
 	if charged {

@@ -32,8 +32,9 @@ func usedBy(t *testing.T, b backend.Backend, key string, limits []backend.Limit)
 	return all[0].Used()
 }
 
-// 64 connections that charge random sets of keys, in random orders, settle, look, reset and sweep at
-// once never deadlock, none fails, and in the end each key has exactly what was admitted and settled.
+// 64 connections that charge random sets of keys, in random orders, settle, look, reset and sweep
+// at once never deadlock, none fails, and in the end each key has exactly what was admitted and
+// settled.
 func TestTakeAllAtOnce(t *testing.T) {
 	url := serverURL(t)
 	for _, isolation := range []string{"read committed", "serializable"} {
@@ -131,8 +132,8 @@ func takeAllAtOnce(t *testing.T, b *postgres.Backend) {
 	}
 }
 
-// Connections that are killed at any moment leave all charged or none. What is lost costs a caller at
-// most its charge: of a Settle that failed, the key has the charge, or what was settled.
+// Connections that are killed at any moment leave all charged or none. What is lost costs a caller
+// at most its charge: of a Settle that failed, the key has the charge, or what was settled.
 func TestTakeAllWhileConnectionsDie(t *testing.T) {
 	server := testserver.Postgres(t)
 	pool := newPool(t, server.URL(), 8, nil)

@@ -142,9 +142,9 @@ func BenchmarkQuick(b *testing.B) {
 	}
 }
 
-// BenchmarkMethods compares what a Take costs with a Settle, for less and for more, with a TakeAll of
-// three keys, and with three Takes one after another, by turns, with 10,000 keys. The third key is the
-// same for everybody.
+// BenchmarkMethods compares what a Take costs with a Settle, for less and for more, with a TakeAll
+// of three keys, and with three Takes one after another, by turns, with 10,000 keys. The third key
+// is the same for everybody.
 func BenchmarkMethods(b *testing.B) {
 	const callers, conns, chunk, keys = 16, 8, 1000, 10_000
 	ctx := context.Background()

@@ -32,8 +32,8 @@ func (l *logged) option() postgres.Option {
 	return postgres.WithLogger(slog.New(slog.NewTextHandler(l, nil)))
 }
 
-// lines returns what was written since it was asked last of a server that refuses. On a busy machine
-// the log may say of one that it is slow, too.
+// lines returns what was written since it was asked last of a server that refuses. On a busy
+// machine the log may say of one that it is slow, too.
 func (l *logged) lines() (lines []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,9 +19,9 @@ import (
 //
 // A number of pages that does not change cannot do that. PostgreSQL uses the room of rows that were
 // deleted again only after a vacuum, at most once a minute. Until then a table with short limits
-// grows, by a page for some forty keys, and most of its pages are empty. At 4,300 new keys a second,
-// with limits of one second, 81 of 100 rows had expired on average with batches of 48 pages, and 13
-// with these.
+// grows, by a page for some forty keys, and most of its pages are empty. At 4,300 new keys a
+// second, with limits of one second, 81 of 100 rows had expired on average with batches of 48
+// pages, and 13 with these.
 const (
 	fewestPages = 16    // about 640 rows with keys of 20 bytes
 	mostPages   = 8_192 // of which most are empty

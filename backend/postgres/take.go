@@ -47,8 +47,8 @@ func (c *call) take(res *backend.Result) (decided int, err error) {
 	return decided, err
 }
 
-// look decides by what the row says, without a lock. It reports whether there is something to write:
-// a charge, or what moved because the clock went back.
+// look decides by what the row says, without a lock. It reports whether there is something to
+// write: a charge, or what moved because the clock went back.
 func (c *call) look(res *backend.Result) (decided int, write bool, err error) {
 	var few [inline]algorithm.Slot
 	a := answer{slots: few[:0]}

@@ -18,7 +18,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// Diagnostics have stable codes, which docs/diagnostics.md lists. Each appears at most once for a Backend.
+// Diagnostics have stable codes, which docs/diagnostics.md lists. Each appears at most once for a
+// Backend.
 const (
 	codeEviction  = "GINLIMIT005"
 	codeNoCaching = "GINLIMIT006"

@@ -49,7 +49,7 @@ type scripts struct {
 }
 
 // maxOwn is the number of lists of limits of a Backend that get scripts of their own, with their
-// numbers as constants. That saves Redis a seventh of its work (BenchmarkOwn), but Redis forgets no
+// numbers as constants. That saves Redis an eighth of its work (BenchmarkOwn), but Redis forgets no
 // script: a process that makes limiters for each customer must not leave it a script for each.
 // As many combinations of such lists get one for TakeAll.
 const maxOwn = 16

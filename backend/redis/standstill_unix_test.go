@@ -21,8 +21,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// standsStill is the time of a decision in that test: so few callers do not need it all, however busy
-// the machine is.
+// standsStill is the time of a decision in that test: so few callers do not need it all, however
+// busy the machine is.
 const standsStill = 2 * time.Second
 
 // A process that stands still for longer than a decision has, as a machine that is moved to another
