@@ -1,7 +1,6 @@
 package ginlimit
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -71,58 +70,68 @@ type together struct {
 
 func (t *together) handle(c *gin.Context) {
 	h := historyOf(c)
-	a := &joint{c: c, ctx: context.WithoutCancel(c.Request.Context())}
+	a := joint{c: c, parts: make([]part, 0, len(t.limiters))}
 	late := false
 	for i, l := range t.limiters {
 		if h.of(l, (*record).byHandle) != nil {
 			l.warnTwice(c)
 			continue
 		}
-		r, ready := l.ask(c)
-		if r == nil { // skipped
+		if l.skips(c) {
 			continue
 		}
-		r.handled, r.shown = true, true
+		n := len(a.parts)
+		a.parts = append(a.parts, part{store: t.store[i]})
+		p := &a.parts[n]
+		if p.ready = l.ask(c, &p.record); errors.Is(p.Err, ErrSkip) {
+			a.parts = a.parts[:n]
+			continue
+		}
+		p.handled, p.shown = true, true
 		late = late || l.late
-		a.parts = append(a.parts, part{record: r, ready: ready, store: t.store[i]})
 	}
-	a.takeOrWait(c.Request.Context().Done())
-	var answers *record // the tightest that refuses
-	for _, p := range a.parts {
-		p.limiter.observe(c.Request.Context(), &p.Decision)
-		historyOf(c).keep(c, p.record, nil)
-		if p.status() != 0 && (answers == nil || p.tighter(answers)) {
-			answers = p.record
-		}
-	}
-	others := slices.Clone(h)
-	for _, p := range a.parts {
-		if answers == nil {
-			p.limiter.respond(c, p.record, others)
-		}
-		if p.record != answers {
-			others = append(others, p.record)
-		}
-	}
-	if answers != nil {
-		answers.limiter.respond(c, answers, others)
+	if len(a.parts) == 0 {
+		c.Next()
 		return
 	}
+	a.takeOrWait(c.Request.Context().Done())
+	all := slices.Grow(h[:len(h):len(h)], len(a.parts))
+	answers := -1 // the tightest that refuses
+	for i := range a.parts {
+		p := &a.parts[i]
+		p.limiter.observe(c.Request.Context(), &p.Decision)
+		if all = append(all, &p.record); p.status() != 0 && (answers < 0 || p.tighter(all[answers])) {
+			answers = len(all) - 1
+		}
+	}
+	if len(all) == 1 {
+		h.keep(c, all[0], nil)
+	} else {
+		c.Set(historyKey, all)
+	}
+	if answers >= 0 {
+		others := slices.Delete(slices.Clone(all), answers, answers+1)
+		all[answers].limiter.respond(c, all[answers], others, len(h))
+		return
+	}
+	last := all[len(all)-1]
+	last.limiter.respond(c, last, all[:len(all)-1], len(h))
 	if late {
 		defer writeLate(c).leave()
 	}
 	request := c.Request
 	c.Next()
-	for _, p := range a.parts {
-		if c.Request == request || historyOf(c).has(p.record) {
-			p.limiter.settleFor(c, p.record)
+	for i := range a.parts {
+		p := &a.parts[i]
+		if c.Request == request || historyOf(c).has(&p.record) {
+			p.limiter.settleFor(c, &p.record)
 		}
 	}
 }
 
 // part is a limiter's share in a joint decision.
 type part struct {
-	*record
+	record
 	ready   bool // there is something to ask the backend
 	store   int  // which backend
 	asked   bool // in this attempt
@@ -138,12 +147,11 @@ func (p *part) denied() bool { return p.enforced() && p.Err == nil && !p.Allowed
 // joint is the attempt of several limiters.
 type joint struct {
 	c     *gin.Context
-	ctx   context.Context
 	parts []part
 }
 
 // takeOrWait decides, and holds a request that is refused until it fits.
-func (a *joint) takeOrWait(gone <-chan struct{}) {
+func (a joint) takeOrWait(gone <-chan struct{}) {
 	lead := a.behind()
 	if lead == nil {
 		if a.take() <= 0 {
@@ -164,7 +172,7 @@ func (a *joint) takeOrWait(gone <-chan struct{}) {
 }
 
 // behind returns a part with a line in which others wait, or nil.
-func (a *joint) behind() *part {
+func (a joint) behind() *part {
 	for i := range a.parts {
 		p := &a.parts[i]
 		if p.enforced() && p.limiter.maxWait > 0 && p.Cost > 0 && !neverFits(&p.Decision) && p.limiter.waitList().has(p.Key, p.Limits) {
@@ -175,7 +183,7 @@ func (a *joint) behind() *part {
 }
 
 // lead returns the part that is denied for longest.
-func (a *joint) lead() (lead *part) {
+func (a joint) lead() (lead *part) {
 	for i := range a.parts {
 		if p := &a.parts[i]; p.denied() && (lead == nil || p.RetryAfter > lead.RetryAfter) {
 			lead = p
@@ -185,7 +193,7 @@ func (a *joint) lead() (lead *part) {
 }
 
 // take implements attempt: it charges all parts, or none.
-func (a *joint) take() time.Duration {
+func (a joint) take() time.Duration {
 	refused := false
 	for i := range a.parts {
 		p := &a.parts[i]
@@ -209,7 +217,7 @@ func (a *joint) take() time.Duration {
 		case p.ready && p.DryRun && refused:
 			a.lookAt(p)
 		case p.ready && p.DryRun:
-			p.limiter.take(a.ctx, &p.Decision)
+			p.limiter.take(p.limiter.backendContext(a.c), &p.Decision)
 		}
 	}
 	for i := range a.parts {
@@ -220,7 +228,7 @@ func (a *joint) take() time.Duration {
 }
 
 // wait returns how long the request has to wait, if that is all that keeps it from passing.
-func (a *joint) wait() (longest time.Duration) {
+func (a joint) wait() (longest time.Duration) {
 	for i := range a.parts {
 		switch p := &a.parts[i]; {
 		case p.passes():
@@ -234,11 +242,11 @@ func (a *joint) wait() (longest time.Duration) {
 }
 
 // look implements attempt.
-func (a *joint) look() bool {
+func (a joint) look() bool {
 	decided := true
 	for i := range a.parts {
 		if p := &a.parts[i]; p.ready {
-			p.limiter.peek(a.ctx, &p.Decision)
+			p.limiter.peek(p.limiter.backendContext(a.c), &p.Decision)
 			decided = decided && p.Err == nil
 		}
 	}
@@ -246,8 +254,9 @@ func (a *joint) look() bool {
 }
 
 // takeFrom charges the parts on one backend, or none of them, and reports whether all pass.
-func (a *joint) takeFrom(store int) bool {
-	var of []*part
+func (a joint) takeFrom(store int) bool {
+	var few [4]*part
+	of := few[:0]
 	for i := range a.parts {
 		if p := &a.parts[i]; p.enforced() && p.store == store {
 			of = append(of, p)
@@ -255,7 +264,7 @@ func (a *joint) takeFrom(store int) bool {
 		}
 	}
 	if len(of) == 1 {
-		of[0].limiter.take(a.ctx, &of[0].Decision)
+		of[0].limiter.take(of[0].limiter.backendContext(a.c), &of[0].Decision)
 	} else {
 		a.takeAll(of)
 	}
@@ -270,13 +279,13 @@ func (a *joint) takeFrom(store int) bool {
 	return pass
 }
 
-func (a *joint) takeAll(of []*part) {
+func (a joint) takeAll(of []*part) {
 	charges := make([]backend.Charge, len(of))
 	for i, p := range of {
 		charges[i] = backend.Charge{Key: p.limiter.backendKey(p.Key), Cost: p.Cost, Limits: p.Limits}
 	}
 	start := time.Now()
-	results, err := of[0].limiter.backend.TakeAll(a.ctx, charges...)
+	results, err := of[0].limiter.backend.TakeAll(of[0].limiter.backendContext(a.c), charges...)
 	elapsed := time.Since(start)
 	for i, p := range of {
 		if p.limiter.timed {
@@ -292,11 +301,11 @@ func (a *joint) takeAll(of []*part) {
 }
 
 // lookAt says what p would be told by itself, and charges nothing.
-func (a *joint) lookAt(p *part) {
+func (a joint) lookAt(p *part) {
 	d := &p.Decision
 	cost := d.Cost
 	d.Cost = 0
-	p.limiter.take(a.ctx, d)
+	p.limiter.take(p.limiter.backendContext(a.c), d)
 	if d.Cost = cost; d.Err == nil && d.Allowed && cost > d.Remaining {
 		d.Allowed, d.RetryAfter = false, untilNext(d)
 		if neverFits(d) {
@@ -306,8 +315,8 @@ func (a *joint) lookAt(p *part) {
 }
 
 // giveBack takes back what p was charged. If that fails it stays charged, which lets nobody in.
-func (a *joint) giveBack(p *part) {
-	_ = p.limiter.backend.Settle(a.ctx, p.limiter.backendKey(p.Key), p.Result, p.Cost, 0, p.Limits...)
+func (a joint) giveBack(p *part) {
+	_ = p.limiter.backend.Settle(p.limiter.backendContext(a.c), p.limiter.backendKey(p.Key), p.Result, p.Cost, 0, p.Limits...)
 	p.limiter.waiting.Load().wake(p.Key)
 	if !p.Limit.IsUnlimited() {
 		p.Remaining = min(p.Remaining+p.Cost, p.Limit.Capacity())

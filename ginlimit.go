@@ -152,7 +152,7 @@ func (l *Limiter) Handle(c *gin.Context) {
 	}
 	r.handled, r.shown = true, true
 	h.keep(c, r, nil)
-	if !l.respond(c, r, h) {
+	if !l.respond(c, r, h, len(h)) {
 		return
 	}
 	if l.late {
@@ -200,7 +200,7 @@ func (l *Limiter) Respond(c *gin.Context, d Decision) bool {
 	r := &record{Decision: d, limiter: l, policy: l.policyOf(d.Limits), headers: l.headers, shown: true}
 	h := historyOf(c)
 	h.keep(c, r, h.of(l, (*record).byCheck))
-	if !l.respond(c, r, h) {
+	if !l.respond(c, r, h, len(h)) {
 		return false
 	}
 	if l.late {
@@ -262,11 +262,14 @@ func (l *Limiter) Reset(ctx context.Context, key string) error {
 
 // decide decides about a request and tells the observers. It returns nil if the request is skipped.
 func (l *Limiter) decide(c *gin.Context, mayWait bool) *record {
-	r, ready := l.ask(c)
-	if r == nil {
+	if l.skips(c) {
 		return nil
 	}
+	r := new(record)
+	ready := l.ask(c, r)
 	switch {
+	case errors.Is(r.Err, ErrSkip):
+		return nil
 	case !ready:
 	case mayWait && l.maxWait > 0 && !l.dryRun:
 		l.takeOrWait(l.backendContext(c), c.Request.Context().Done(), &r.Decision)
@@ -277,24 +280,29 @@ func (l *Limiter) decide(c *gin.Context, mayWait bool) *record {
 	return r
 }
 
-// ask asks a request for all that is needed to decide, and reports whether that is there; otherwise
-// Err of the record says why not. It returns nil if the request is skipped.
-func (l *Limiter) ask(c *gin.Context) (r *record, ready bool) {
+// skips reports whether WithSkip exempts a request.
+func (l *Limiter) skips(c *gin.Context) bool {
 	if l.inRequest {
 		l.warnInRequest(c)
 	}
+	if l.skip == nil || !l.skip(c) {
+		return false
+	}
+	reportSkipped(c)
+	l.report(c)
+	return true
+}
+
+// ask puts into r what is needed to decide, and reports whether all of it is there. Otherwise Err
+// says why not: ErrSkip, if the key function skips the request.
+func (l *Limiter) ask(c *gin.Context, r *record) (ready bool) {
 	defer l.report(c)
-	if l.skip != nil && l.skip(c) {
-		reportSkipped(c)
-		return nil, false
-	}
-	r = &record{limiter: l, policy: l.own, headers: l.headers}
+	r.limiter, r.policy, r.headers = l, l.own, l.headers
 	ready = l.identify(c, r) && l.costs(&r.Decision, l.costOf(c))
-	if r.Err != nil && errors.Is(r.Err, ErrSkip) {
+	if errors.Is(r.Err, ErrSkip) {
 		reportSkipped(c)
-		return nil, false
 	}
-	return r, ready
+	return ready
 }
 
 // identify puts the key and the tier of a request in.
@@ -421,16 +429,14 @@ func (l *Limiter) backendKey(key string) string {
 	return l.keys.of(l.name, key)
 }
 
-// respond writes the headers for a record that was made after others, and answers the request if it
-// does not pass. It reports whether it passes.
-func (l *Limiter) respond(c *gin.Context, r *record, others history) bool {
+// respond writes the headers for a record that was made after others, of which those from the index
+// made on were decided together with it. It answers the request if r does not pass, and reports
+// whether it does.
+func (l *Limiter) respond(c *gin.Context, r *record, others history, made int) bool {
 	status := r.status()
-	if status == 0 && (l.late || r.DryRun || r.Err != nil) {
-		return true
-	}
 	var few [4]*record
 	all := append(append(few[:0], others...), r)
-	retryAfter := writeHeaders(c.Writer.Header(), all, status, &l.expose)
+	retryAfter := writeHeaders(c.Writer.Header(), all, made, status)
 	if status == 0 {
 		return true
 	}

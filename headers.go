@@ -240,24 +240,20 @@ func (v *fieldValues) put(h http.Header, field string, i int) { h[field] = v.of[
 
 // policies lists the policies of all records that show them, and then more.
 func (v *fieldValues) policies(h http.Header, all []*record, more string) {
-	text := ""
+	var few [8]string
+	texts := few[:0]
 	for _, r := range all {
-		if r.shows(HeadersIETF) {
-			text = listed(text, r.policy.text)
+		if r.shows(HeadersIETF) && r.policy.text != "" {
+			texts = append(texts, r.policy.text)
 		}
 	}
-	if text = listed(text, more); text != "" {
-		v.of[valuePolicy] = text
+	if more != "" {
+		texts = append(texts, more)
+	}
+	if len(texts) > 0 {
+		v.of[valuePolicy] = strings.Join(texts, ", ")
 		v.put(h, fieldPolicy, valuePolicy)
 	}
-}
-
-// listed returns a list with more members.
-func listed(list, more string) string {
-	if list == "" || more == "" {
-		return list + more
-	}
-	return list + ", " + more
 }
 
 // figures puts what is left, and until when, into the fields of some kinds. What would be untrue of
@@ -310,13 +306,9 @@ func (v *fieldValues) format(r *record, never bool) {
 	v.of[valueRate], v.of[valueRemaining], v.of[valueReset] = s[:rate], s[from:remaining], s[again:]
 }
 
-// writeHeaders puts the fields for the last of all records into a response. It returns the value of
-// Retry-After, "" if there is none.
-func writeHeaders(h http.Header, all []*record, status int, e *exposure) (retryAfter string) {
-	r := all[len(all)-1]
-	if len(h) > 0 && (status != 0 || r.shows(HeadersIETF|anyLegacy)) {
-		e.expose(h, r.headers)
-	}
+// writeHeaders puts the fields for all records from the index made on into a response, which the
+// last answers if it is refused. It returns the value of Retry-After, "" if there is none.
+func writeHeaders(h http.Header, all []*record, made, status int) (retryAfter string) {
 	if status != 0 {
 		h[fieldCache] = []string{"no-store"}
 		if wait := retryAfterOf(status, all); wait > 0 {
@@ -324,18 +316,31 @@ func writeHeaders(h http.Header, all []*record, status int, e *exposure) (retryA
 			h[fieldRetry] = []string{retryAfter}
 		}
 	}
-	var kinds Headers
-	if r.shows(HeadersIETF) {
-		r.values.policies(h, all, "")
-		if tightestOf(all, HeadersIETF) == r {
+	listed := false
+	ietf, legacy := tightestOf(all, HeadersIETF), tightestOf(all, anyLegacy)
+	for _, r := range all[made:] {
+		if status == 0 && (r.limiter.late || !r.shows(HeadersIETF|anyLegacy)) {
+			continue
+		}
+		if len(h) > 0 {
+			r.limiter.expose.expose(h, r.headers)
+		}
+		var kinds Headers
+		if r.shows(HeadersIETF) {
+			if !listed {
+				r.values.policies(h, all, "")
+				listed = true
+			}
+		}
+		if r == ietf {
 			kinds = HeadersIETF
 		}
-	}
-	if r.shows(anyLegacy) && tightestOf(all, anyLegacy) == r {
-		kinds |= anyLegacy
-	}
-	if kinds != 0 {
-		r.values.figures(h, r, kinds)
+		if r == legacy {
+			kinds |= anyLegacy
+		}
+		if kinds != 0 {
+			r.values.figures(h, r, kinds)
+		}
 	}
 	return retryAfter
 }
@@ -471,7 +476,10 @@ func exposing(list string, credentials bool, kinds Headers) string {
 	for _, name := range names {
 		exposed := func(s string) bool { return s == "*" && !credentials || strings.EqualFold(s, name) }
 		if !slices.ContainsFunc(there, exposed) {
-			list = listed(list, name)
+			if list != "" {
+				list += ", "
+			}
+			list += name
 		}
 	}
 	return list

@@ -15,6 +15,10 @@ type part struct {
 	index  uint64 // of the shard
 	first  int    // of its rules
 	end    int
+
+	quick  bool             // p.found, and Rule.Quick decided:
+	next   algorithm.State  // what is in the entry once it is charged
+	answer algorithm.Answer // what it is told then
 }
 
 // TakeAll implements [backend.Backend]. It fails only if there is no charge, two have one key, a
@@ -35,7 +39,9 @@ func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backe
 			return nil, err
 		}
 		h := b.hash(c.Key)
-		parts = append(parts, part{place{shard: b.shard(h), hash: h}, c, &results[i], b.index(h), first, len(rules)})
+		parts = append(parts, part{
+			place: place{shard: b.shard(h), hash: h}, charge: c, res: &results[i], index: b.index(h), first: first, end: len(rules),
+		})
 		// In one order for everybody, so that no two wait for each other.
 		for j := i; j > 0 && parts[j].index < parts[j-1].index; j-- {
 			parts[j], parts[j-1] = parts[j-1], parts[j]
@@ -88,8 +94,9 @@ func (b *Backend) fits(p *part, now int64, rules []*algorithm.Rule) bool {
 	if p.found && len(rules) == 1 {
 		e := &p.table.entries[p.at]
 		if rule := b.rule(e.rule); rule == rules[0] {
-			if _, answer, ok := rule.Quick(e.state(), now, p.charge.Cost); ok {
-				return answer.Wait == 0
+			if next, answer, ok := rule.Quick(e.state(), now, p.charge.Cost); ok {
+				p.quick, p.next, p.answer = answer.Wait == 0, next, answer
+				return p.quick
 			}
 		}
 	}
@@ -107,6 +114,14 @@ func (b *Backend) judge(res *backend.Result, p *part, now int64, rules []*algori
 // that both share.
 func (b *Backend) charge(p *part, now int64, rules []*algorithm.Rule) bool {
 	p.at, p.found = p.table.find(p.hash) // another part's entry may have moved this one's
+	if p.quick {
+		if p.charge.Cost > 0 {
+			p.table.entries[p.at].set(p.next)
+		}
+		p.answer.Fill(p.res, now)
+		p.res.Limit = p.charge.Limits[0]
+		return true
+	}
 	p.res.Limit = p.charge.Limits[b.take(p.res, p.place, now, p.charge.Cost, rules)]
 	return p.res.Allowed
 }
