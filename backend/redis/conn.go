@@ -16,6 +16,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/internal/gate"
+	"github.com/ginlimit/ginlimit/internal/redisstore"
 )
 
 // gatherFrom is the number of calls under way at a server from which a connection gathers commands.
@@ -38,7 +39,7 @@ const gatherFrom = 20
 // And it keeps what a server says before it closes a connection that it does not want.
 type conn struct {
 	net.Conn
-	link    *link
+	store   *redisstore.Backend
 	addr    string
 	gathers bool
 	carries atomic.Bool // one of our keys was written
@@ -47,11 +48,10 @@ type conn struct {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	s := c.link.servers.Load().at(c.addr)
-	if c.gathers && s != nil && s.gate.Calls() >= gatherFrom {
+	if g := c.store.Gate(c.addr); c.gathers && g != nil && g.Calls() >= gatherFrom {
 		runtime.Gosched()
 	}
-	if !c.carries.Load() && bytes.Contains(b, []byte(c.link.prefix+version)) {
+	if !c.carries.Load() && bytes.Contains(b, []byte(c.store.KeysBegin())) {
 		c.carries.Store(true)
 	}
 	return c.Conn.Write(b)
@@ -69,8 +69,8 @@ func (c *conn) Read(b []byte) (int, error) {
 
 func (c *conn) heard(b []byte) {
 	if c.carries.Load() {
-		if s := c.link.servers.Load().at(c.addr); s != nil {
-			s.gate.Heard()
+		if g := c.store.Gate(c.addr); g != nil {
+			g.Heard()
 		}
 	}
 	if !c.first.Load() {
@@ -92,7 +92,7 @@ func (e *refusedConn) Error() string { return e.text + ": " + e.err.Error() }
 func (e *refusedConn) Unwrap() error { return e.err }
 
 // wrap makes option's client use a conn for each connection.
-func (l *link) wrap(option *rueidis.ClientOption) {
+func wrap(b *redisstore.Backend, option *rueidis.ClientOption) {
 	dial := option.DialCtxFn
 	if old := option.DialFn; dial == nil && old != nil {
 		dial = func(_ context.Context, addr string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
@@ -116,7 +116,7 @@ func (l *link) wrap(option *rueidis.ClientOption) {
 		if atOnce {
 			setDelay(c) // rueidis does not find TCP in a conn
 		}
-		return &conn{Conn: c, link: l, addr: addr, gathers: !atOnce}, nil
+		return &conn{Conn: c, store: b, addr: addr, gathers: !atOnce}, nil
 	}
 }
 
@@ -136,10 +136,4 @@ func dialTCP(ctx context.Context, addr string, d *net.Dialer, t *tls.Config) (ne
 		return d.DialContext(ctx, "tcp", addr)
 	}
 	return (&tls.Dialer{NetDialer: d, Config: t}).DialContext(ctx, "tcp", addr)
-}
-
-// dialing reports whether err is of a connection that could not be made.
-func dialing(err error) bool {
-	var dial *net.OpError
-	return errors.As(err, &dial)
 }

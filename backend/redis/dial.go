@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/internal/redisstore"
 )
 
 // dialTimeout is how long connecting may take, unless the URL says otherwise.
@@ -58,35 +60,49 @@ const dialTimeout = time.Second
 // with [WithPing], if Redis did not decide before ctx ended. Close the Backend when it is no longer
 // used.
 func Dial(ctx context.Context, rawURL string, opts ...Option) (*Backend, error) {
-	b, err := newBackend(opts)
+	c, err := newConfig(opts)
 	if err != nil {
 		return nil, err
 	}
-	option, err := clientOption(rawURL, b.client)
+	option, err := clientOption(rawURL, c.client)
 	if err != nil {
 		return nil, err
 	}
-	b.link.wrap(&option)
-	b.link.option = &option
+	b := redisstore.New(c.Config)
+	wrap(b, &option)
+	b.Dials(func() (redisstore.Client, error) { return newClient(option) }, option.InitAddress)
 	wait, ours := ctx, false // whether that is all the time that a call has
-	if !b.ping {
+	if !b.Ping {
 		last, ok := ctx.Deadline()
-		ours = !ok || time.Until(last) >= b.timeout
+		ours = !ok || time.Until(last) >= b.Timeout
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(ctx, b.timeout)
+		wait, cancel = context.WithTimeout(ctx, b.Timeout)
 		defer cancel()
 	}
-	client, err := b.link.wait(wait, ours)
-	if err == nil && b.ping {
-		err = b.probe(wait, client)
+	client, err := b.Wait(wait, ours)
+	if err == nil && b.Ping {
+		err = b.Probe(wait, client)
 	}
 	if err == nil {
-		b.check(wait, client)
-	} else if b.ping {
-		b.link.close()
-		return nil, b.unavailable("dial", err)
+		b.Check(wait, client)
+	} else if b.Ping {
+		_ = b.Close()
+		return nil, b.Unavailable("dial", err)
 	}
-	return b, nil
+	return &Backend{b}, nil
+}
+
+// newClient connects. A server without client-side caching gets a client that does without.
+func newClient(option rueidis.ClientOption) (redisstore.Client, error) {
+	client, err := rueidis.NewClient(option)
+	if errors.Is(err, rueidis.ErrNoCache) {
+		option.DisableCache = true
+		client, err = rueidis.NewClient(option)
+	}
+	if client == nil { // with ForceSingleClient there is one also if err is not nil
+		return nil, err
+	}
+	return adapter{client}, err
 }
 
 // clientOption returns how to connect to rawURL. Its errors never quote the URL, which may hold a

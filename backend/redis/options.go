@@ -2,55 +2,41 @@ package redis
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/ginlimit/ginlimit/internal/redisstore"
 )
 
 // DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise. Within it a
 // lost packet is sent again, and a server on another continent answers. A server that hangs makes
 // those wait that come in that time, for half of it on average; then the breaker opens.
-const DefaultTimeout = 500 * time.Millisecond
+const DefaultTimeout = redisstore.DefaultTimeout
 
 // Option changes a default of [Dial], [New] or [NewTiers]. One that is not valid, or that means
 // nothing there, is refused.
 type Option func(*config) error
 
 type config struct {
-	prefix    string
-	timeout   time.Duration
-	denyCache bool
-	ping      bool
-	logger    *slog.Logger
-	client    []func(*rueidis.ClientOption)
-	dialOnly  string // an option that only Dial can honour
-	notTiers  string // an option that means nothing to Tiers
+	redisstore.Config
+	client   []func(*rueidis.ClientOption)
+	dialOnly string // an option that only Dial can honour
+	notTiers string // an option that means nothing to Tiers
 }
 
-func defaults() config {
-	return config{prefix: "gl", timeout: DefaultTimeout, denyCache: true}
-}
-
-func (c *config) apply(opts []Option) error {
+func newConfig(opts []Option) (*config, error) {
+	c := &config{Config: redisstore.Defaults(library)}
 	for _, opt := range opts {
 		if opt == nil {
-			return errors.New("ginlimit: redis: an option is nil; leave it out")
+			return nil, errors.New("ginlimit: redis: an option is nil; leave it out")
 		}
 		if err := opt(c); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
-}
-
-func (c *config) log() *slog.Logger {
-	if c.logger == nil {
-		return slog.Default()
-	}
-	return c.logger
+	return c, nil
 }
 
 // WithPrefix sets what every key in Redis begins with, before the version of the layout and the
@@ -58,13 +44,7 @@ func (c *config) log() *slog.Logger {
 // a Redis and use the same names for their limiters need different prefixes. It is 1 to 64
 // characters of printable ASCII, without spaces and braces.
 func WithPrefix(prefix string) Option {
-	return func(c *config) error {
-		if prefix == "" || len(prefix) > 64 || strings.ContainsFunc(prefix, func(r rune) bool { return r <= ' ' || r > '~' || r == '{' || r == '}' }) {
-			return fmt.Errorf("ginlimit: redis.WithPrefix(%q): use 1 to 64 printable ASCII characters without spaces and braces", prefix)
-		}
-		c.prefix = prefix
-		return nil
-	}
+	return func(c *config) error { return c.SetPrefix(prefix) }
 }
 
 // WithTimeout sets the time budget of one decision, whatever Redis does; the default is
@@ -73,13 +53,7 @@ func WithPrefix(prefix string) Option {
 // less, and gets more while this process is too busy to let its goroutines run: Redis is not taken
 // for silent because of that. It is 1 ms to 1 minute.
 func WithTimeout(d time.Duration) Option {
-	return func(c *config) error {
-		if d < time.Millisecond || d > time.Minute {
-			return fmt.Errorf("ginlimit: redis.WithTimeout(%v): use 1ms to 1m", d)
-		}
-		c.timeout = d
-		return nil
-	}
+	return func(c *config) error { return c.SetTimeout(d) }
 }
 
 // WithDenyCache says whether refusals are remembered in the process until their wait is over, which
@@ -89,7 +63,7 @@ func WithTimeout(d time.Duration) Option {
 // GINLIMIT006 says so, unless this option says false.
 func WithDenyCache(on bool) Option {
 	return func(c *config) error {
-		c.denyCache, c.notTiers = on, "redis.WithDenyCache"
+		c.DenyCache, c.notTiers = on, "redis.WithDenyCache"
 		return nil
 	}
 }
@@ -101,7 +75,7 @@ func WithDenyCache(on bool) Option {
 // up.
 func WithPing() Option {
 	return func(c *config) error {
-		c.ping, c.dialOnly = true, "redis.WithPing"
+		c.Ping, c.dialOnly = true, "redis.WithPing"
 		return nil
 	}
 }
@@ -109,13 +83,7 @@ func WithPing() Option {
 // WithLogger sets where diagnostics go; the default is slog.Default(). Each is written once, never
 // for each request.
 func WithLogger(l *slog.Logger) Option {
-	return func(c *config) error {
-		if l == nil {
-			return errors.New("ginlimit: redis.WithLogger(nil): leave the option out to use slog.Default()")
-		}
-		c.logger = l
-		return nil
-	}
+	return func(c *config) error { return c.SetLogger(l) }
 }
 
 // WithClientOption lets set change how Dial's client is set up, after the URL and Dial's own

@@ -2,19 +2,12 @@ package redis
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"hash/maphash"
-	"slices"
-	"strings"
-	"sync/atomic"
-	"time"
-	"unicode/utf8"
 
 	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/internal/redisstore"
 )
 
 // Tiers are tier records that live in Redis: which limits a customer has. They are read through
@@ -29,23 +22,7 @@ import (
 // The other fields of a limit are "name", "algorithm" ("token bucket", which is the default,
 // "sliding window", "sliding log" or "fixed window") and "unlimited". All methods may be called
 // concurrently.
-type Tiers struct {
-	config
-	link   *link
-	seed   maphash.Seed
-	recent [256]atomic.Pointer[record] // by their text: customers share few different tiers
-	cached [256]atomic.Uint64          // hashes of ids whose records the client's cache should have
-}
-
-// record is a tier and what it was read from.
-type record struct {
-	text string
-	tier backend.Tier
-}
-
-// tierTTL bounds how long a tier is kept in the process without Redis being asked. Changes are
-// pushed earlier.
-const tierTTL = time.Minute
+type Tiers struct{ store *redisstore.Tiers }
 
 // NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching;
 // if a Backend has it already, use [Backend.Tiers], which share the bound of what is under way with
@@ -53,35 +30,22 @@ const tierTTL = time.Minute
 // asks a Cluster for its shards, for at most the time of WithTimeout: one that is down does not
 // stop the look-ups of the others.
 func NewTiers(client rueidis.Client, opts ...Option) *Tiers {
-	t := &Tiers{config: defaults()}
-	err := t.apply(opts)
+	c, err := newConfig(opts)
 	if err == nil {
-		err = t.checkClient("redis.NewTiers", client)
+		err = c.checkClient("redis.NewTiers", client)
 	}
-	if err == nil && t.notTiers != "" {
-		err = fmt.Errorf("ginlimit: redis.NewTiers: %s is for redis.New and redis.Dial; leave it out", t.notTiers)
+	if err == nil && c.notTiers != "" {
+		err = fmt.Errorf("ginlimit: redis.NewTiers: %s is for redis.New and redis.Dial; leave it out", c.notTiers)
 	}
 	if err != nil {
 		panic(err)
 	}
-	t.link = newLink(t.config)
-	t.link.set(client)
-	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
-	defer cancel()
-	t.link.findShards(ctx, client)
-	return t.init()
+	return &Tiers{redisstore.NewTiers(c.Config, adapter{client})}
 }
 
 // Tiers returns the tier records in b's Redis, through b's connections and with its prefix and
 // timeout.
-func (b *Backend) Tiers() *Tiers {
-	return (&Tiers{config: b.config, link: b.link}).init()
-}
-
-func (t *Tiers) init() *Tiers {
-	t.seed = maphash.MakeSeed()
-	return t
-}
+func (b *Backend) Tiers() *Tiers { return &Tiers{b.store.Tiers()} }
 
 // Lookup returns the tier of id, the zero Tier if there is none. An error means that Redis could
 // not be asked, or that the record is not valid; then it has [backend.ErrUnavailable] in its chain.
@@ -89,147 +53,16 @@ func (t *Tiers) init() *Tiers {
 //
 // A deadline or a cancellation of the caller's does not count, here and in the other methods: each
 // is made in the time of [WithTimeout].
-func (t *Tiers) Lookup(_ context.Context, id string) (backend.Tier, error) {
-	trip, err := t.link.to(opTierLookup, t.key(tierKind, id))
-	if err != nil {
-		return backend.Tier{}, err
-	}
-	t.link.findShardsLater(trip.client)
-	hash := maphash.String(t.seed, id) | 1 // never 0
-	cached := &t.cached[hash>>1%uint64(len(t.cached))]
-	known := cached.Load() == hash
-	r, err := trip.read(tierTTL, known)
-	if !known && r.left > 0 {
-		cached.Store(hash)
-	} else if known && !r.hit && r.left == 0 {
-		cached.Store(0)
-	}
-	if err != nil {
-		return backend.Tier{}, err
-	}
-	var tier backend.Tier
-	if r.exists {
-		if tier, err = t.parse(r.value); err != nil {
-			err = t.unavailable(opTierLookup, err)
-			trip.refusals().failed(err)
-			return backend.Tier{}, err
-		}
-	}
-	trip.worked()
-	return tier, nil
-}
-
-// parse returns the tier that a record says.
-func (t *Tiers) parse(text string) (backend.Tier, error) {
-	place := &t.recent[maphash.String(t.seed, text)%uint64(len(t.recent))]
-	if r := place.Load(); r != nil && r.text == text {
-		return r.tier, nil
-	}
-	tier, err := parseTier(text)
-	if err == nil {
-		place.Store(&record{text, tier})
-	}
-	return tier, err
+func (t *Tiers) Lookup(ctx context.Context, id string) (backend.Tier, error) {
+	return t.store.Lookup(ctx, id)
 }
 
 // Set makes tier that of id, on every instance. It returns an error if a limit or a name is not
 // valid, if two limits have one name, or if Redis failed: then the record may have been set
 // nonetheless.
-func (t *Tiers) Set(_ context.Context, id string, tier backend.Tier) error {
-	text, err := formatTier(tier)
-	if err != nil {
-		return err
-	}
-	trip, err := t.link.to(opTierSet, t.key(tierKind, id))
-	if err != nil {
-		return err
-	}
-	return trip.do(func() rueidis.Completed { return trip.client.B().Set().Key(trip.key).Value(text).Build() })
+func (t *Tiers) Set(ctx context.Context, id string, tier backend.Tier) error {
+	return t.store.Set(ctx, id, tier)
 }
 
 // Delete forgets the tier of id. It is not an error if there was none.
-func (t *Tiers) Delete(_ context.Context, id string) error {
-	trip, err := t.link.to(opTierDelete, t.key(tierKind, id))
-	if err != nil {
-		return err
-	}
-	return trip.do(func() rueidis.Completed { return trip.client.B().Del().Key(trip.key).Build() })
-}
-
-const tierKind = "tier:"
-
-type tierRecord struct {
-	Name   string        `json:"name,omitempty"`
-	Limits []limitRecord `json:"limits"`
-}
-
-type limitRecord struct {
-	Name      string `json:"name,omitempty"`
-	Count     int64  `json:"count"`
-	Period    string `json:"period,omitempty"`
-	Burst     int64  `json:"burst,omitempty"`
-	Algorithm string `json:"algorithm,omitempty"`
-	Unlimited bool   `json:"unlimited,omitempty"`
-}
-
-func formatTier(tier backend.Tier) (string, error) {
-	if !utf8.ValidString(tier.Name) {
-		return "", fmt.Errorf("ginlimit: redis: tier set: the tier's name is %q; use UTF-8, because a record is JSON", tier.Name)
-	}
-	r := tierRecord{Name: tier.Name, Limits: []limitRecord{}}
-	for i, l := range tier.Limits {
-		if err := l.Validate(); err != nil {
-			return "", err
-		}
-		if strings.ContainsFunc(l.Name, func(r rune) bool { return r < ' ' || r > '~' }) {
-			return "", fmt.Errorf("ginlimit: redis: tier set: a limit's name is %q; use printable ASCII, because it goes into header fields", l.Name)
-		}
-		if l.Name != "" && slices.ContainsFunc(tier.Limits[:i], func(o backend.Limit) bool { return o.Name == l.Name }) {
-			return "", fmt.Errorf("ginlimit: redis: tier set: two limits are named %q; give each a name of its own", l.Name)
-		}
-		lr := limitRecord{Name: l.Name, Unlimited: l.IsUnlimited()}
-		if !lr.Unlimited {
-			lr.Count, lr.Period, lr.Burst = l.Count, l.Period.String(), l.Burst
-		}
-		if l.Algorithm != backend.TokenBucket {
-			lr.Algorithm = l.Algorithm.String()
-		}
-		r.Limits = append(r.Limits, lr)
-	}
-	text, err := json.Marshal(r)
-	return string(text), err
-}
-
-func parseTier(text string) (backend.Tier, error) {
-	var r tierRecord
-	if err := json.Unmarshal([]byte(text), &r); err != nil {
-		return backend.Tier{}, fmt.Errorf("the record is not a tier: %w", err)
-	}
-	tier := backend.Tier{Name: r.Name}
-	for _, lr := range r.Limits {
-		l := backend.Limit{Count: lr.Count, Burst: lr.Burst}
-		if lr.Unlimited {
-			l = backend.Unlimited()
-		} else {
-			var err error
-			if l.Period, err = time.ParseDuration(lr.Period); err != nil {
-				return backend.Tier{}, errors.New("the record's period is not a duration such as 1m or 24h")
-			}
-		}
-		l.Name = lr.Name
-		known := lr.Algorithm == ""
-		for a := backend.TokenBucket; a <= backend.FixedWindow; a++ {
-			if lr.Algorithm == a.String() {
-				l.Algorithm, known = a, true
-			}
-		}
-		if !known {
-			return backend.Tier{}, fmt.Errorf("the record's algorithm %q is not one of ours", lr.Algorithm)
-		}
-		if err := l.Validate(); err != nil {
-			return backend.Tier{}, fmt.Errorf("the record's limit is not valid: %w", err)
-		}
-		tier.Limits = append(tier.Limits, l)
-	}
-	return tier, nil
-}
+func (t *Tiers) Delete(ctx context.Context, id string) error { return t.store.Delete(ctx, id) }

@@ -1,10 +1,8 @@
-package redis
+package redisstore
 
 import (
 	"fmt"
 	"strings"
-
-	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/algorithm"
@@ -23,11 +21,7 @@ type answer struct {
 }
 
 // read reads what the server said into a, whose slots are empty.
-func (a *answer) read(said rueidis.RedisResult, p *plan) error {
-	reply, err := said.ToString()
-	if err != nil {
-		return err
-	}
+func (a *answer) read(reply string, p *plan) error {
 	rest, err := a.decode(reply, p)
 	if err == nil && rest != "" {
 		err = badReply(reply)

@@ -1,4 +1,4 @@
-package redis
+package redisstore
 
 import (
 	"hash/maphash"
@@ -122,7 +122,7 @@ func (d *denials) confirm(t *trip, key string, den *denial, cost int64) (res bac
 	age := int64(now.Sub(den.sent))
 	known := age < den.cached.Load()
 	r, err := t.read(min(left, 2*recheckAfter), known) // so that it is there while one asks
-	if !known || !r.hit {
+	if !known || !r.Hit {
 		den.cached.Store(age + int64(r.left))
 	}
 	if err != nil {
@@ -132,7 +132,7 @@ func (d *denials) confirm(t *trip, key string, den *denial, cost int64) (res bac
 		}
 		return res, 0, false, err
 	}
-	if rest, ok := strings.CutPrefix(r.value, den.written); !ok || !strings.HasPrefix(rest, " ") {
+	if rest, ok := strings.CutPrefix(r.Text, den.written); !ok || !strings.HasPrefix(rest, " ") {
 		d.forgetThis(key, den)
 		return res, 0, false, nil
 	}

@@ -1,4 +1,4 @@
-package redis
+package redisstore
 
 import (
 	"cmp"
@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/algorithm"
@@ -23,7 +21,7 @@ type part struct {
 	slot uint16 // of a Cluster
 }
 
-// TakeAll implements [backend.Backend]. It is one EVALSHA, in the time of [WithTimeout].
+// TakeAll implements [backend.Backend]. It is one EVALSHA, in the time of Config.Timeout.
 //
 // A Cluster runs no script over several of its hash slots: there it is one for each slot, in their
 // order, and what was charged is given back if a later one refuses or fails. So nothing is ever
@@ -56,7 +54,7 @@ func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backe
 	} else if refused {
 		return results, nil
 	}
-	if t.client.Mode() != rueidis.ClientModeCluster {
+	if !t.client.Cluster() {
 		if err = b.takeParts(&t, parts, true); err != nil {
 			return nil, err
 		}
@@ -151,11 +149,10 @@ func (b *Backend) takeParts(t *trip, parts []part, charge bool) error {
 		t.more = append(t.more, parts[1+i].name)
 	}
 	sent := time.Now()
-	said, err := t.eval(b.scripts.takeAll(parts, charge, b.now()))
+	reply, err := t.eval(b.scripts.takeAll(parts, charge, b.now()))
 	if err != nil {
 		return err
 	}
-	reply, err := said.ToString()
 	costs, charged, fit := 0, 0, charge // how many have a cost, and of how many it was charged
 	for i := range parts {
 		p := &parts[i]

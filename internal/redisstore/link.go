@@ -1,27 +1,26 @@
-package redis
+package redisstore
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
 // link is the way to the servers: a client, or how to make one.
 type link struct {
-	config
-	current atomic.Pointer[rueidis.Client]
+	Config
+	current atomic.Pointer[Client]
 	servers atomic.Pointer[servers]
-	shards  task                  // to tell the servers of a Cluster apart
-	option  *rueidis.ClientOption // nil if the client is the caller's
+	shards  task                   // to tell the servers of a Cluster apart
+	dial    func() (Client, error) // nil if the client is the caller's
+	addrs   []string               // that dial knows
 
 	mu     sync.Mutex
 	closed bool
@@ -34,8 +33,8 @@ type link struct {
 // pause is the time between attempts to make a client.
 const pause = 200 * time.Millisecond
 
-func newLink(c config) *link {
-	l := &link{config: c}
+func newLink(c Config) *link {
+	l := &link{Config: c}
 	l.servers.Store(&servers{all: []*server{l.newServer("")}})
 	return l
 }
@@ -46,7 +45,7 @@ type trip struct {
 	op     string   // for its errors
 	key    string   // as Redis has it
 	more   []string // of a TakeAll, which has several
-	client rueidis.Client
+	client Client
 	server *server
 	ctx    context.Context // of the server's gate
 }
@@ -106,10 +105,10 @@ func (t *trip) ask(q question) (gate.End, error) {
 	}
 	failed := t.unavailable(t.op, err)
 	switch {
-	case !unreachable(err):
+	case !t.unreachable(err):
 		t.refusals().failed(failed)
 		return gate.Answered, failed
-	case errors.Is(err, rueidis.ErrClosing), errors.Is(err, gate.ErrOpen):
+	case errors.Is(err, t.Closed), errors.Is(err, gate.ErrOpen):
 		return gate.Unknown, failed
 	case gate.GaveUp(err) && gate.Over(t.ctx):
 		return gate.Late, failed
@@ -117,7 +116,7 @@ func (t *trip) ask(q question) (gate.End, error) {
 	return gate.Failed, failed // such as the dialer's time-out
 }
 
-// others reports whether err is the end of another call's time. rueidis connects, and reads a key
+// others reports whether err is the end of another call's time. A client such as rueidis connects, and reads a key
 // through its cache, once for all that ask at the same time; all get what ended that for the first.
 // A call that has time left may ask again, because nothing of it was sent.
 func (t *trip) others(err error) bool {
@@ -139,55 +138,56 @@ func (t *trip) refusals() *refusals {
 // worked says that the server did what it was asked for, and wrote, or that it said a tier.
 func (t *trip) worked() { t.refusals().worked() }
 
-// do sends a command. It is made by a function, because a client takes each but once.
-func (t *trip) do(cmd func() rueidis.Completed) error {
-	return t.through(func() (bool, error) { return false, t.client.Do(t.ctx, cmd()).Error() })
-}
-
 // eval runs a script on the key, and returns what it replies. A server that does not know the
 // script, because it is new, restarted or was flushed, gets the text. Nothing else is tried again:
 // a call whose reply was lost may have charged.
-func (t *trip) eval(c call) (res rueidis.RedisResult, err error) {
-	err = t.through(func() (bool, error) {
+func (t *trip) eval(c call) (reply string, err error) {
+	err = t.through(func() (_ bool, err error) {
 		for done := false; !done; {
 			taught := t.server.taught.Load()
-			res = t.client.Do(t.ctx, t.client.B().Evalsha().Sha1(c.script.sha).Numkeys(int64(1+len(t.more))).Key(t.key).Key(t.more...).Arg(c.args...).Build())
-			answer, refused := rueidis.IsRedisErr(res.Error())
-			done = !refused || !answer.IsNoScript() || t.teach(c, taught, &res)
+			reply, err = t.client.EvalSha(t.ctx, c.script.sha, t.key, t.more, c.args)
+			done = !t.noScript(err)
+			if !done {
+				done, reply, err = t.teach(c, taught)
+			}
 		}
-		return false, res.Error()
+		return false, err
 	})
-	return res, err
+	return reply, err
+}
+
+func (t *trip) noScript(err error) bool {
+	if err == nil {
+		return false
+	}
+	text, answered := t.Answer(err)
+	return answered && strings.HasPrefix(text, "NOSCRIPT")
 }
 
 // teach sends the text of a script that the server does not know, and has it run. A text has up to
 // 41 kB: of many calls at once, at a server that has just started, one sends it. teach reports
 // false if another has done so since taught: then the script is asked for again.
-func (t *trip) teach(c call, taught uint64, res *rueidis.RedisResult) bool {
+func (t *trip) teach(c call, taught uint64) (done bool, reply string, err error) {
 	s := t.server
 	select {
 	case s.teaching <- struct{}{}:
 		defer func() { <-s.teaching }() // also if the client panics
 	case <-t.ctx.Done():
-		*res = rueidis.NewErrorResult(t.ctx.Err())
-		return true
+		return true, "", t.ctx.Err()
 	}
 	if s.taught.Load() != taught {
-		return false
+		return false, "", nil
 	}
-	*res = t.client.Do(t.ctx, t.client.B().Eval().Script(c.script.text).Numkeys(int64(1+len(t.more))).Key(t.key).Key(t.more...).Arg(c.args...).Build())
-	if res.Error() == nil {
+	if reply, err = t.client.Eval(t.ctx, c.script.text, t.key, t.more, c.args); err == nil {
 		s.taught.Add(1)
 	}
-	return true
+	return true, reply, err
 }
 
 // reading is what a read found.
 type reading struct {
-	value  string
-	exists bool
-	hit    bool          // the client's cache had it
-	left   time.Duration // for which the cache has it from now on, if that was not known before
+	Value
+	left time.Duration // for which the client's cache has it from now on, if that was not known before
 }
 
 // read is a GET through the client's cache, which keeps the value for up to ttl. A read that the
@@ -198,39 +198,34 @@ type reading struct {
 func (t *trip) read(ttl time.Duration, known bool) (r reading, err error) {
 	fresh := t.server.gate.Open() // what the cache has says nothing of whether the server answers
 	q := func() (bool, error) {
-		var res rueidis.RedisResult
-		if get := t.client.B().Get().Key(t.key); fresh {
-			res = t.client.Do(t.ctx, get.Build())
-		} else {
-			res = t.client.DoCache(t.ctx, get.Cache().ToStaticTTL(), ttl)
+		cached := ttl
+		if fresh {
+			cached = 0
 		}
-		value, err := res.ToString()
-		r = reading{value: value, exists: err == nil, hit: res.IsCacheHit()}
-		if !r.hit || !known {
-			r.left = max(0, time.Duration(res.CachePTTL())*time.Millisecond)
+		v, err := t.client.Get(t.ctx, t.key, cached)
+		r = reading{Value: v}
+		if v.Until > 0 && (!v.Hit || !known) {
+			r.left = max(0, time.Until(time.UnixMilli(v.Until)))
 		}
-		if rueidis.IsRedisNil(err) {
-			err = nil
-		}
-		return r.hit, err
+		return v.Hit, err
 	}
 	if !known || fresh {
 		err = t.through(q)
 		return r, err
 	}
 	end, err := t.ask(q)
-	if !r.hit {
+	if !r.Hit {
 		t.server.gate.Record(t.ctx, end, err)
 	}
 	return r, err
 }
 
-func (l *link) set(client rueidis.Client) { l.current.Store(&client) }
+func (l *link) set(client Client) { l.current.Store(&client) }
 
 // wait waits for the client until ctx ends; ours says that this is all the time that a call has.
 // Once that was too short or an attempt failed, only those wait that begin one, because all others
 // would lose their time too.
-func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
+func (l *link) wait(ctx context.Context, ours bool) (Client, error) {
 	l.mu.Lock()
 	if client := l.current.Load(); client != nil { // made meanwhile
 		l.mu.Unlock()
@@ -239,7 +234,7 @@ func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
 	switch {
 	case l.closed:
 		l.mu.Unlock()
-		return nil, rueidis.ErrClosing
+		return nil, l.Closed
 	case l.err != nil && (l.trying != nil || time.Now().Before(l.again)):
 		defer l.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w", gate.ErrOpen, l.err)
@@ -254,7 +249,7 @@ func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
 	case <-ctx.Done():
 		l.mu.Lock()
 		if ours && l.err == nil && l.trying == trying && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			l.fail(fmt.Errorf("no connection within %v: %w", l.timeout, ctx.Err()))
+			l.fail(fmt.Errorf("no connection within %v: %w", l.Timeout, ctx.Err()))
 		}
 		l.mu.Unlock()
 		return nil, ctx.Err()
@@ -265,7 +260,7 @@ func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, rueidis.ErrClosing
+		return nil, l.Closed
 	}
 	return nil, l.err
 }
@@ -273,30 +268,24 @@ func (l *link) wait(ctx context.Context, ours bool) (rueidis.Client, error) {
 // fail notes that there is no connection, and says so once. mu is held.
 func (l *link) fail(err error) {
 	l.err = err
-	if l.told.IsZero() && !l.ping { // which returns it
+	if l.told.IsZero() && !l.Ping { // which returns it
 		l.told = time.Now()
 		l.log().Warn("ginlimit: Redis cannot be reached. Until it can, the failure policy of each limiter decides, or the second backend of a "+
 			"Fallback. See that the server runs, and check the URL with its user and password; if it is only far away, "+
-			"raise redis.WithTimeout and the URL's dial_timeout", "server", l.name(), "cause", err.Error(), "timeout", l.timeout)
+			"raise "+l.Package+".WithTimeout and the URL's dial_timeout", "server", l.name(), "cause", err.Error(), "timeout", l.Timeout)
 	}
 }
 
 // connect makes a client, or not; either ends by itself, by the time-outs of the client's options.
-// A server without client-side caching gets one that does without.
 func (l *link) connect(done chan struct{}) {
-	client, err := rueidis.NewClient(*l.option)
-	if errors.Is(err, rueidis.ErrNoCache) {
-		option := *l.option
-		option.DisableCache = true
-		client, err = rueidis.NewClient(option)
-	}
+	client, err := l.dial()
 	l.mu.Lock()
 	switch {
-	case err != nil: // rueidis returns a client with ForceSingleClient
+	case err != nil: // there may be a client, too
 		l.fail(err)
 		l.again = time.Now().Add(pause)
 	case l.closed:
-		l.err = rueidis.ErrClosing
+		l.err = l.Closed
 	default:
 		if !l.told.IsZero() {
 			l.log().Info("ginlimit: Redis answers", "server", l.name(), "after", time.Since(l.told).Round(time.Millisecond))
@@ -314,9 +303,9 @@ func (l *link) connect(done chan struct{}) {
 }
 
 // close closes the client if it is not the caller's. A call that comes later gets
-// rueidis.ErrClosing.
+// the library's error of that.
 func (l *link) close() {
-	if l.option == nil {
+	if l.dial == nil {
 		return
 	}
 	l.mu.Lock()
@@ -341,14 +330,18 @@ func (l *link) failing() bool {
 
 // name returns the address of the one server, or of one of several, always the same.
 func (l *link) name() string {
-	var addrs []string
+	addrs := l.addrs
 	if client := l.current.Load(); client != nil {
-		addrs = slices.Sorted(maps.Keys((*client).Nodes()))
-	} else if l.option != nil {
-		addrs = l.option.InitAddress
+		addrs = (*client).Addrs()
 	}
 	if len(addrs) == 0 {
 		return "redis"
 	}
 	return addrs[0]
+}
+
+// dialing reports whether err is of a connection that could not be made.
+func dialing(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial)
 }

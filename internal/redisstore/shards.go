@@ -1,14 +1,9 @@
-package redis
+package redisstore
 
 import (
 	"context"
-	"errors"
-	"net"
-	"strconv"
 	"strings"
 	"sync/atomic"
-
-	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/internal/gate"
 	"github.com/ginlimit/ginlimit/internal/storelog"
@@ -95,9 +90,10 @@ func (l *link) newServer(name string) *server {
 		}
 		return name
 	}
-	log := &gate.Log{Logger: l.log, Store: "Redis", Server: address, Timeout: l.timeout, Option: "redis.WithTimeout"}
-	s.gate = gate.New(maxInFlight, l.timeout, log.Changed)
+	log := &gate.Log{Logger: l.log, Store: "Redis", Server: address, Timeout: l.Timeout, Option: l.Package + ".WithTimeout"}
+	s.gate = gate.New(maxInFlight, l.Timeout, log.Changed)
 	s.decisions.create = func() *storelog.Log { return storelog.New(l.log, "Redis", address()) }
+	s.decisions.remedy, s.lookups.remedy = l.remedy, l.remedy
 	s.lookups.create = func() *storelog.Log {
 		log := storelog.New(l.log, "Redis", address())
 		log.Calls, log.Meanwhile = "look-ups of tiers in Redis", "Callers have the tier that is still known of them, or the limiter's own limits"
@@ -110,6 +106,7 @@ func (l *link) newServer(name string) *server {
 // address is known. nil logs nothing.
 type refusals struct {
 	create func() *storelog.Log
+	remedy func(error) string
 	log    atomic.Pointer[storelog.Log]
 }
 
@@ -120,7 +117,7 @@ func (r *refusals) failed(err error) {
 	if r.log.Load() == nil {
 		r.log.CompareAndSwap(nil, r.create())
 	}
-	r.log.Load().Failed(err, remedy(err))
+	r.log.Load().Failed(err, r.remedy(err))
 }
 
 func (r *refusals) worked() {
@@ -133,19 +130,19 @@ func (r *refusals) worked() {
 }
 
 // findShards gives each shard of a Cluster a server of its own, unless that was done.
-func (l *link) findShards(ctx context.Context, client rueidis.Client) {
+func (l *link) findShards(ctx context.Context, client Client) {
 	if l.shards.begin() {
 		l.shards.end(l.divide(ctx, client))
 	}
 }
 
 // findShardsLater does the same beside what its caller does. It is cheap once that was done.
-func (l *link) findShardsLater(client rueidis.Client) {
+func (l *link) findShardsLater(client Client) {
 	if l.shards.done.Load() || !l.shards.begin() {
 		return
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+		ctx, cancel := context.WithTimeout(context.Background(), l.Timeout)
 		defer cancel()
 		l.shards.end(l.divide(ctx, client))
 	}()
@@ -153,50 +150,40 @@ func (l *link) findShardsLater(client rueidis.Client) {
 
 // divide reports false if no server of a Cluster answered. Any of them can: none is waited for that
 // hangs.
-func (l *link) divide(ctx context.Context, client rueidis.Client) bool {
-	if client.Mode() != rueidis.ClientModeCluster {
+func (l *link) divide(ctx context.Context, client Client) bool {
+	if !client.Cluster() {
 		return true
 	}
 	refused := false
-	for _, res := range askEach(ctx, l.timeout, client.Nodes(), func(b rueidis.Builder) rueidis.Completed { return b.ClusterSlots().Build() }) {
-		ranges, err := res.ToArray()
+	for _, res := range askEach(ctx, l.Timeout, client.Nodes(ctx), func(ctx context.Context, n Node) ([]Slots, error) { return n.Slots(ctx) }) {
+		ranges, err := res.said, res.err
 		if err == nil {
 			l.divideBy(ranges)
 			return true
 		}
-		refused = refused || !noAnswer(err)
+		refused = refused || !l.noAnswer(err)
 	}
 	return refused
 }
 
 // divideBy makes the servers of what CLUSTER SLOTS answered.
-func (l *link) divideBy(ranges []rueidis.RedisMessage) {
+func (l *link) divideBy(ranges []Slots) {
 	found := &servers{shards: new([hashSlots]uint8)}
 	index := map[string]uint8{}
 	for _, r := range ranges {
-		fields, err := r.ToArray()
-		if err != nil || len(fields) < 3 {
+		if r.From < 0 || r.To >= hashSlots {
 			continue
 		}
-		from, err1 := fields[0].AsInt64()
-		to, err2 := fields[1].AsInt64()
-		master, err3 := fields[2].ToArray()
-		if errors.Join(err1, err2, err3) != nil || from < 0 || to >= hashSlots || len(master) < 2 {
-			continue
-		}
-		host, _ := master[0].ToString()
-		port, _ := master[1].AsInt64()
-		name := net.JoinHostPort(host, strconv.FormatInt(port, 10))
-		i, known := index[name]
+		i, known := index[r.Addr]
 		if !known {
 			if len(found.all) == 256 {
 				return // one server for all
 			}
 			i = uint8(len(found.all))
-			index[name] = i
-			found.all = append(found.all, l.newServer(name))
+			index[r.Addr] = i
+			found.all = append(found.all, l.newServer(r.Addr))
 		}
-		for slot := from; slot <= to; slot++ {
+		for slot := r.From; slot <= r.To; slot++ {
 			found.shards[slot] = i
 		}
 	}

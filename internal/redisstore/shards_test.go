@@ -1,4 +1,4 @@
-package redis
+package redisstore
 
 import (
 	"testing"
@@ -11,7 +11,7 @@ import (
 
 // A key and a connection of a Cluster are those of one server.
 func TestServersOfACluster(t *testing.T) {
-	l := newLink(defaults())
+	l := newLink(Defaults(Library{}))
 	found := &servers{all: []*server{l.newServer("a:1"), l.newServer("b:2")}, shards: new([hashSlots]uint8)}
 	for i := hashSlots / 2; i < hashSlots; i++ {
 		found.shards[i] = 1
@@ -32,7 +32,7 @@ func TestServersOfACluster(t *testing.T) {
 // Slots are those of the specification.
 func TestSlot(t *testing.T) {
 	assert.Equal(t, uint16(0x31C3), hashSlot("gl1:{123456789}"))
-	c := config{prefix: "gl"}
+	c := Config{Prefix: "gl"}
 	for _, key := range []string{"", "k", "limiter\x00client", "\xff{}", "a long one: 0123456789012345678901234567890123456789"} {
 		name := c.stateKey(key)
 		assert.EqualValues(t, new(testserver.Cluster).Slot(name), hashSlot(name), name)

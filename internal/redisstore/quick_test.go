@@ -1,4 +1,4 @@
-package redis
+package redisstore
 
 import (
 	"context"
@@ -110,8 +110,7 @@ func TestQuickDecidesAll(t *testing.T) {
 		{{Count: 100, Period: time.Minute}}, {parts7}, {{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}},
 		{{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}}, {{Count: 40, Period: time.Minute}, parts7},
 	}
-	b, err := newBackend(nil)
-	require.NoError(t, err)
+	b := New(Defaults(Library{}))
 	for _, limits := range lists {
 		b.Prepare(limits...)
 	}
@@ -198,13 +197,29 @@ func TestQuickDecidesAll(t *testing.T) {
 
 // ownPlan returns the plan of limits that a Backend was told of.
 func ownPlan(tb testing.TB, limits []backend.Limit) *plan {
-	b, err := newBackend(nil)
-	require.NoError(tb, err)
+	b := New(Defaults(Library{}))
 	b.Prepare(limits...)
 	p, err := b.newPlan(limits)
 	require.NoError(tb, err)
 	return p
 }
+
+// scriptClient is a Client that runs scripts.
+type scriptClient struct {
+	Client
+	client rueidis.Client
+}
+
+func (s scriptClient) EvalSha(ctx context.Context, sha, key string, _, args []string) (string, error) {
+	return s.client.Do(ctx, s.client.B().Evalsha().Sha1(sha).Numkeys(1).Key(key).Arg(args...).Build()).ToString()
+}
+
+func (s scriptClient) Eval(ctx context.Context, text, key string, _, args []string) (string, error) {
+	return s.client.Do(ctx, s.client.B().Eval().Script(text).Numkeys(1).Key(key).Arg(args...).Build()).ToString()
+}
+
+func (scriptClient) Cluster() bool                         { return false }
+func (scriptClient) Nodes(context.Context) map[string]Node { return nil }
 
 // Lists of limits that a Backend was told of have scripts of their own, up to a bound; the others
 // share one that is told their numbers, however many there are.
@@ -214,7 +229,10 @@ func TestOwnScripts(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	ctx := context.Background()
-	b := New(client, WithTimeout(time.Minute))
+	c := Defaults(Library{Answer: func(err error) (string, bool) { return err.Error(), true }})
+	c.Timeout, c.DenyCache = time.Minute, false
+	b := New(c)
+	b.Use(scriptClient{client: client})
 	list := func(i int64) []backend.Limit { return []backend.Limit{{Name: "a", Count: 3 + i, Period: time.Minute}} }
 	for i := range int64(2 * maxOwn) {
 		b.Prepare(list(2 * i)...)

@@ -1,8 +1,7 @@
-package redis
+package redisstore
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -12,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"github.com/ginlimit/ginlimit/backend"
 )
@@ -25,9 +22,9 @@ const (
 	codeNoCaching = "GINLIMIT006"
 )
 
-// check looks once at what a limiter needs of the servers, and says what does not suit. What the
+// Check looks once at what a limiter needs of the servers, and says what does not suit. What the
 // servers do not answer is looked at again by checkLater.
-func (b *Backend) check(ctx context.Context, client rueidis.Client) {
+func (b *Backend) Check(ctx context.Context, client Client) {
 	if b.checks.begin() {
 		b.checks.end(b.inspect(ctx, client, ""))
 	}
@@ -35,7 +32,7 @@ func (b *Backend) check(ctx context.Context, client rueidis.Client) {
 
 // checkLater does the same beside a decision, which has no time to spare for it: name is the key of
 // that, whose server answers.
-func (b *Backend) checkLater(client rueidis.Client, name string) {
+func (b *Backend) checkLater(client Client, name string) {
 	if b.checks.begin() {
 		go func() { b.checks.end(b.inspect(context.Background(), client, name)) }()
 	}
@@ -43,17 +40,17 @@ func (b *Backend) checkLater(client rueidis.Client, name string) {
 
 // inspect reports whether nothing has to be looked at again. A server that hangs is waited for
 // last.
-func (b *Backend) inspect(ctx context.Context, client rueidis.Client, name string) bool {
-	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+func (b *Backend) inspect(ctx context.Context, client Client, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, b.Timeout)
 	defer cancel()
 	b.link.findShards(ctx, client)
 	noted := b.checkEviction(ctx, client)
 	return b.checkCaching(ctx, client, name) && noted && b.link.shards.done.Load()
 }
 
-// probe has each server do with a key of ours what decisions and Reset have it do, and returns the
+// Probe has each server do with a key of ours what decisions and Reset have it do, and returns the
 // first error.
-func (b *Backend) probe(ctx context.Context, client rueidis.Client) error {
+func (b *Backend) Probe(ctx context.Context, client Client) error {
 	p, err := b.newPlan([]backend.Limit{{Count: 1_000_000, Period: time.Second, Algorithm: backend.SlidingLog}})
 	if err != nil {
 		return err
@@ -67,15 +64,16 @@ func (b *Backend) probe(ctx context.Context, client rueidis.Client) error {
 		} else {
 			probed[s] = true
 		}
-		c, build := p.call(1, b.now()), client.B
-		for _, cmd := range []rueidis.Completed{
-			build().Eval().Script(c.script.text).Numkeys(1).Key(name).Arg(c.args...).Build(),
-			build().Evalsha().Sha1(c.script.sha).Numkeys(1).Key(name).Arg(c.args...).Build(),
-			build().Del().Key(name).Build(),
-		} {
-			if err := client.Do(ctx, cmd).Error(); err != nil {
-				return err
-			}
+		c := p.call(1, b.now())
+		_, err := client.Eval(ctx, c.script.text, name, nil, c.args)
+		if err == nil {
+			_, err = client.EvalSha(ctx, c.script.sha, name, nil, c.args)
+		}
+		if err == nil {
+			err = client.Del(ctx, name)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -116,25 +114,34 @@ type checks struct {
 	silent  int             // how often the client was not told that a value changed
 }
 
+// said is what a server said.
+type said[T any] struct {
+	said T
+	err  error
+}
+
 // askEach puts a question to each of several servers at once, and yields their answers as they
 // come, for up to timeout. A caller that has heard enough ends no question: a connection that is
 // made for one may be what others wait for.
-func askEach(ctx context.Context, timeout time.Duration, nodes map[string]rueidis.Client, question func(rueidis.Builder) rueidis.Completed) iter.Seq2[string, rueidis.RedisResult] {
+func askEach[T any](ctx context.Context, timeout time.Duration, nodes map[string]Node, question func(context.Context, Node) (T, error)) iter.Seq2[string, said[T]] {
 	type answer struct {
 		addr string
-		res  rueidis.RedisResult
+		res  said[T]
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	answers := make(chan answer, len(nodes))
 	var asked sync.WaitGroup
 	for addr, node := range nodes {
-		asked.Go(func() { answers <- answer{addr, node.Do(ctx, question(node.B()))} })
+		asked.Go(func() {
+			text, err := question(ctx, node)
+			answers <- answer{addr, said[T]{text, err}}
+		})
 	}
 	go func() {
 		asked.Wait()
 		cancel()
 	}()
-	return func(yield func(string, rueidis.RedisResult) bool) {
+	return func(yield func(string, said[T]) bool) {
 		for range nodes {
 			select {
 			case a := <-answers:
@@ -151,19 +158,19 @@ func askEach(ctx context.Context, timeout time.Duration, nodes map[string]rueidi
 // checkEviction warns of servers that drop keys when their memory is full: a dropped key is a fresh
 // budget. All keys here have an end, so that the volatile policies drop them too. It reports false
 // if a server has not said its policy.
-func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool {
+func (b *Backend) checkEviction(ctx context.Context, client Client) bool {
 	if b.checks.warned {
 		return true
 	}
 	if b.checks.asked == nil {
 		b.checks.asked = make(map[string]bool)
 	}
-	nodes := client.Nodes()
-	maps.DeleteFunc(nodes, func(addr string, _ rueidis.Client) bool { return b.checks.asked[addr] })
+	nodes := client.Nodes(ctx)
+	maps.DeleteFunc(nodes, func(addr string, _ Node) bool { return b.checks.asked[addr] })
 	missing := len(nodes)
-	for addr, res := range askEach(ctx, b.timeout, nodes, func(b rueidis.Builder) rueidis.Completed { return b.Info().Section("memory").Build() }) {
-		info, err := res.ToString()
-		if noAnswer(err) {
+	for addr, res := range askEach(ctx, b.Timeout, nodes, func(ctx context.Context, n Node) (string, error) { return n.Info(ctx, "memory") }) {
+		info := res.said
+		if b.noAnswer(res.err) {
 			continue
 		}
 		missing--
@@ -182,24 +189,27 @@ func (b *Backend) checkEviction(ctx context.Context, client rueidis.Client) bool
 }
 
 // noAnswer reports whether the server has to be asked again, after err.
-func noAnswer(err error) bool { return unreachable(err) || notNow(err) }
+func (c *Config) noAnswer(err error) bool { return c.unreachable(err) || c.notNow(err) }
 
 // notNow reports whether err is an answer of a server that will give another one soon.
-func notNow(err error) bool {
-	var answer *rueidis.RedisError
-	if !errors.As(err, &answer) {
+func (c *Config) notNow(err error) bool {
+	if err == nil {
 		return false
 	}
-	return slices.Contains([]error{ErrStarting, ErrBusy, ErrClusterDown, ErrMasterDown}, kindOf(answer.Error()))
+	text, answered := c.Answer(err)
+	if !answered {
+		return false
+	}
+	return slices.Contains([]error{ErrStarting, ErrBusy, ErrClusterDown, ErrMasterDown}, kindOf(text))
 }
 
 // unreachable reports whether err is anything but an answer of the server.
-func unreachable(err error) bool {
+func (c *Config) unreachable(err error) bool {
 	if err == nil {
 		return false // here, because what follows allocates
 	}
-	var answer *rueidis.RedisError
-	return !errors.As(err, &answer)
+	_, answered := c.Answer(err)
+	return !answered
 }
 
 func infoField(info, name string) string {
@@ -215,12 +225,12 @@ func infoField(info, name string) string {
 // lets it go when it changes. Not all that accept CLIENT TRACKING say so: a proxy may not, nor does
 // Redis to a user that may not use CLIENT CACHING. It is asked of the server that has the key name,
 // if there is one. It reports false if that has to be asked again.
-func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client, name string) bool {
+func (b *Backend) checkCaching(ctx context.Context, client Client, name string) bool {
 	if b.denials == nil || b.checks.caching {
 		return true
 	}
 	_, tag, _ := strings.Cut(name, "{")
-	key := b.prefix + version + "caching:" + strconv.FormatUint(rand.Uint64(), 36) // of nobody else
+	key := b.Prefix + version + "caching:" + strconv.FormatUint(rand.Uint64(), 36) // of nobody else
 	if tag != "" {
 		key += "{" + tag // in the same slot
 	}
@@ -241,8 +251,8 @@ func (b *Backend) checkCaching(ctx context.Context, client rueidis.Client, name 
 		return true
 	}
 	b.log().Warn("ginlimit: "+codeNoCaching+": Redis or its client has no client-side caching (CLIENT TRACKING), so that "+
-		"refusals are not remembered in the process and each asks Redis. Limits are as exact as with it. Use a client with caching, "+
-		"a server that has it, and a user that may use CLIENT TRACKING and CLIENT CACHING, or redis.WithDenyCache(false) to say that "+
+		"refusals are not remembered in the process and each asks Redis. Limits are as exact as with it. Use "+b.Cache+", "+
+		"a server that has it, and a user that may use CLIENT TRACKING and CLIENT CACHING, or "+b.Package+".WithDenyCache(false) to say that "+
 		"this is intended", "code", codeNoCaching)
 	return true
 }
@@ -253,30 +263,24 @@ const tellTime = 300 * time.Millisecond
 
 // tryCaching reports whether the client keeps the value of a key that it has read, and whether it
 // is told that it changes.
-func tryCaching(ctx context.Context, client rueidis.Client, key string) (keeps, tells bool, err error) {
-	get := func() (value string) {
-		res := client.DoCache(ctx, client.B().Get().Key(key).Cache().ToStaticTTL(), time.Minute)
-		keeps = res.IsCacheHit()
-		value, err = res.ToString()
-		return value
+func tryCaching(ctx context.Context, client Client, key string) (keeps, tells bool, err error) {
+	const lives = 10 * time.Second
+	if err = client.Set(ctx, key, "old", lives); err == nil {
+		keeps, err = client.Keeps(ctx, key, time.Minute)
 	}
-	set := func(value string) {
-		err = client.Do(ctx, client.B().Set().Key(key).Value(value).Px(10*time.Second).Build()).Error()
+	if err != nil {
+		return false, false, err
 	}
-	for _, step := range []func(){func() { set("old") }, func() { get() }, func() { get() }} {
-		if step(); err != nil {
-			return false, false, err
-		}
-	}
-	defer client.Do(ctx, client.B().Del().Key(key).Build()) // it has an end, too
+	defer func() { _ = client.Del(ctx, key) }() // it has an end, too
 	if !keeps {
 		return false, false, nil
 	}
-	set("new")
+	err = client.Set(ctx, key, "new", lives)
 	for end := time.Now().Add(tellTime); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if tells = get() == "new"; tells {
-			break
+		var v Value
+		if v, err = client.Get(ctx, key, time.Minute); v.Text == "new" {
+			return true, true, err
 		}
 	}
-	return true, tells, err
+	return true, false, err
 }
