@@ -41,6 +41,7 @@ var documented = map[string][]string{
 	"backend/memory": nil,
 	"backend/postgres": {"WithLogged", "WithLogger", "WithSchema", "WithTable",
 		"WithTimeout"}, // ExampleMigrate has all
+	"backend/goredis":     {"WithDenyCache", "WithLogger", "WithPrefix", "WithTimeout"}, // those of backend/redis
 	"backend/redis":       nil,
 	"backend/backendtest": {"Run"}, // a test calls it, not a program
 	"contrib/otel":        nil,
