@@ -75,10 +75,13 @@ func newSentinel(tb testing.TB, s *testserver.Sentinel) *goredis9.Client {
 
 // conformance runs the suite by a clock that moves.
 func conformance(t *testing.T, client goredis9.UniversalClient, opts ...goredis.Option) {
-	callers := 2000
+	callers, rounds := 2000, 1
 	_, slots := client.(*goredis9.ClusterClient)
-	if slots {
+	switch {
+	case slots:
 		callers = 500
+	case len(opts) == 0: // the usual client has the whole of the random schedules
+		rounds = 0
 	}
 	backendtest.Run(t, backendtest.Harness{
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
@@ -94,6 +97,7 @@ func conformance(t *testing.T, client goredis9.UniversalClient, opts ...goredis.
 			return kept(t, client, redisstore.StateKey(store, key), redisstore.Now(store))
 		},
 		Callers:  callers,
+		Rounds:   rounds,
 		OneByOne: slots, // keys of several slots
 	})
 }
