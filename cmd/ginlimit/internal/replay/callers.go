@@ -1,0 +1,96 @@
+package replay
+
+import (
+	"hash/maphash"
+	"math"
+)
+
+// callers is a number for every key that was seen, counted from 0, and what is known of it.
+//
+// A key is known by 64 bits of its hash, whose seed is new in each process: two of ten million keys
+// share theirs once in 370,000 runs. The text of a key is kept only where a limit may refuse it, so
+// that a log of millions of addresses that come once needs 50 bytes for each.
+type callers struct {
+	seed   maphash.Seed
+	hashes []uint64
+	ids    []uint32 // beside hashes, plus one; 0 is free
+	n      uint32
+	pages  [][]caller
+	named  map[uint32]*named
+}
+
+const (
+	pageBits = 12
+	pageSize = 1 << pageBits
+)
+
+// caller is what is known of a key for as long as the replay runs. Counts stop at their largest
+// value.
+type caller struct {
+	requests uint32
+	refused  [2]uint32 // by each scenario
+	units    uint32    // that all its requests ask for, those included that are still to be replayed
+	place    uint32    // of its states, 0 for none
+	minute   uint32    // the last in which it was refused
+	window   uint32    // the last in which it asked
+	inWindow uint32    // units that it asked for in that window
+	peak     uint32    // the most that it asked for in one window
+}
+
+// named is what is known of a caller that may be refused.
+type named struct {
+	key         string
+	first, last [2]int64 // refusals by each scenario
+}
+
+func newCallers() *callers {
+	return &callers{seed: maphash.MakeSeed(), hashes: make([]uint64, 1<<10), ids: make([]uint32, 1<<10), named: map[uint32]*named{}}
+}
+
+// id returns the number of a key.
+func (c *callers) id(key []byte) uint32 {
+	h := maphash.Bytes(c.seed, key)
+	mask := uint64(len(c.hashes) - 1)
+	i := h & mask
+	for ; c.ids[i] != 0; i = (i + 1) & mask {
+		if c.hashes[i] == h {
+			return c.ids[i] - 1
+		}
+	}
+	id := c.n
+	c.n++
+	if id&(pageSize-1) == 0 {
+		c.pages = append(c.pages, make([]caller, pageSize))
+	}
+	c.hashes[i], c.ids[i] = h, c.n
+	if int(c.n) > len(c.hashes)/8*7 {
+		c.grow()
+	}
+	return id
+}
+
+func (c *callers) grow() {
+	hashes, ids := c.hashes, c.ids
+	c.hashes, c.ids = make([]uint64, 2*len(hashes)), make([]uint32, 2*len(hashes))
+	mask := uint64(len(c.hashes) - 1)
+	for j, id := range ids {
+		if id == 0 {
+			continue
+		}
+		i := hashes[j] & mask
+		for c.ids[i] != 0 {
+			i = (i + 1) & mask
+		}
+		c.hashes[i], c.ids[i] = hashes[j], id
+	}
+}
+
+func (c *callers) of(id uint32) *caller { return &c.pages[id>>pageBits][id&(pageSize-1)] }
+
+// add returns the sum of a count and n, or the largest count.
+func add(count uint32, n int64) uint32 {
+	if n >= math.MaxUint32 || uint32(n) > math.MaxUint32-count {
+		return math.MaxUint32
+	}
+	return count + uint32(n)
+}

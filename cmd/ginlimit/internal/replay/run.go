@@ -1,0 +1,446 @@
+// Package replay runs limits over access logs, in the logs' own time, and says what they would have
+// done. It decides by package algorithm, as every backend does, and writes nothing anywhere.
+package replay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
+	"github.com/ginlimit/ginlimit/cmd/ginlimit/internal/accesslog"
+)
+
+// Config says what is to be replayed.
+type Config struct {
+	Limits  []backend.Limit // all must allow; at least one
+	Versus  []backend.Limit // those to compare with, or none
+	By      *By
+	Route   *Route        // nil for all requests
+	Status  int           // only requests that were answered so; 0 for all
+	Limiter string        // of lines of an observer: only those of this limiter; "" for all
+	Window  time.Duration // by how much lines may be out of order
+	Target  Target
+	Top     int // how many callers are listed
+	// LimitText writes a limit; Limit.String if it is nil.
+	LimitText func(backend.Limit) string
+
+	// Verdict, if it is not nil, is told of every decision under Limits, in their order.
+	Verdict func(at time.Time, key string, allowed bool, wait time.Duration)
+	// Progress, if it is not nil, is called now and then.
+	Progress func(lines int64)
+}
+
+// Target is what a limit is looked for that refuses at most.
+type Target struct {
+	Share   float64 // 0 to 1
+	Callers bool    // of callers, otherwise of requests
+}
+
+var errMostBad = errors.New("ginlimit: more than half of the lines could not be read; name the format by -format, and the fields of " +
+	"JSON lines by -time and the like")
+
+// run is one replay.
+type run struct {
+	Config
+	callers  *callers
+	laws     []*law
+	memory   *memory
+	tallies  []*tally
+	capacity int64 // the least that a limit can hold: a caller that asks for no more is never refused
+	period   int64 // of the windows that rates are counted in, in µs
+	history  history
+	requests int64
+	units    int64
+	lines    int64
+	noKey    int64
+	other    int64 // of another route, status or limiter
+	already  int64 // answered with 429 when the log was written
+	first    int64
+	last     int64
+	fine     Series
+	minutes  Series      // of at least a minute, for callers
+	both     [2][2]int64 // requests by whether each of two scenarios refused
+	outcomes map[string]int64
+}
+
+// tally is what one scenario comes to.
+type tally struct {
+	law     *law
+	refused int64
+	units   int64
+	callers int64
+	by      []int64 // refusals by each limit
+	waits   waits
+	minute  uint32
+	inMin   Minute // the minute that goes on
+	worst   Minute
+}
+
+// Run replays logs.
+func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, error) {
+	r := &run{Config: c, callers: newCallers(), first: math.MaxInt64, capacity: math.MaxInt64, outcomes: map[string]int64{}}
+	r.history.limit = maxHistory
+	if r.LimitText == nil {
+		r.LimitText = backend.Limit.String
+	}
+	r.fine.Seconds, r.minutes.Seconds = 1, 60
+	for _, limits := range [][]backend.Limit{c.Limits, c.Versus} {
+		if len(limits) == 0 {
+			continue
+		}
+		l, err := newLaw(limits)
+		if err != nil {
+			return nil, err
+		}
+		r.laws = append(r.laws, l)
+		r.tallies = append(r.tallies, &tally{law: l, by: make([]int64, len(limits)), minute: math.MaxUint32})
+		for _, limit := range limits {
+			if !limit.IsUnlimited() {
+				r.capacity = min(r.capacity, limit.Capacity())
+			}
+		}
+	}
+	if len(r.laws) == 0 {
+		return nil, errors.New("ginlimit: no limit was given; use -limit 100/m, for example")
+	}
+	r.memory = newMemory(r.laws)
+	r.period = periodOf(c.Limits[0])
+	sources := make([]*source, len(logs))
+	for i, log := range logs {
+		sources[i] = &source{log: log, parse: r.parse, window: c.Window.Microseconds()}
+	}
+	all, err := newMerged(sources)
+	if err != nil {
+		return nil, err
+	}
+	for n := 0; ; n++ {
+		e, ok, err := all.next()
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			break
+		}
+		r.decide(&e)
+		if n&(1<<14-1) == 0 {
+			if ctx.Err() != nil {
+				return nil, errors.New("ginlimit: interrupted; nothing was written")
+			}
+			if c.Progress != nil {
+				c.Progress(r.lines)
+			}
+		}
+	}
+	return r.report(sources)
+}
+
+// periodOf returns the window of rates for a limit, in µs.
+func periodOf(l backend.Limit) int64 {
+	if l.Period <= 0 {
+		return time.Hour.Microseconds() * 24
+	}
+	return l.Period.Microseconds()
+}
+
+// parse makes an event of an entry, and counts what its caller asks for.
+func (r *run) parse(_ *accesslog.Reader, e *accesslog.Entry) (event, bool) {
+	r.lines++
+	if r.Route != nil && !r.Route.Matches(e) || r.Status != 0 && r.Status != e.Status ||
+		r.Limiter != "" && len(e.Limiter) > 0 && r.Limiter != string(e.Limiter) {
+		r.other++
+		return event{}, false
+	}
+	key, ok := r.By.Key(e)
+	if !ok {
+		r.noKey++
+		return event{}, false
+	}
+	if e.Status == 429 {
+		r.already++
+	}
+	if len(e.Outcome) > 0 && (len(r.outcomes) < 100 || r.outcomes[string(e.Outcome)] > 0) {
+		r.outcomes[string(e.Outcome)]++
+	}
+	id := r.callers.id(key)
+	c := r.callers.of(id)
+	c.units = add(c.units, max(1, e.Cost))
+	if int64(c.units) > r.capacity || r.Verdict != nil {
+		if _, ok := r.callers.named[id]; !ok {
+			r.callers.named[id] = &named{key: string(key)}
+		}
+	}
+	return event{at: e.Time, cost: e.Cost, id: id}, true
+}
+
+// decide replays one request.
+func (r *run) decide(e *event) {
+	c := r.callers.of(e.id)
+	now := e.at
+	if r.requests == 0 {
+		r.first = now
+	}
+	r.requests++
+	r.units += e.cost
+	r.last = now
+	c.requests = add(c.requests, 1)
+	if window := uint32((now - r.first/r.period*r.period) / r.period); window != c.window {
+		c.window, c.inWindow = window, 0
+	}
+	c.inWindow = add(c.inWindow, e.cost)
+	c.peak = max(c.peak, c.inWindow)
+	fine := r.fine.at(now)
+	fine.Requests++
+	r.history.add(now, e.cost, e.id)
+
+	var states []state
+	logs := r.states(c, e.id, &states)
+	minute := uint32(now/(60*1e6)) + 1
+	var refused [2]int
+	for i, t := range r.tallies {
+		n := len(t.law.rules)
+		var own = logs
+		if logs != nil {
+			own, logs = logs[:n], logs[n:]
+		}
+		decided, wait := t.law.take(states[:n], own, now, e.cost)
+		states = states[n:]
+		if t.minute != minute {
+			t.minute = minute
+			t.inMin = Minute{Start: time.UnixMicro(now).UTC().Truncate(time.Minute)}
+			if i == 0 {
+				r.minutes.at(now)
+			}
+		}
+		t.inMin.Requests++
+		if i == 0 && r.Verdict != nil {
+			r.Verdict(time.UnixMicro(now), r.callers.named[e.id].key, wait == 0, time.Duration(wait)*time.Microsecond)
+		}
+		if wait != 0 {
+			refused[i] = 1
+			r.refuse(i, t, c, e, decided, wait, minute, fine)
+		}
+		if t.inMin.Refused > t.worst.Refused || t.inMin.Refused == t.worst.Refused && t.inMin.Start.Equal(t.worst.Start) {
+			t.worst = t.inMin
+		}
+	}
+	r.both[refused[0]][refused[1]]++
+	r.memory.sweep(r.callers, now)
+}
+
+// states sets states to those of a caller, and returns their logs.
+func (r *run) states(c *caller, id uint32, states *[]state) []*algorithm.Log {
+	if c.place == 0 {
+		c.place = r.memory.place(id)
+	}
+	var logs []*algorithm.Log
+	*states, logs = r.memory.of(c.place)
+	return logs
+}
+
+func (r *run) refuse(i int, t *tally, c *caller, e *event, decided int, wait int64, minute uint32, fine *Point) {
+	t.refused++
+	t.units += e.cost
+	t.by[decided]++
+	t.waits.add(wait)
+	t.inMin.Refused++
+	if c.refused[i] == 0 {
+		t.callers++
+	}
+	c.refused[i] = add(c.refused[i], 1)
+	if i == 0 {
+		fine.Refused++
+		if p := r.minutes.at(e.at); c.minute != minute {
+			c.minute = minute
+			t.inMin.Callers++
+			p.Callers = max(p.Callers, t.inMin.Callers)
+		}
+	} else {
+		fine.Other++
+	}
+	n := r.callers.named[e.id]
+	if n.first[i] == 0 {
+		n.first[i] = e.at
+	}
+	n.last[i] = e.at
+}
+
+// report sums up.
+func (r *run) report(sources []*source) (*Report, error) {
+	rep := &Report{Requests: r.requests, Units: r.units, Callers: int64(r.callers.n), NoKey: r.noKey, Other: r.other,
+		Already: r.already, Outcomes: r.outcomes, Series: r.fine, Minutes: r.minutes}
+	for _, s := range sources {
+		rep.Files = append(rep.Files, File{Name: s.log.Name, Format: s.log.Format, Lines: s.log.Lines})
+		rep.Lines += s.log.Lines
+		rep.Skipped += s.log.Skipped
+		rep.Bad += s.log.Bad
+		rep.Late += s.late
+		for _, bad := range s.log.First {
+			if len(rep.BadLines) < 3 {
+				rep.BadLines = append(rep.BadLines, bad)
+			}
+		}
+	}
+	if rep.Bad > (rep.Lines-rep.Skipped)/2 {
+		return rep, errMostBad
+	}
+	if r.requests == 0 {
+		return rep, r.nothing(rep)
+	}
+	rep.From, rep.To = time.UnixMicro(r.first).UTC(), time.UnixMicro(r.last).UTC()
+	rep.Limits = r.outcome(0)
+	rep.Rates = r.rates()
+	if len(r.tallies) > 1 {
+		o := r.outcome(1)
+		rep.Versus = &o
+		rep.Change = r.change()
+	}
+	r.memory, r.callers.hashes, r.callers.ids = nil, nil, nil // the search needs the room
+	rep.Smallest = r.smallest()
+	return rep, nil
+}
+
+func (r *run) nothing(rep *Report) error {
+	switch {
+	case r.other > 0:
+		return fmt.Errorf("ginlimit: none of %d requests is of the route, the status or the limiter that was asked for; look at "+
+			"the log's paths, or leave -route, -only and -limiter out", r.other)
+	case r.noKey > 0:
+		return fmt.Errorf("ginlimit: none of %d requests has a key; choose by -by what the log has", r.noKey)
+	default:
+		return fmt.Errorf("ginlimit: there is no request in %d lines; give a log that has some", rep.Lines)
+	}
+}
+
+func (r *run) outcome(i int) Outcome {
+	t := r.tallies[i]
+	o := Outcome{Refused: t.refused, RefusedUnits: t.units, RefusedCallers: t.callers}
+	o.Share, o.CallerShare = share(t.refused, r.requests), share(t.callers, int64(r.callers.n))
+	for j, limit := range t.law.limits {
+		o.Limits = append(o.Limits, LimitOutcome{Limit: r.LimitText(limit), Refused: t.by[j]})
+	}
+	if t.refused > 0 {
+		worst := t.worst
+		o.Worst = &worst
+		o.Waits = &Waits{Half: seconds(t.waits.quantile(0.5)), NineInTen: seconds(t.waits.quantile(0.9)),
+			Longest: seconds(time.Duration(t.waits.longest) * time.Microsecond), Never: t.waits.never}
+	}
+	o.Top = r.top(func(c *caller) int64 { return int64(c.refused[i]) })
+	return o
+}
+
+// top returns the callers with the most of something, of which 0 is none.
+func (r *run) top(of func(*caller) int64) []Caller {
+	type ranked struct {
+		id uint32
+		n  int64
+	}
+	var best []ranked
+	compare := func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(r.callers.named[a.id].key, r.callers.named[b.id].key))
+	}
+	for id := range r.callers.named {
+		n := of(r.callers.of(id))
+		if n == 0 {
+			continue
+		}
+		if best = append(best, ranked{id, n}); len(best) >= 2*r.Top+1000 {
+			slices.SortFunc(best, compare)
+			best = best[:r.Top]
+		}
+	}
+	slices.SortFunc(best, compare)
+	best = best[:min(len(best), r.Top)]
+	var all []Caller
+	for _, b := range best {
+		all = append(all, r.caller(b.id))
+	}
+	return all
+}
+
+func (r *run) caller(id uint32) Caller {
+	c, n := r.callers.of(id), r.callers.named[id]
+	out := Caller{Key: n.key, Requests: int64(c.requests), Refused: int64(c.refused[0]), Peak: int64(c.peak)}
+	if c.refused[0] > 0 {
+		out.First, out.Last = when(n.first[0]), when(n.last[0])
+	}
+	if len(r.tallies) > 1 {
+		other := int64(c.refused[1])
+		out.RefusedVersus = &other
+	}
+	return out
+}
+
+func when(us int64) *time.Time {
+	t := time.UnixMicro(us).UTC()
+	return &t
+}
+
+// change compares the two scenarios.
+func (r *run) change() *Change {
+	c := &Change{OnlyLimits: r.both[1][0], OnlyVersus: r.both[0][1], Both: r.both[1][1]}
+	for id := range r.callers.named {
+		switch a, b := r.callers.of(id).refused[0] > 0, r.callers.of(id).refused[1] > 0; {
+		case a && b:
+			c.CallersBoth++
+		case a:
+			c.CallersOnlyLimits++
+		case b:
+			c.CallersOnlyVersus++
+		}
+	}
+	c.More = r.top(func(c *caller) int64 { return max(0, int64(c.refused[1])-int64(c.refused[0])) })
+	c.Fewer = r.top(func(c *caller) int64 { return max(0, int64(c.refused[0])-int64(c.refused[1])) })
+	return c
+}
+
+// rates counts callers by the most that they asked for in one window.
+func (r *run) rates() Rates {
+	rates := Rates{Period: time.Duration(r.period) * time.Microsecond}
+	if limit := r.Limits[0]; !limit.IsUnlimited() {
+		n := limit.Count
+		rates.Limit = &n
+	}
+	var bounds []int64 // the largest of each class
+	for unit := int64(1); unit <= 1e9; unit *= 10 {
+		for _, n := range [...]int64{1, 2, 3, 5, 7} {
+			bounds = append(bounds, n*unit)
+		}
+	}
+	counts := make([]int64, len(bounds)+1)
+	for id := range r.callers.n {
+		i, _ := slices.BinarySearch(bounds, int64(r.callers.of(id).peak))
+		counts[i]++
+	}
+	last := len(counts) - 1
+	for last > 0 && counts[last] == 0 {
+		last--
+	}
+	var below int64
+	for i := range last + 1 {
+		most := int64(math.MaxUint32)
+		if i < len(bounds) {
+			most = bounds[i]
+		}
+		rates.Classes = append(rates.Classes, RateClass{From: below + 1, To: most, Callers: counts[i]})
+		below = most
+	}
+	if rates.Classes[0].Callers > 0 && r.units < r.requests {
+		rates.Classes[0].From = 0
+	}
+	return rates
+}
+
+func share(n, of int64) float64 {
+	if of == 0 {
+		return 0
+	}
+	return float64(n) / float64(of)
+}
+
+func seconds(d time.Duration) float64 { return d.Seconds() }
