@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -270,6 +271,7 @@ type envoy struct {
 	clock
 	options Options
 	text    combined
+	few     [8][]byte // what words returns
 }
 
 func (p *envoy) Parse(line []byte, e *Entry) error {
@@ -302,12 +304,12 @@ func (p *envoy) Parse(line []byte, e *Entry) error {
 	}
 	// Flags, bytes received and sent, duration, upstream's duration. Istio has the flags, two fields
 	// of details and a failure in quotes before the other four.
-	numbers, rest := words(rest)
+	numbers, rest := p.words(rest)
 	if len(numbers) == 3 && len(rest) > 0 {
 		if end = quoteEnd(rest[1:], false); end < 0 || end+3 > len(rest) {
 			return errFields
 		}
-		numbers, rest = words(rest[end+3:])
+		numbers, rest = p.words(rest[end+3:])
 	}
 	if len(numbers) < 4 || len(rest) == 0 {
 		return errFields
@@ -335,7 +337,7 @@ func (p *envoy) Parse(line []byte, e *Entry) error {
 		}
 	}
 	if len(e.Addr) == 0 { // Istio: cluster, upstream's own address, own address, peer's address
-		if numbers, _ = words(rest); len(numbers) >= 4 {
+		if numbers, _ = p.words(rest); len(numbers) >= 4 {
 			e.Addr = hostOf(numbers[3])
 		}
 	}
@@ -344,10 +346,10 @@ func (p *envoy) Parse(line []byte, e *Entry) error {
 }
 
 // words returns what stands before the next quote, at most eight words of it, and what follows.
-func words(b []byte) (all [][]byte, rest []byte) {
-	var few [8][]byte
-	all = few[:0]
-	for len(b) > 0 && b[0] != '"' && len(all) < len(few) {
+// They are valid until it is called again.
+func (p *envoy) words(b []byte) (all [][]byte, rest []byte) {
+	all = p.few[:0]
+	for len(b) > 0 && b[0] != '"' && len(all) < len(p.few) {
 		var first []byte
 		first, b = word(b)
 		all = append(all, first)
@@ -421,9 +423,13 @@ func (p *ginLog) Parse(line []byte, e *Entry) error {
 		return errRequest
 	}
 	e.Method = method
-	from := len(p.buf)
-	p.buf = unescape(p.buf, path[1:len(path)-1])
-	e.Target = p.buf[from:]
+	if e.Target = path[1 : len(path)-1]; bytes.IndexByte(path, '\\') >= 0 {
+		text, err := strconv.Unquote(string(path))
+		if err != nil {
+			return errRequest
+		}
+		e.Target = []byte(text)
+	}
 	return nil
 }
 

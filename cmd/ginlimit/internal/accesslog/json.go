@@ -33,7 +33,7 @@ const (
 // known has, for each field, the names that servers give it, the best first: nginx' variables, the
 // logs of Caddy and Traefik, the Elastic Common Schema, and slog's for the lines of an observer.
 var known = [fields][]string{
-	fTime: {"at", "time_iso8601", "msec", "ts", "StartUTC", "start_time", "@timestamp", "timestamp", "time_local",
+	fTime: {"at", "msec", "ts", "time_iso8601", "StartUTC", "start_time", "@timestamp", "timestamp", "time_local",
 		"time"},
 	fAddr: {"request.client_ip", "client_ip", "ClientHost", "remote_addr", "request.remote_ip", "remote_ip", "client.ip",
 		"source.ip", "clientip", "ip"},

@@ -156,6 +156,9 @@ func (r *run) parse(_ *accesslog.Reader, e *accesslog.Entry) (event, bool) {
 		r.other++
 		return event{}, false
 	}
+	if len(e.Outcome) > 0 && (len(r.outcomes) < 100 || r.outcomes[string(e.Outcome)] > 0) {
+		r.outcomes[string(e.Outcome)]++
+	}
 	key, ok := r.By.Key(e)
 	if !ok {
 		r.noKey++
@@ -163,9 +166,6 @@ func (r *run) parse(_ *accesslog.Reader, e *accesslog.Entry) (event, bool) {
 	}
 	if e.Status == 429 {
 		r.already++
-	}
-	if len(e.Outcome) > 0 && (len(r.outcomes) < 100 || r.outcomes[string(e.Outcome)] > 0) {
-		r.outcomes[string(e.Outcome)]++
 	}
 	id := r.callers.id(key)
 	c := r.callers.of(id)
