@@ -50,7 +50,7 @@ type run struct {
 	Config
 	callers  *callers
 	laws     []*law
-	memory   *memory
+	places   *places
 	tallies  []*tally
 	capacity int64 // the least that a limit can hold: a caller that asks for no more is never refused
 	period   int64 // of the windows that rates are counted in, in µs
@@ -109,7 +109,7 @@ func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, erro
 	if len(r.laws) == 0 {
 		return nil, errors.New("ginlimit: no limit was given; use -limit 100/m, for example")
 	}
-	r.memory = newMemory(r.laws)
+	r.places = newPlaces(r.laws)
 	r.period = periodOf(c.Limits[0])
 	sources := make([]*source, len(logs))
 	for i, log := range logs {
@@ -219,7 +219,7 @@ func (r *run) decide(e *event) {
 		}
 		t.inMin.Requests++
 		if i == 0 && r.Verdict != nil {
-			r.Verdict(time.UnixMicro(now), r.callers.named[e.id].key, wait == 0, time.Duration(wait)*time.Microsecond)
+			r.Verdict(time.UnixMicro(now), r.callers.named[e.id].key, wait == 0, max(backend.Never, time.Duration(wait)*time.Microsecond))
 		}
 		if wait != 0 {
 			refused[i] = 1
@@ -230,16 +230,16 @@ func (r *run) decide(e *event) {
 		}
 	}
 	r.both[refused[0]][refused[1]]++
-	r.memory.sweep(r.callers, now)
+	r.places.sweep(r.callers, now)
 }
 
 // states sets states to those of a caller, and returns their logs.
 func (r *run) states(c *caller, id uint32, states *[]state) []*algorithm.Log {
 	if c.place == 0 {
-		c.place = r.memory.place(id)
+		c.place = r.places.place(id)
 	}
 	var logs []*algorithm.Log
-	*states, logs = r.memory.of(c.place)
+	*states, logs = r.places.of(c.place)
 	return logs
 }
 
@@ -300,7 +300,7 @@ func (r *run) report(sources []*source) (*Report, error) {
 		rep.Versus = &o
 		rep.Change = r.change()
 	}
-	r.memory, r.callers.hashes, r.callers.ids = nil, nil, nil // the search needs the room
+	r.places, r.callers.hashes, r.callers.ids = nil, nil, nil // the search needs the room
 	rep.Smallest = r.smallest()
 	return rep, nil
 }

@@ -105,10 +105,10 @@ func (l *law) expired(states []state, logs []*algorithm.Log, now int64) bool {
 	return true
 }
 
-// memory has the states of the callers whose limits remember something. A place is freed once all
+// places has the states of the callers whose limits remember something. A place is freed once all
 // its states have expired in the log's time, so that a log of years needs room for the callers of
 // one period.
-type memory struct {
+type places struct {
 	laws   []*law
 	stride int
 	logs   bool
@@ -124,8 +124,8 @@ type page struct {
 	logs   []*algorithm.Log
 }
 
-func newMemory(laws []*law) *memory {
-	m := &memory{laws: laws, n: 1}
+func newPlaces(laws []*law) *places {
+	m := &places{laws: laws, n: 1}
 	for _, l := range laws {
 		m.stride += len(l.rules)
 		m.logs = m.logs || l.hasLog()
@@ -134,7 +134,7 @@ func newMemory(laws []*law) *memory {
 }
 
 // place returns a place for a caller.
-func (m *memory) place(id uint32) uint32 {
+func (m *places) place(id uint32) uint32 {
 	var at uint32
 	if last := len(m.free) - 1; last >= 0 {
 		at, m.free = m.free[last], m.free[:last]
@@ -154,7 +154,7 @@ func (m *memory) place(id uint32) uint32 {
 }
 
 // of returns the states and the logs of a place.
-func (m *memory) of(at uint32) ([]state, []*algorithm.Log) {
+func (m *places) of(at uint32) ([]state, []*algorithm.Log) {
 	p := &m.pages[at>>pageBits]
 	i := int(at&(pageSize-1)) * m.stride
 	if !m.logs {
@@ -164,7 +164,7 @@ func (m *memory) of(at uint32) ([]state, []*algorithm.Log) {
 }
 
 // sweep looks at the next two places, and frees those that have expired.
-func (m *memory) sweep(c *callers, now int64) {
+func (m *places) sweep(c *callers, now int64) {
 	for range min(2, m.n-1) {
 		if m.hand++; m.hand >= m.n {
 			m.hand = 1
@@ -185,7 +185,7 @@ func (m *memory) sweep(c *callers, now int64) {
 	}
 }
 
-func (m *memory) expired(states []state, logs []*algorithm.Log, now int64) bool {
+func (m *places) expired(states []state, logs []*algorithm.Log, now int64) bool {
 	i := 0
 	for _, l := range m.laws {
 		n := len(l.rules)

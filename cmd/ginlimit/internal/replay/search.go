@@ -126,7 +126,7 @@ func (s *search) refused(limits []backend.Limit, target Target) (int64, bool) {
 		capacity = min(capacity, limit.Capacity())
 	}
 	clear(s.place)
-	m := newMemory([]*law{l})
+	m := newPlaces([]*law{l})
 	var requests, callers int64
 	s.denied = s.denied[:0]
 	s.r.history.each(func(e event) bool {
