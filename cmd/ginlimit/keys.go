@@ -98,10 +98,10 @@ func advise(err error) error {
 
 func keysCommand(ctx context.Context, args []string, s streams) error {
 	var f keyFlags
-	fs := newFlags("keys", "ginlimit keys -limiter NAME -key KEY -limit 100/m shows what a caller has used; it charges and changes nothing", s)
+	fs := newFlags("keys")
 	f.register(fs)
 	fs.Var(&f.limits, "limit", "a `limit` of the limiter, as the application has it; several in the same order")
-	files, err := parseFlags(fs, args, s)
+	files, err := parseFlags(fs, "ginlimit keys -limiter NAME -key KEY -limit 100/m shows what a caller has used; it charges and changes nothing", args, s)
 	if err != nil {
 		return err
 	}
@@ -150,9 +150,9 @@ func usageLine(res ginlimit.Result) string {
 
 func resetCommand(ctx context.Context, args []string, s streams) error {
 	var f keyFlags
-	fs := newFlags("reset", "ginlimit reset -limiter NAME -key KEY forgets what a caller has used, of all limits", s)
+	fs := newFlags("reset")
 	f.register(fs)
-	files, err := parseFlags(fs, args, s)
+	files, err := parseFlags(fs, "ginlimit reset -limiter NAME -key KEY forgets what a caller has used, of all limits", args, s)
 	if err != nil {
 		return err
 	}

@@ -86,23 +86,21 @@ func run(ctx context.Context, args []string, s streams) int {
 }
 
 // newFlags returns the flags of a command.
-func newFlags(name, line string, s streams) *flag.FlagSet {
+func newFlags(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	fs.Usage = func() {
-		fs.SetOutput(s.out)
-		_, _ = fmt.Fprintf(s.out, "%s\n\n", line)
-		fs.PrintDefaults()
-		fs.SetOutput(io.Discard)
-	}
+	fs.Usage = func() {} // an error says what was wrong, and -h is for the rest
 	return fs
 }
 
-// parseFlags reads flags and files in any order.
-func parseFlags(fs *flag.FlagSet, args []string, s streams) (files []string, err error) {
+// parseFlags reads flags and files in any order. line is what -h says first.
+func parseFlags(fs *flag.FlagSet, line string, args []string, s streams) (files []string, err error) {
 	for {
 		if err := fs.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
+				_, _ = fmt.Fprintf(s.out, "%s\n\n", line)
+				fs.SetOutput(s.out)
+				fs.PrintDefaults()
 				return nil, err
 			}
 			text := strings.TrimPrefix(err.Error(), "ginlimit: ")

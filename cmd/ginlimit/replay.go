@@ -89,7 +89,7 @@ func replayCommand(ctx context.Context, args []string, s streams) error {
 
 func parseReplay(args []string, s streams) (*replayFlags, error) {
 	f := &replayFlags{target: target{Share: 0.001}}
-	fs := newFlags("replay", "ginlimit replay -limit 100/m [flags] FILE... runs limits over access logs; - is standard input", s)
+	fs := newFlags("replay")
 	fs.Var(&f.limits, "limit", "a `limit`: 100/m, '10/s burst 20', '5/15m sliding-log'; several must all allow a request")
 	fs.Var(&f.versus, "vs", "a `limit` to compare with; several must all allow a request")
 	fs.StringVar(&f.by, "by", "", "what a `caller` is: ip, ip/24, ip/24/48, path, user, key, global, header:NAME, json:FIELD, or several\n"+
@@ -114,7 +114,7 @@ func parseReplay(args []string, s streams) (*replayFlags, error) {
 	fs.StringVar(&f.fields.Path, "path", "", "the `field` of JSON lines that has the path")
 	fs.StringVar(&f.fields.Method, "method", "", "the `field` of JSON lines that has the method")
 	fs.StringVar(&f.fields.Status, "status", "", "the `field` of JSON lines that has the status")
-	files, err := parseFlags(fs, args, s)
+	files, err := parseFlags(fs, "ginlimit replay -limit 100/m [flags] FILE... runs limits over access logs; - is standard input", args, s)
 	f.files = files
 	return f, err
 }

@@ -12,11 +12,11 @@ import (
 )
 
 func sampleCommand(_ context.Context, args []string, s streams) error {
-	fs := newFlags("sample", "ginlimit sample > access.log writes a synthetic log of one day in Combined Log Format", s)
+	fs := newFlags("sample")
 	seed := fs.Uint64("seed", 1, "another `number` makes another log")
 	lines := fs.Int("lines", 100_000, "how many `requests` it has")
 	callers := fs.Int("callers", 2_000, "how many `callers` it has")
-	files, err := parseFlags(fs, args, s)
+	files, err := parseFlags(fs, "ginlimit sample > access.log writes a synthetic log of one day in Combined Log Format", args, s)
 	switch {
 	case err != nil:
 		return err

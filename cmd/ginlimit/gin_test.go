@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/ginlimit/ginlimit"
+	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/cmd/ginlimit/internal/accesslog"
+	"github.com/ginlimit/ginlimit/cmd/ginlimit/internal/replay"
+)
+
+// observe returns an observer that writes a JSON line for every decision, as ginlimit replay
+// -observe reads it. The key may identify a person: treat the file as you treat an access log.
+func observe(log *slog.Logger) func(context.Context, ginlimit.Decision) {
+	return func(ctx context.Context, d ginlimit.Decision) {
+		log.LogAttrs(ctx, slog.LevelInfo, "decision", slog.Time("at", d.At), slog.String("key", d.Key), slog.Any("decision", d))
+	}
+}
+
+// A limiter in a dry run refuses nobody. Its observer writes what it decided, and
+// ginlimit replay -observe -limit 100/m decisions.jsonl says what another limit would have done.
+func Example_observe() {
+	log := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: sameAttr}))
+	r := gin.New()
+	_ = r.SetTrustedProxies(nil)
+	r.Use(ginlimit.New(ginlimit.PerMinute(1), ginlimit.ByIP(), ginlimit.WithName("api"), ginlimit.WithDryRun(true), ginlimit.WithObserver(observe(log))))
+	r.GET("/", func(*gin.Context) {})
+	for range 2 {
+		r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	}
+	// Output:
+	// {"time":"2026-11-29T12:00:00.123456Z","level":"INFO","msg":"decision","at":"2026-11-29T12:00:00.123456Z","key":"ip:192.0.2.1","decision":{"limiter":"api","outcome":"allowed","cost":1,"limit":"api","source":"store","remaining":0}}
+	// {"time":"2026-11-29T12:00:00.123456Z","level":"INFO","msg":"decision","at":"2026-11-29T12:00:00.123456Z","key":"ip:192.0.2.1","decision":{"limiter":"api","outcome":"dry_run_denied","cost":1,"limit":"api","source":"store","remaining":0,"retry_after":60000000000}}
+}
+
+// sameAttr gives the attributes that differ each time the same value.
+func sameAttr(_ []string, a slog.Attr) slog.Attr {
+	switch a.Key {
+	case slog.TimeKey, "at":
+		return slog.String(a.Key, "2026-11-29T12:00:00.123456Z")
+	case "elapsed":
+		return slog.Attr{}
+	case "retry_after":
+		return slog.Duration(a.Key, a.Value.Duration().Round(time.Minute))
+	}
+	return a
+}
+
+func TestMain(m *testing.M) {
+	gin.SetMode(gin.ReleaseMode)
+	os.Exit(m.Run())
+}
+
+// service is a Gin service with a limiter, and the logs that it writes: one in each format, and
+// that of an observer of the same limiter in a dry run.
+type service struct {
+	engine                       *gin.Engine
+	combined, caddy, gin, observ bytes.Buffer
+	refused                      []bool
+}
+
+func newService(t *testing.T, limits []backend.Limit) *service {
+	s := &service{engine: gin.New()}
+	_ = s.engine.SetTrustedProxies(nil)
+	s.engine.Use(gin.LoggerWithWriter(&s.gin))
+	new := func(opts ...ginlimit.Option) gin.HandlerFunc {
+		return ginlimit.New(limits[0], ginlimit.ByIP(), append(opts, ginlimit.WithLimits(limits[1:]...), ginlimit.WithLogger(slog.New(slog.DiscardHandler)))...)
+	}
+	s.engine.Use(new(ginlimit.WithName("dry"), ginlimit.WithDryRun(true), ginlimit.WithObserver(observe(slog.New(slog.NewJSONHandler(&s.observ, nil))))))
+	s.engine.Use(new())
+	s.engine.NoRoute(func(c *gin.Context) { c.String(http.StatusOK, "ok") })
+	return s
+}
+
+// ask sends a request, and writes what servers in front of the service would have written of it.
+func (s *service) ask(addr, path string) {
+	now := time.Now().UTC()
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	r.RemoteAddr = addr + ":4711"
+	if strings.Contains(addr, ":") {
+		r.RemoteAddr = "[" + addr + "]:4711"
+	}
+	s.engine.ServeHTTP(w, r)
+	s.refused = append(s.refused, w.Code == http.StatusTooManyRequests)
+	fmt.Fprintf(&s.combined, "%s - - [%s] \"GET %s HTTP/1.1\" %d %d \"-\" \"curl/8\"\n", addr, now.Format("02/Jan/2006:15:04:05 -0700"), path, w.Code, w.Body.Len())
+	fmt.Fprintf(&s.caddy, `{"level":"info","ts":%d.%06d,"logger":"http.log.access","request":{"remote_ip":%q,"method":"GET","uri":%q},"status":%d}`+"\n",
+		now.Unix(), now.Nanosecond()/1000, addr, path, w.Code)
+}
+
+// replayed returns what a replay of a log refuses, request by request.
+func replayed(t *testing.T, name, log string, limits []backend.Limit, by string) []bool {
+	t.Helper()
+	r, err := accesslog.NewReader(name, strings.NewReader(log), "auto", accesslog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := replay.Config{Limits: limits}
+	if c.By, err = replay.ParseBy(by); err != nil {
+		t.Fatal(err)
+	}
+	var refused []bool
+	c.Verdict = func(_ time.Time, _ string, allowed bool, _ time.Duration) { refused = append(refused, !allowed) }
+	if _, err := replay.Run(context.Background(), c, []*accesslog.Reader{r}); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, log)
+	}
+	return refused
+}
+
+// The verdicts of a replay are those of a Gin service that was sent the same requests, whichever
+// log it is of. Logs with whole seconds are held to a service that is asked at whole seconds.
+func TestVerdictsOfAService(t *testing.T) {
+	rounds := 120
+	if testing.Short() {
+		rounds = 20
+	}
+	addrs := []string{"203.0.113.7", "198.51.100.9", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:203.0.113.7"}
+	refusals := 0
+	for seed := range rounds {
+		rng := rand.New(rand.NewPCG(uint64(seed), 1))
+		var limits []backend.Limit
+		for i := range 1 + rng.IntN(3) {
+			l := backend.Limit{Count: 1 + rng.Int64N(12), Period: time.Duration(1+rng.IntN(30_000)) * time.Millisecond, Algorithm: backend.Algorithm(rng.IntN(4))}
+			if l.Algorithm == backend.TokenBucket && rng.IntN(2) == 0 {
+				l.Burst = 1 + rng.Int64N(12)
+			}
+			limits = append(limits, l.Named(fmt.Sprint("l", i)))
+		}
+		whole := seed%2 == 0
+		synctest.Test(t, func(t *testing.T) {
+			s := newService(t, limits)
+			for range 200 {
+				if step := time.Duration(rng.Int64N(3_000_000)) * time.Microsecond; whole {
+					time.Sleep(step.Truncate(time.Second))
+				} else {
+					time.Sleep(step)
+				}
+				s.ask(addrs[rng.IntN(len(addrs))], []string{"/", "/a?b=c", "/caf%C3%A9"}[rng.IntN(3)])
+			}
+			logs := map[string][2]string{"caddy": {s.caddy.String(), "ip"}, "observer": {s.observ.String(), "key"}}
+			if whole {
+				logs["combined"] = [2]string{s.combined.String(), "ip"}
+				logs["gin"] = [2]string{s.gin.String(), "ip"}
+			}
+			for name, log := range logs {
+				if got := replayed(t, name, log[0], limits, log[1]); !slices.Equal(got, s.refused) {
+					i := 0
+					for i < len(got) && i < len(s.refused) && got[i] == s.refused[i] {
+						i++
+					}
+					t.Errorf("seed %d, %v, %s: request %d of %d differs", seed, limits, name, i, len(s.refused))
+				}
+			}
+			for _, refused := range s.refused {
+				if refused {
+					refusals++
+				}
+			}
+		})
+	}
+	if refusals < rounds {
+		t.Errorf("only %d refusals: this tests nothing", refusals)
+	}
+}
+
+// The command counts for the lines of an observer what the observer's limiter decided.
+func TestObserve(t *testing.T) {
+	limit := ginlimit.PerMinute(5)
+	var lines string
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, []backend.Limit{limit})
+		for range 8 {
+			time.Sleep(time.Second)
+			s.ask("203.0.113.7", "/")
+		}
+		lines = s.observ.String()
+	})
+	name := filepath.Join(t.TempDir(), "decisions.jsonl")
+	if err := os.WriteFile(name, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := mustRun(t, "", "replay", "-observe", "-limiter", "dry", "-limit", "5/m", "-json", name)
+	var r replay.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Outcomes["allowed"] != 5 || r.Outcomes["dry_run_denied"] != 3 || r.Limits.Refused != 3 || r.Limits.Top[0].Key != "ip:203.0.113.7" {
+		t.Errorf("got %+v", r)
+	}
+	if _, errs, code := runCommand("", "replay", "-observe", "-limiter", "other", "-limit", "5/m", name); code != 1 ||
+		!strings.Contains(errs, "none of 8 requests is of the route") {
+		t.Errorf("got %d, %s", code, errs)
+	}
+}
+
+// runCommand runs the command as a shell does.
+func runCommand(in string, args ...string) (out, errs string, code int) {
+	return runWith(nil, in, args...)
+}
+
+func runWith(env map[string]string, in string, args ...string) (out, errs string, code int) {
+	var stdout, stderr bytes.Buffer
+	code = run(context.Background(), args, streams{strings.NewReader(in), &stdout, &stderr, func(name string) string { return env[name] }})
+	return stdout.String(), stderr.String(), code
+}
+
+func mustRun(t *testing.T, in string, args ...string) string {
+	t.Helper()
+	out, errs, code := runCommand(in, args...)
+	if code != 0 || errs != "" {
+		t.Fatalf("%v: code %d, %s", args, code, errs)
+	}
+	return out
+}
