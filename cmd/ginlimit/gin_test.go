@@ -75,15 +75,15 @@ type service struct {
 	refused                      []bool
 }
 
-func newService(t *testing.T, limits []backend.Limit) *service {
+func newService(limits []backend.Limit) *service {
 	s := &service{engine: gin.New()}
 	_ = s.engine.SetTrustedProxies(nil)
 	s.engine.Use(gin.LoggerWithWriter(&s.gin))
-	new := func(opts ...ginlimit.Option) gin.HandlerFunc {
+	limiter := func(opts ...ginlimit.Option) gin.HandlerFunc {
 		return ginlimit.New(limits[0], ginlimit.ByIP(), append(opts, ginlimit.WithLimits(limits[1:]...), ginlimit.WithLogger(slog.New(slog.DiscardHandler)))...)
 	}
-	s.engine.Use(new(ginlimit.WithName("dry"), ginlimit.WithDryRun(true), ginlimit.WithObserver(observe(slog.New(slog.NewJSONHandler(&s.observ, nil))))))
-	s.engine.Use(new())
+	s.engine.Use(limiter(ginlimit.WithName("dry"), ginlimit.WithDryRun(true), ginlimit.WithObserver(observe(slog.New(slog.NewJSONHandler(&s.observ, nil))))))
+	s.engine.Use(limiter())
 	s.engine.NoRoute(func(c *gin.Context) { c.String(http.StatusOK, "ok") })
 	return s
 }
@@ -144,7 +144,7 @@ func TestVerdictsOfAService(t *testing.T) {
 		}
 		whole := seed%2 == 0
 		synctest.Test(t, func(t *testing.T) {
-			s := newService(t, limits)
+			s := newService(limits)
 			for range 200 {
 				if step := time.Duration(rng.Int64N(3_000_000)) * time.Microsecond; whole {
 					time.Sleep(step.Truncate(time.Second))
@@ -183,8 +183,8 @@ func TestVerdictsOfAService(t *testing.T) {
 func TestObserve(t *testing.T) {
 	limit := ginlimit.PerMinute(5)
 	var lines string
-	synctest.Test(t, func(t *testing.T) {
-		s := newService(t, []backend.Limit{limit})
+	synctest.Test(t, func(*testing.T) {
+		s := newService([]backend.Limit{limit})
 		for range 8 {
 			time.Sleep(time.Second)
 			s.ask("203.0.113.7", "/")

@@ -182,7 +182,10 @@ func (t *text) callers(title string, all []replay.Caller) {
 	for _, c := range all {
 		first, last := "-", "-"
 		if c.First != nil {
-			first, last = t.time(*c.First), t.time(*c.Last)
+			first = t.time(*c.First)
+		}
+		if c.Last != nil {
+			last = t.time(*c.Last)
 		}
 		other := ""
 		if versus {

@@ -204,7 +204,7 @@ func (c *clock) any(b []byte) (int64, bool) {
 	if len(b) == 0 {
 		return 0, false
 	}
-	if b[0] >= '0' && b[0] <= '9' && bytes.IndexAny(b, ":/T") < 0 {
+	if b[0] >= '0' && b[0] <= '9' && !bytes.ContainsAny(b, ":/T") {
 		return epoch(b)
 	}
 	if at, ok := c.iso(b); ok {

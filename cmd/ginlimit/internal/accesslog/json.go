@@ -60,7 +60,6 @@ type jsonLines struct {
 	values  [fields][]value // what a line has under each of a field's names
 	buf     []byte          // texts that were escaped
 	options Options
-	nanos   int // the place in fDuration's names of those that are in ns
 	text    combined
 }
 
@@ -217,7 +216,7 @@ func (p *jsonLines) time(e *Entry) bool {
 // first returns the value of the best name of a field that has one. "-" and null are none.
 func (p *jsonLines) first(f int) []byte {
 	for i := range p.values[f] {
-		if v := p.values[f][i].text; len(v) > 0 && !(len(v) == 1 && v[0] == '-') && (p.values[f][i].quoted || v[0] != 'n') {
+		if v := p.values[f][i].text; len(unlessDash(v)) > 0 && (p.values[f][i].quoted || v[0] != 'n') {
 			return v
 		}
 	}
@@ -333,12 +332,12 @@ func (s *scanner) value(n *node, depth int) bool {
 		return false
 	}
 	var v value
-	switch c := s.b[s.i]; {
-	case c == '{':
+	switch s.b[s.i] {
+	case '{':
 		return s.object(n, depth+1)
-	case c == '[':
+	case '[':
 		return s.array(n, depth+1)
-	case c == '"':
+	case '"':
 		text, ok := s.text(n != nil)
 		if !ok {
 			return false

@@ -188,20 +188,15 @@ func (l *Reader) Next(e *Entry) error {
 		if !long {
 			err = l.parser.Parse(line, e)
 		}
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			return nil
-		case ErrSkip:
+		case errors.Is(err, ErrSkip):
 			l.Skipped++
 		default:
 			l.bad(line, err)
 		}
 	}
-}
-
-// Reject counts the line of the last entry as bad after all.
-func (l *Reader) Reject(why error) {
-	l.bad(nil, why)
 }
 
 func (l *Reader) bad(line []byte, why error) {
@@ -221,7 +216,7 @@ func excerpt(line []byte) string {
 // failure returns what kept the log from being read to its end, or nil.
 func (l *Reader) failure() error {
 	switch {
-	case l.end == nil || l.end == io.EOF:
+	case l.end == nil || errors.Is(l.end, io.EOF):
 		return nil
 	case errors.Is(l.end, io.ErrUnexpectedEOF) || errors.Is(l.end, gzip.ErrChecksum) || errors.Is(l.end, gzip.ErrHeader):
 		return fmt.Errorf("ginlimit: %s is cut off or damaged after line %d: %w; fetch it anew, or unpack what can be read by zcat", l.Name,

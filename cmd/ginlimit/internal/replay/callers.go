@@ -3,6 +3,7 @@ package replay
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 )
 
 // callers is a number for every key that was seen, counted from 0, and what is known of it.
@@ -17,6 +18,7 @@ type callers struct {
 	n      uint32
 	pages  [][]caller
 	named  map[uint32]*named
+	most   int // of named
 }
 
 const (
@@ -40,11 +42,45 @@ type caller struct {
 // named is what is known of a caller that may be refused.
 type named struct {
 	key         string
-	first, last [2]int64 // refusals by each scenario
+	first, last [2]int64 // refusals by each scenario; 0 for none, or for one that is not known
 }
 
+// maxNamed is how many callers have a name. Above that the half with the fewest refusals lose
+// theirs. One that asks again gets it back, with all that was counted, but not with the time of its
+// first refusal.
+const maxNamed = 1 << 18
+
+// name gives a caller its name, if it has none.
+func (c *callers) name(id uint32, key []byte) {
+	if c.named[id] != nil {
+		return
+	}
+	if len(c.named) >= c.most {
+		c.forget()
+	}
+	c.named[id] = &named{key: string(key)}
+}
+
+func (c *callers) forget() {
+	counts := make([]uint64, 0, len(c.named))
+	for id := range c.named {
+		counts = append(counts, c.of(id).refusals())
+	}
+	slices.Sort(counts)
+	median, left := counts[len(counts)/2], len(counts)/2
+	for id := range c.named {
+		if left > 0 && c.of(id).refusals() <= median {
+			delete(c.named, id)
+			left--
+		}
+	}
+}
+
+func (c *caller) refusals() uint64 { return uint64(c.refused[0]) + uint64(c.refused[1]) }
+
 func newCallers() *callers {
-	return &callers{seed: maphash.MakeSeed(), hashes: make([]uint64, 1<<10), ids: make([]uint32, 1<<10), named: map[uint32]*named{}}
+	return &callers{seed: maphash.MakeSeed(), hashes: make([]uint64, 1<<10), ids: make([]uint32, 1<<10),
+		named: map[uint32]*named{}, most: maxNamed}
 }
 
 // id returns the number of a key.

@@ -28,7 +28,7 @@ const maxWaiting = 1 << 20
 // window later. One that comes later than that is moved to the time that the log has reached.
 type source struct {
 	log    *accesslog.Reader
-	parse  func(*accesslog.Reader, *accesslog.Entry) (event, bool) // false if it is not to be replayed
+	parse  func(*accesslog.Entry) (event, bool) // false if it is not to be replayed
 	window int64
 
 	entry   accesslog.Entry
@@ -40,7 +40,6 @@ type source struct {
 	late    int64
 	seq     uint64
 	ended   bool
-	failed  error
 
 	next event // the first, if it has one
 	has  bool
@@ -55,7 +54,7 @@ func (s *source) advance() error {
 			}
 			break
 		}
-		if e, ok := s.parse(s.log, &s.entry); ok {
+		if e, ok := s.parse(&s.entry); ok {
 			s.push(e)
 		}
 	}

@@ -369,6 +369,20 @@ func TestCallers(t *testing.T) {
 			}
 		}
 	}
+	c.most = 1000
+	for i := range 20_000 {
+		if c.name(uint32(i), fmt.Append(nil, "ip:", i)); i%100 == 0 {
+			c.of(uint32(i)).refused[0] = 5
+		}
+	}
+	for i := 0; i < 20_000; i += 100 { // the most refused keep their names
+		if n := c.named[uint32(i)]; n == nil || n.key != fmt.Sprint("ip:", i) {
+			t.Errorf("%d has lost its name", i)
+		}
+	}
+	if len(c.named) > 1000 {
+		t.Errorf("%d names", len(c.named))
+	}
 	if add(math.MaxUint32-1, 5) != math.MaxUint32 || add(1, 1<<40) != math.MaxUint32 || add(1, 2) != 3 {
 		t.Error("counts do not stop at their largest value")
 	}

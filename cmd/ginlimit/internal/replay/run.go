@@ -149,7 +149,7 @@ func periodOf(l backend.Limit) int64 {
 }
 
 // parse makes an event of an entry, and counts what its caller asks for.
-func (r *run) parse(_ *accesslog.Reader, e *accesslog.Entry) (event, bool) {
+func (r *run) parse(e *accesslog.Entry) (event, bool) {
 	r.lines++
 	if r.Route != nil && !r.Route.Matches(e) || r.Status != 0 && r.Status != e.Status ||
 		r.Limiter != "" && len(e.Limiter) > 0 && r.Limiter != string(e.Limiter) {
@@ -171,9 +171,7 @@ func (r *run) parse(_ *accesslog.Reader, e *accesslog.Entry) (event, bool) {
 	c := r.callers.of(id)
 	c.units = add(c.units, max(1, e.Cost))
 	if int64(c.units) > r.capacity || r.Verdict != nil {
-		if _, ok := r.callers.named[id]; !ok {
-			r.callers.named[id] = &named{key: string(key)}
-		}
+		r.callers.name(id, key)
 	}
 	return event{at: e.Time, cost: e.Cost, id: id}, true
 }
@@ -263,11 +261,12 @@ func (r *run) refuse(i int, t *tally, c *caller, e *event, decided int, wait int
 	} else {
 		fine.Other++
 	}
-	n := r.callers.named[e.id]
-	if n.first[i] == 0 {
-		n.first[i] = e.at
+	if n := r.callers.named[e.id]; n != nil {
+		if c.refused[i] == 1 {
+			n.first[i] = e.at
+		}
+		n.last[i] = e.at
 	}
-	n.last[i] = e.at
 }
 
 // report sums up.
@@ -366,9 +365,7 @@ func (r *run) top(of func(*caller) int64) []Caller {
 func (r *run) caller(id uint32) Caller {
 	c, n := r.callers.of(id), r.callers.named[id]
 	out := Caller{Key: n.key, Requests: int64(c.requests), Refused: int64(c.refused[0]), Peak: int64(c.peak)}
-	if c.refused[0] > 0 {
-		out.First, out.Last = when(n.first[0]), when(n.last[0])
-	}
+	out.First, out.Last = when(n.first[0]), when(n.last[0])
 	if len(r.tallies) > 1 {
 		other := int64(c.refused[1])
 		out.RefusedVersus = &other
@@ -376,7 +373,11 @@ func (r *run) caller(id uint32) Caller {
 	return out
 }
 
+// when is a time of a caller, nil if it is not known.
 func when(us int64) *time.Time {
+	if us == 0 {
+		return nil
+	}
 	t := time.UnixMicro(us).UTC()
 	return &t
 }
@@ -384,7 +385,7 @@ func when(us int64) *time.Time {
 // change compares the two scenarios.
 func (r *run) change() *Change {
 	c := &Change{OnlyLimits: r.both[1][0], OnlyVersus: r.both[0][1], Both: r.both[1][1]}
-	for id := range r.callers.named {
+	for id := range r.callers.n {
 		switch a, b := r.callers.of(id).refused[0] > 0, r.callers.of(id).refused[1] > 0; {
 		case a && b:
 			c.CallersBoth++
