@@ -16,6 +16,7 @@ func sampleCommand(_ context.Context, args []string, s streams) error {
 	seed := fs.Uint64("seed", 1, "another `number` makes another log")
 	lines := fs.Int("lines", 100_000, "how many `requests` it has")
 	callers := fs.Int("callers", 2_000, "how many `callers` it has")
+	distinct := fs.Bool("distinct", false, "every request is of another caller, the worst for memory")
 	files, err := parseFlags(fs, "ginlimit sample > access.log writes a synthetic log of one day in Combined Log Format", args, s)
 	switch {
 	case err != nil:
@@ -25,17 +26,20 @@ func sampleCommand(_ context.Context, args []string, s streams) error {
 	case *lines < 1 || *callers < 1:
 		return fmt.Errorf("ginlimit: -lines and -callers must be 1 or more")
 	}
+	if *distinct {
+		*callers = 0
+	}
 	return writeSample(s.out, *seed, *lines, *callers)
 }
 
 // writeSample writes a day: callers of whom few ask for most (by a power law), more of them in the
 // afternoon than at night, one that scrapes for an hour, one that tries passwords in bursts, and a
-// job that runs at each full hour.
+// job that runs at each full hour. Without callers each request is of another IPv6 network.
 func writeSample(out io.Writer, seed uint64, lines, callers int) error {
 	rng := rand.New(rand.NewPCG(seed, 22))
 	w := bufio.NewWriterSize(out, 64<<10)
 	start := time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)
-	popular := rand.NewZipf(rng, 1.2, 8, uint64(callers-1))
+	popular := rand.NewZipf(rng, 1.2, 8, uint64(max(callers, 1)-1))
 	paths := []string{"/", "/api/items?page=2", "/api/items/17", "/static/app.css", "/api/search?q=limit", "/about"}
 	const day = 24 * time.Hour
 	var b []byte
@@ -48,6 +52,8 @@ func writeSample(out io.Writer, seed uint64, lines, callers int) error {
 			addr = fmt.Sprintf("2001:db8:%x:%x::%x", n>>8, n&255, 1+rng.IntN(9))
 		}
 		switch sec := at.Sub(start); {
+		case callers == 0:
+			addr = fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff)
 		case sec > 14*time.Hour && sec < 15*time.Hour && rng.IntN(4) == 0:
 			addr, path = "203.0.113.66", fmt.Sprintf("/api/items?page=%d", i)
 		case sec%(2*time.Hour) < 5*time.Minute && rng.IntN(3) == 0:

@@ -17,6 +17,8 @@ type callers struct {
 	ids    []uint32 // beside hashes, plus one; 0 is free
 	n      uint32
 	pages  [][]caller
+	no     [][]refusals
+	extra  [][]uint32 // units that requests ask for beyond one each
 	named  map[uint32]*named
 	most   int // of named
 }
@@ -29,14 +31,18 @@ const (
 // caller is what is known of a key for as long as the replay runs. Counts stop at their largest
 // value.
 type caller struct {
-	requests uint32
-	refused  [2]uint32 // by each scenario
-	units    uint32    // that all its requests ask for, those included that are still to be replayed
-	place    uint32    // of its states, 0 for none
-	minute   uint32    // the last in which it was refused
-	window   uint32    // the last in which it asked
-	inWindow uint32    // units that it asked for in that window
-	peak     uint32    // the most that it asked for in one window
+	requests uint32 // those included that are still to be replayed
+	place    uint32 // of its states, 0 for none
+	window   uint32 // the last in which it asked
+	inWindow uint32 // units that it asked for in that window
+	peak     uint32 // the most that it asked for in one window
+}
+
+// refusals is what is known of a caller that was refused. Most are not, so that most pages of them
+// are not there.
+type refusals struct {
+	by     [2]uint32 // by each scenario
+	minute uint32    // the last in which the first refused it
 }
 
 // named is what is known of a caller that may be refused.
@@ -64,19 +70,17 @@ func (c *callers) name(id uint32, key []byte) {
 func (c *callers) forget() {
 	counts := make([]uint64, 0, len(c.named))
 	for id := range c.named {
-		counts = append(counts, c.of(id).refusals())
+		counts = append(counts, c.refusals(id))
 	}
 	slices.Sort(counts)
 	median, left := counts[len(counts)/2], len(counts)/2
 	for id := range c.named {
-		if left > 0 && c.of(id).refusals() <= median {
+		if left > 0 && c.refusals(id) <= median {
 			delete(c.named, id)
 			left--
 		}
 	}
 }
-
-func (c *caller) refusals() uint64 { return uint64(c.refused[0]) + uint64(c.refused[1]) }
 
 func newCallers() *callers {
 	return &callers{seed: maphash.MakeSeed(), hashes: make([]uint64, 1<<10), ids: make([]uint32, 1<<10),
@@ -119,6 +123,50 @@ func (c *callers) grow() {
 		}
 		c.hashes[i], c.ids[i] = hashes[j], id
 	}
+}
+
+// refusals returns how often a caller was refused.
+func (c *callers) refusals(id uint32) uint64 {
+	no := peek(c.no, id)
+	return uint64(no.by[0]) + uint64(no.by[1])
+}
+
+// ask counts a request at a caller, and returns the units of all its requests. A cost of 0 counts as
+// 1, because it is refused if not one unit is left.
+func (c *callers) ask(id uint32, cost int64) int64 {
+	k := c.of(id)
+	k.requests = add(k.requests, 1)
+	if cost > 1 {
+		extra := touch(&c.extra, id)
+		*extra = add(*extra, cost-1)
+	}
+	return c.units(id)
+}
+
+// units returns at least how many units the requests of a caller ask for: exactly, up to the
+// largest count.
+func (c *callers) units(id uint32) int64 {
+	return int64(c.of(id).requests) + int64(peek(c.extra, id))
+}
+
+// touch returns a caller's value in pages, of which it makes the one that it needs.
+func touch[T any](pages *[][]T, id uint32) *T {
+	for int(id>>pageBits) >= len(*pages) {
+		*pages = append(*pages, nil)
+	}
+	page := &(*pages)[id>>pageBits]
+	if *page == nil {
+		*page = make([]T, pageSize)
+	}
+	return &(*page)[id&(pageSize-1)]
+}
+
+// peek returns a caller's value in pages.
+func peek[T any](pages [][]T, id uint32) (value T) {
+	if i := int(id >> pageBits); i < len(pages) && pages[i] != nil {
+		return pages[i][id&(pageSize-1)]
+	}
+	return value
 }
 
 func (c *callers) of(id uint32) *caller { return &c.pages[id>>pageBits][id&(pageSize-1)] }

@@ -372,7 +372,7 @@ func TestCallers(t *testing.T) {
 	c.most = 1000
 	for i := range 20_000 {
 		if c.name(uint32(i), fmt.Append(nil, "ip:", i)); i%100 == 0 {
-			c.of(uint32(i)).refused[0] = 5
+			touch(&c.no, uint32(i)).by[0] = 5
 		}
 	}
 	for i := 0; i < 20_000; i += 100 { // the most refused keep their names

@@ -168,9 +168,7 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 		r.already++
 	}
 	id := r.callers.id(key)
-	c := r.callers.of(id)
-	c.units = add(c.units, max(1, e.Cost))
-	if int64(c.units) > r.capacity || r.Verdict != nil {
+	if r.callers.ask(id, e.Cost) > r.capacity || r.Verdict != nil {
 		r.callers.name(id, key)
 	}
 	return event{at: e.Time, cost: e.Cost, id: id}, true
@@ -186,7 +184,6 @@ func (r *run) decide(e *event) {
 	r.requests++
 	r.units += e.cost
 	r.last = now
-	c.requests = add(c.requests, 1)
 	if window := uint32((now - r.first/r.period*r.period) / r.period); window != c.window {
 		c.window, c.inWindow = window, 0
 	}
@@ -221,7 +218,7 @@ func (r *run) decide(e *event) {
 		}
 		if wait != 0 {
 			refused[i] = 1
-			r.refuse(i, t, c, e, decided, wait, minute, fine)
+			r.refuse(i, t, e, decided, wait, minute, fine)
 		}
 		if t.inMin.Refused > t.worst.Refused || t.inMin.Refused == t.worst.Refused && t.inMin.Start.Equal(t.worst.Start) {
 			t.worst = t.inMin
@@ -241,20 +238,21 @@ func (r *run) states(c *caller, id uint32, states *[]state) []*algorithm.Log {
 	return logs
 }
 
-func (r *run) refuse(i int, t *tally, c *caller, e *event, decided int, wait int64, minute uint32, fine *Point) {
+func (r *run) refuse(i int, t *tally, e *event, decided int, wait int64, minute uint32, fine *Point) {
 	t.refused++
 	t.units += e.cost
 	t.by[decided]++
 	t.waits.add(wait)
 	t.inMin.Refused++
-	if c.refused[i] == 0 {
+	no := touch(&r.callers.no, e.id)
+	if no.by[i] == 0 {
 		t.callers++
 	}
-	c.refused[i] = add(c.refused[i], 1)
+	no.by[i] = add(no.by[i], 1)
 	if i == 0 {
 		fine.Refused++
-		if p := r.minutes.at(e.at); c.minute != minute {
-			c.minute = minute
+		if p := r.minutes.at(e.at); no.minute != minute {
+			no.minute = minute
 			t.inMin.Callers++
 			p.Callers = max(p.Callers, t.inMin.Callers)
 		}
@@ -262,7 +260,7 @@ func (r *run) refuse(i int, t *tally, c *caller, e *event, decided int, wait int
 		fine.Other++
 	}
 	if n := r.callers.named[e.id]; n != nil {
-		if c.refused[i] == 1 {
+		if no.by[i] == 1 {
 			n.first[i] = e.at
 		}
 		n.last[i] = e.at
@@ -329,12 +327,12 @@ func (r *run) outcome(i int) Outcome {
 		o.Waits = &Waits{Half: seconds(t.waits.quantile(0.5)), NineInTen: seconds(t.waits.quantile(0.9)),
 			Longest: seconds(time.Duration(t.waits.longest) * time.Microsecond), Never: t.waits.never}
 	}
-	o.Top = r.top(func(c *caller) int64 { return int64(c.refused[i]) })
+	o.Top = r.top(func(no refusals) int64 { return int64(no.by[i]) })
 	return o
 }
 
 // top returns the callers with the most of something, of which 0 is none.
-func (r *run) top(of func(*caller) int64) []Caller {
+func (r *run) top(of func(refusals) int64) []Caller {
 	type ranked struct {
 		id uint32
 		n  int64
@@ -344,7 +342,7 @@ func (r *run) top(of func(*caller) int64) []Caller {
 		return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(r.callers.named[a.id].key, r.callers.named[b.id].key))
 	}
 	for id := range r.callers.named {
-		n := of(r.callers.of(id))
+		n := of(peek(r.callers.no, id))
 		if n == 0 {
 			continue
 		}
@@ -363,11 +361,11 @@ func (r *run) top(of func(*caller) int64) []Caller {
 }
 
 func (r *run) caller(id uint32) Caller {
-	c, n := r.callers.of(id), r.callers.named[id]
-	out := Caller{Key: n.key, Requests: int64(c.requests), Refused: int64(c.refused[0]), Peak: int64(c.peak)}
+	c, n, no := r.callers.of(id), r.callers.named[id], peek(r.callers.no, id)
+	out := Caller{Key: n.key, Requests: int64(c.requests), Refused: int64(no.by[0]), Peak: int64(c.peak)}
 	out.First, out.Last = when(n.first[0]), when(n.last[0])
 	if len(r.tallies) > 1 {
-		other := int64(c.refused[1])
+		other := int64(no.by[1])
 		out.RefusedVersus = &other
 	}
 	return out
@@ -386,7 +384,8 @@ func when(us int64) *time.Time {
 func (r *run) change() *Change {
 	c := &Change{OnlyLimits: r.both[1][0], OnlyVersus: r.both[0][1], Both: r.both[1][1]}
 	for id := range r.callers.n {
-		switch a, b := r.callers.of(id).refused[0] > 0, r.callers.of(id).refused[1] > 0; {
+		no := peek(r.callers.no, id)
+		switch a, b := no.by[0] > 0, no.by[1] > 0; {
 		case a && b:
 			c.CallersBoth++
 		case a:
@@ -395,8 +394,8 @@ func (r *run) change() *Change {
 			c.CallersOnlyVersus++
 		}
 	}
-	c.More = r.top(func(c *caller) int64 { return max(0, int64(c.refused[1])-int64(c.refused[0])) })
-	c.Fewer = r.top(func(c *caller) int64 { return max(0, int64(c.refused[0])-int64(c.refused[1])) })
+	c.More = r.top(func(no refusals) int64 { return max(0, int64(no.by[1])-int64(no.by[0])) })
+	c.Fewer = r.top(func(no refusals) int64 { return max(0, int64(no.by[0])-int64(no.by[1])) })
 	return c
 }
 

@@ -130,7 +130,7 @@ func (s *search) refused(limits []backend.Limit, target Target) (int64, bool) {
 	var requests, callers int64
 	s.denied = s.denied[:0]
 	s.r.history.each(func(e event) bool {
-		if units := int64(s.r.callers.of(e.id).units); units <= capacity && units < math.MaxUint32 {
+		if units := s.r.callers.units(e.id); units <= capacity && units < math.MaxUint32 {
 			return true
 		}
 		at := s.place[e.id]
