@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
@@ -348,6 +350,55 @@ func FuzzLimit(f *testing.F) {
 		}
 		if again, err := parseLimit(limitText(l)); err != nil || again != l {
 			t.Errorf("%q is %v, which is written %q and read as %v, %v", text, l, limitText(l), again, err)
+		}
+	})
+}
+
+// Times of the end of requests are moved to their beginning, and put in order again.
+func TestReplayEnded(t *testing.T) {
+	var log strings.Builder
+	for i, ms := range []int{1000, 2000, 3000, 400} { // all begin within 3 ms
+		fmt.Fprintf(&log, `{"msec":"%d.%03d","remote_addr":"203.0.113.7","took_ms":%d}`+"\n", 1795953602+ms/1000, ms%1000+i, ms)
+	}
+	var r replay.Report
+	for _, step := range []struct {
+		args    []string
+		refused int64
+	}{{nil, 0}, {[]string{"-ended"}, 0}, {[]string{"-ended", "-duration", "took_ms"}, 3}} {
+		out := mustRun(t, log.String(), append([]string{"replay", "-", "-json", "-limit", "1/500ms"}, step.args...)...)
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Limits.Refused != step.refused {
+			t.Errorf("%v: %d are refused, not %d", step.args, r.Limits.Refused, step.refused)
+		}
+	}
+}
+
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		var read atomic.Int64
+		p := progressBar{out: &out, size: 1000, read: &read}
+		p.show(0)
+		time.Sleep(100 * time.Millisecond)
+		p.show(1)
+		p.clear()
+		if out.Len() > 0 {
+			t.Errorf("too early: %q", out.String())
+		}
+		time.Sleep(100 * time.Millisecond)
+		read.Store(500)
+		p.show(2000)
+		p.clear()
+		if want := "\r[===============               ]  50 %  2,000 lines, 10,000/s \r\x1b[K"; out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
+		}
+		out.Reset()
+		p.size = 0
+		time.Sleep(200 * time.Millisecond)
+		if p.show(4000); out.String() != "\r4,000 lines, 10,000/s " {
+			t.Errorf("got %q", out.String())
 		}
 	})
 }

@@ -33,6 +33,7 @@ type replayFlags struct {
 	anonymous      anonymity
 	observe        bool
 	progress       bool
+	ended          bool
 	fields         accesslog.Options
 	files          []string
 }
@@ -107,6 +108,8 @@ func parseReplay(args []string, s streams) (*replayFlags, error) {
 	fs.BoolVar(&f.observe, "observe", false, "the lines are those of an observer of a dry run")
 	fs.StringVar(&f.limiter, "limiter", "", "only the lines that an observer wrote for the limiter of this `name`")
 	fs.BoolVar(&f.progress, "progress", isTerminal(s.err), "show how far it is; the default is to do so on a terminal")
+	fs.BoolVar(&f.ended, "ended", false, "the log's times are when requests ended: count them when they began, where the log has durations")
+	fs.StringVar(&f.fields.Duration, "duration", "", "the `field` of JSON lines that has the duration: seconds, or what the name ends with, as in took_ms")
 	fs.StringVar(&f.fields.Time, "time", "", "the `field` of JSON lines that has the time")
 	fs.StringVar(&f.fields.Key, "key", "", "the `field` of JSON lines that has the key")
 	fs.StringVar(&f.fields.Addr, "addr", "", "the `field` of JSON lines that has the client's address")
@@ -122,7 +125,7 @@ func parseReplay(args []string, s streams) (*replayFlags, error) {
 // config checks the flags.
 func (f *replayFlags) config() (replay.Config, error) {
 	c := replay.Config{Limits: f.limits, Versus: f.versus, Window: f.window, Target: replay.Target(f.target), Top: f.top,
-		Status: f.only, Limiter: f.limiter, LimitText: limitText}
+		Status: f.only, Limiter: f.limiter, LimitText: limitText, Ended: f.ended}
 	switch {
 	case len(f.limits) == 0:
 		return c, fmt.Errorf("ginlimit: no limit was given; use -limit 100/m, for example")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/algorithm"
 	"github.com/ginlimit/ginlimit/backend/memory"
 	"github.com/ginlimit/ginlimit/cmd/ginlimit/internal/accesslog"
 )
@@ -299,6 +300,30 @@ func TestNothingSmaller(t *testing.T) {
 	}
 }
 
+// A caller that asks for one unit too many is looked at, and has a name, whatever its requests cost.
+func TestOneTooMany(t *testing.T) {
+	for _, step := range []struct {
+		costs    []int64
+		smallest string
+	}{
+		{[]int64{1, 1, 1}, "3"}, {[]int64{2, 1}, "3"}, {[]int64{2, 2}, "4"}, {[]int64{3}, "3"}, {[]int64{1, 1, 0}, "3"},
+	} {
+		var all []request
+		for i, cost := range step.costs {
+			all = append(all, request{noon.Add(time.Duration(i)), "alice", cost})
+		}
+		c := Config{Limits: []backend.Limit{{Count: 2, Period: time.Hour}}, By: byKey(t), Top: 1}
+		c.LimitText = func(l backend.Limit) string { return fmt.Sprint(l.Count) }
+		r, err := Run(context.Background(), c, []*accesslog.Reader{logOfRequests(t, all)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Limits.Refused != 1 || len(r.Limits.Top) != 1 || r.Limits.Top[0].Key != "alice" || !slices.Equal(r.Smallest.Limits, []string{step.smallest}) {
+			t.Errorf("%v: got %+v, %+v", step.costs, r.Limits, r.Smallest)
+		}
+	}
+}
+
 // History gives back what was added, and thins out by whole callers.
 func TestHistory(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
@@ -357,6 +382,17 @@ func TestSweep(t *testing.T) {
 	}
 	if m.n > 3000 {
 		t.Errorf("%d places for 1,000 callers that are remembered at a time", m.n)
+	}
+	for range m.n {
+		m.sweep(callers, now+time.Hour.Microseconds())
+	}
+	if len(m.free) != int(m.n)-1 {
+		t.Errorf("%d of %d places are free an hour later", len(m.free), m.n-1)
+	}
+	for _, p := range m.pages {
+		if slices.ContainsFunc(p.logs, func(l *algorithm.Log) bool { return l != nil }) {
+			t.Error("a log of a free place is kept")
+		}
 	}
 }
 

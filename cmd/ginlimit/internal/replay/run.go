@@ -27,6 +27,8 @@ type Config struct {
 	Window  time.Duration // by how much lines may be out of order
 	Target  Target
 	Top     int // how many callers are listed
+	// Ended says that the log's times are when requests ended: they count when they began.
+	Ended bool
 	// LimitText writes a limit; Limit.String if it is nil.
 	LimitText func(backend.Limit) string
 
@@ -168,10 +170,15 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 		r.already++
 	}
 	id := r.callers.id(key)
+	e.Cost = min(e.Cost, backend.MaxCount+1) // which no limit holds either
 	if r.callers.ask(id, e.Cost) > r.capacity || r.Verdict != nil {
 		r.callers.name(id, key)
 	}
-	return event{at: e.Time, cost: e.Cost, id: id}, true
+	at := e.Time
+	if r.Ended && e.Duration > 0 {
+		at -= min(e.Duration, at)
+	}
+	return event{at: at, cost: e.Cost, id: id}, true
 }
 
 // decide replays one request.
@@ -182,7 +189,7 @@ func (r *run) decide(e *event) {
 		r.first = now
 	}
 	r.requests++
-	r.units += e.cost
+	r.units = sum(r.units, e.cost)
 	r.last = now
 	if window := uint32((now - r.first/r.period*r.period) / r.period); window != c.window {
 		c.window, c.inWindow = window, 0
@@ -240,7 +247,7 @@ func (r *run) states(c *caller, id uint32, states *[]state) []*algorithm.Log {
 
 func (r *run) refuse(i int, t *tally, e *event, decided int, wait int64, minute uint32, fine *Point) {
 	t.refused++
-	t.units += e.cost
+	t.units = sum(t.units, e.cost)
 	t.by[decided]++
 	t.waits.add(wait)
 	t.inMin.Refused++
@@ -434,6 +441,14 @@ func (r *run) rates() Rates {
 		rates.Classes[0].From = 0
 	}
 	return rates
+}
+
+// sum returns a+b, of which neither is negative, or the largest number.
+func sum(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 func share(n, of int64) float64 {
