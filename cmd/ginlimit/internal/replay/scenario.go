@@ -23,7 +23,7 @@ func newLaw(limits []backend.Limit) (*law, error) {
 		}
 		l.rules = append(l.rules, r)
 	}
-	if r := l.rules[0]; len(l.rules) == 1 && !r.Stateless() && limits[0].Algorithm != backend.SlidingLog {
+	if r := l.rules[0]; len(l.rules) == 1 && !r.Stateless() && !l.hasLog() {
 		l.single = r
 	}
 	return l, nil
@@ -32,7 +32,9 @@ func newLaw(limits []backend.Limit) (*law, error) {
 // hasLog reports whether a state of l may have a log.
 func (l *law) hasLog() bool {
 	for _, limit := range l.limits {
-		if limit.Algorithm == backend.SlidingLog {
+		switch limit.Algorithm {
+		case backend.TokenBucket, backend.SlidingWindow, backend.FixedWindow:
+		default:
 			return true
 		}
 	}
