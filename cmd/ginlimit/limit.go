@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -36,63 +39,47 @@ func (l *limits) Set(text string) error {
 
 const limitHelp = "write a count and a period, as in 100/m, 10/s burst 20, or 5/15m sliding-log"
 
-var algorithms = map[string]backend.Algorithm{"token-bucket": backend.TokenBucket, "sliding-window": backend.SlidingWindow,
-	"sliding-log": backend.SlidingLog, "fixed-window": backend.FixedWindow}
+var algorithms = map[string]backend.Algorithm{"": backend.TokenBucket, "token-bucket": backend.TokenBucket,
+	"sliding-window": backend.SlidingWindow, "sliding-log": backend.SlidingLog, "fixed-window": backend.FixedWindow}
+
+var limitSyntax = regexp.MustCompile(`^(\d+)\s*/\s*(\d*)(d|h|m|s|ms|us|ns)(?:\s+burst\s+(\d+))?(?:\s+(token-bucket|sliding-window|sliding-log|fixed-window))?$`)
 
 // parseLimit reads a limit: 100/m, "10/s burst 20", "5/15m sliding-log".
 func parseLimit(text string) (backend.Limit, error) {
-	wrong := func(why string) (backend.Limit, error) {
-		return backend.Limit{}, fmt.Errorf("ginlimit: limit %q: %s; %s", text, why, limitHelp)
-	}
-	words := strings.Fields(text)
-	if len(words) == 1 && words[0] == "unlimited" {
+	text = strings.TrimSpace(text)
+	if text == "unlimited" {
 		return backend.Unlimited(), nil
 	}
-	if len(words) == 0 {
-		return wrong("it is empty")
+	words := limitSyntax.FindStringSubmatch(text)
+	if words == nil {
+		return backend.Limit{}, fmt.Errorf("ginlimit: limit %q is not understood; %s", text, limitHelp)
 	}
-	count, period, ok := strings.Cut(words[0], "/")
-	if !ok {
-		return wrong("it has no period")
+	l := backend.Limit{Algorithm: algorithms[words[5]]}
+	var errs [3]error
+	var periods int64 = 1
+	l.Count, errs[0] = strconv.ParseInt(words[1], 10, 64)
+	if words[2] != "" {
+		periods, errs[1] = strconv.ParseInt(words[2], 10, 64)
 	}
-	var l backend.Limit
-	var err error
-	if l.Count, err = strconv.ParseInt(count, 10, 64); err != nil || l.Count < 0 {
-		return wrong(fmt.Sprintf("%q is no count", count))
+	if words[4] != "" {
+		l.Burst, errs[2] = strconv.ParseInt(words[4], 10, 64)
 	}
-	if l.Period, ok = parsePeriod(period); !ok {
-		return wrong(fmt.Sprintf("%q is no period", period))
-	}
-	for words = words[1:]; len(words) > 0; words = words[1:] {
-		if words[0] == "burst" && len(words) > 1 {
-			if l.Burst, err = strconv.ParseInt(words[1], 10, 64); err != nil || l.Burst < 1 {
-				return wrong(fmt.Sprintf("%q is no burst", words[1]))
-			}
-			words = words[1:]
-			continue
+	for _, u := range periodUnits {
+		if u.letter == words[3] && periods <= math.MaxInt64/int64(u.length) {
+			l.Period = time.Duration(periods) * u.length
 		}
-		if l.Algorithm, ok = algorithms[words[0]]; !ok {
-			return wrong(fmt.Sprintf("%q is not known", words[0]))
-		}
+	}
+	if err := errors.Join(errs[:]...); err != nil || l.Count == math.MaxInt64 {
+		return backend.Limit{}, fmt.Errorf("ginlimit: limit %q has a number that is too large; %s", text, limitHelp)
 	}
 	return l, l.Validate()
 }
 
-var periods = map[string]time.Duration{"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
-	"sec": time.Second, "min": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
-
-// parsePeriod reads m, 15m, 1h30m, day or 7d.
-func parsePeriod(text string) (time.Duration, bool) {
-	if d, ok := periods[text]; ok {
-		return d, true
-	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.Atoi(days)
-		return time.Duration(n) * 24 * time.Hour, err == nil && n > 0 && n <= 366
-	}
-	d, err := time.ParseDuration(text)
-	return d, err == nil && d > 0
-}
+// periodUnits are the units of a period, by length. One of 1 is left out.
+var periodUnits = [...]struct {
+	letter string
+	length time.Duration
+}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond}, {"us", time.Microsecond}, {"ns", 1}}
 
 // limitText is what parseLimit reads as l.
 func limitText(l backend.Limit) string {
@@ -103,34 +90,20 @@ func limitText(l backend.Limit) string {
 	if l.Burst > 0 {
 		text += fmt.Sprintf(" burst %d", l.Burst)
 	}
-	for name, a := range algorithms {
-		if a == l.Algorithm && a != backend.TokenBucket {
-			text += " " + name
-		}
+	if l.Algorithm != backend.TokenBucket {
+		text += " " + strings.ReplaceAll(l.Algorithm.String(), " ", "-")
 	}
 	return text
 }
 
-// periodText writes m, 15m, day or 7d.
+// periodText writes m, 15m, d or 7d: a number of the longest unit that fits.
 func periodText(d time.Duration) string {
-	switch {
-	case d == time.Second:
-		return "s"
-	case d == time.Minute:
-		return "m"
-	case d == time.Hour:
-		return "h"
-	case d == 24*time.Hour:
-		return "day"
-	case d%(24*time.Hour) == 0:
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	for _, u := range periodUnits {
+		if d == u.length {
+			return u.letter
+		} else if d > 0 && d%u.length == 0 {
+			return strconv.FormatInt(int64(d/u.length), 10) + u.letter
+		}
 	}
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = text[:len(text)-2]
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = text[:len(text)-2]
-	}
-	return text
+	return d.String()
 }

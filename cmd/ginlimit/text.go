@@ -92,14 +92,13 @@ func writeBadLines(out io.Writer, r *replay.Report) {
 	}
 }
 
-// inPeriod is a period behind "in": 1m, 15m, 1 day.
+// inPeriod is a period behind "in": 1m, 15m, 1d.
 func inPeriod(d time.Duration) string {
-	switch text := periodText(d); text {
-	case "s", "m", "h":
-		return "1" + text
-	default:
-		return text
+	text := periodText(d)
+	if text[0] < '0' || text[0] > '9' {
+		text = "1" + text
 	}
+	return text
 }
 
 func routeText(route string) string {
