@@ -32,7 +32,7 @@ func RedisCluster(tb testing.TB, masters, replicasPerMaster int) *Cluster {
 			"--repl-diskless-sync-delay", "0"))
 	}
 	if err := c.form(masters, replicasPerMaster); err != nil {
-		tb.Fatal("testserver: cluster:", err)
+		giveUp(tb, fmt.Errorf("testserver: cluster: %w", err))
 	}
 	return c
 }

@@ -30,7 +30,7 @@ func RedisSentinel(tb testing.TB, replicas int) *Sentinel {
 		s.Sentinels = append(s.Sentinels, Redis(tb, "--sentinel"))
 	}
 	if err := s.form(); err != nil {
-		tb.Fatal("testserver: sentinel:", err)
+		giveUp(tb, fmt.Errorf("testserver: sentinel: %w", err))
 	}
 	return s
 }

@@ -1,6 +1,8 @@
 // Package testserver starts the real servers that tests and benchmarks talk to, on free ports of
 // 127.0.0.1, and stops them by their process id. It needs redis-server 6.2 or newer in PATH, and
-// initdb and postgres there or in /usr/lib/postgresql, and nothing else.
+// initdb and postgres there or in /usr/lib/postgresql, and nothing else. REDIS_SERVER in the
+// environment is the path of another server to start in place of redis-server, such as
+// valkey-server: a test that needs what that server lacks, such as TLS, is skipped.
 //
 // [Redis], [RedisTLS], [RedisCluster], [RedisSentinel] and [Postgres] are for tests: they fail the
 // test on an error and stop the servers when it ends. Without the program they skip the test, or
@@ -9,6 +11,7 @@
 package testserver
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -71,10 +74,24 @@ func StartRedis(args ...string) (*Server, error) {
 // giveUp ends a test whose servers did not start.
 func giveUp(tb testing.TB, err error) {
 	tb.Helper()
-	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") != "true" {
+	switch other := os.Getenv(otherServer); {
+	case errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") != "true":
 		tb.Skip("this test needs a server that is missing (make servers installs it):", err)
+	case other != "" && lacks(err):
+		tb.Skip("this test needs what", other, "cannot do:", err)
 	}
 	tb.Fatal(err)
+}
+
+// otherServer is in the environment if another server is to be tested than redis-server.
+const otherServer = "REDIS_SERVER"
+
+// lacks reports whether a server did not start, or refused a command, because it was built without
+// what it was asked for.
+func lacks(err error) bool {
+	text := strings.ToLower(err.Error())
+	return slices.ContainsFunc([]string{"bad directive", "unknown command", "unknown subcommand", "without tls", "not supported"},
+		func(said string) bool { return strings.Contains(text, said) })
 }
 
 func stopAtEnd(tb testing.TB, s *Server) {
@@ -87,7 +104,7 @@ func stopAtEnd(tb testing.TB, s *Server) {
 
 // newServer makes a directory for a server that does not run yet.
 func newServer() (*Server, error) {
-	bin, err := exec.LookPath("redis-server")
+	bin, err := exec.LookPath(cmp.Or(os.Getenv(otherServer), "redis-server"))
 	if err != nil {
 		return nil, fmt.Errorf("testserver: %w", err)
 	}
@@ -145,7 +162,7 @@ func (s *Server) run() error {
 	})
 	if err != nil {
 		s.Kill()
-		return fmt.Errorf("testserver: start of redis-server %s: %w; the end of its log:\n%s", s.addr, err, s.logTail())
+		return fmt.Errorf("testserver: start of %s %s: %w; the end of its log:\n%s", filepath.Base(s.bin), s.addr, err, s.logTail())
 	}
 	return nil
 }

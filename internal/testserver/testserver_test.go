@@ -317,6 +317,33 @@ func TestMissingBinary(t *testing.T) {
 	}
 }
 
+// Another server that lacks something skips the tests that need it; redis-server fails them.
+func TestOtherServer(t *testing.T) {
+	needServer(t)
+	bin, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, c := range []struct{ server, how string }{{bin, "skip"}, {"", "fatal"}} {
+		t.Setenv(otherServer, c.server)
+		o, done := &outcome{TB: t}, make(chan struct{})
+		go func() {
+			defer close(done)
+			Redis(o, "--no-such-setting", "yes")
+		}()
+		<-done
+		if o.how != c.how {
+			t.Errorf("with %s=%q: %q, want %q", otherServer, c.server, o.how, c.how)
+		}
+	}
+	t.Setenv(otherServer, bin)
+	want(t, Redis(t), "PONG", "PING")
+	t.Setenv(otherServer, "/no/such/server")
+	if _, err := StartRedis(); !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v, want exec.ErrNotFound", err)
+	}
+}
+
 // TestThreadEnds starts a server on a thread that ends: the server stays.
 func TestThreadEnds(t *testing.T) {
 	t.Parallel()
