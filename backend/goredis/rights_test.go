@@ -80,3 +80,62 @@ func TestRights(t *testing.T) {
 		assert.Zero(t, log.count("GINLIMIT"))
 	})
 }
+
+// Without a right that decisions need, the log of an application says so once, with the remedy.
+func TestRightsThatAreMissing(t *testing.T) {
+	s := testserver.Redis(t)
+	for _, right := range rights {
+		ask(t, s, "SCRIPT", "FLUSH") // or EVAL is not needed
+		ask(t, s, append([]string{"ACL", "SETUSER", "limits", "reset", "on", ">a-secret"},
+			slices.DeleteFunc(slices.Clone(rights), func(r string) bool { return r == right })...)...)
+		client := newClient(t, s.Addr(), func(o *goredis9.Options) { o.Username, o.Password = "limits", "a-secret" })
+		var log lines
+		b := goredis.New(client, goredis.WithTimeout(ample), goredis.WithDenyCache(false), log.option())
+		_, err := b.Take(t.Context(), "k", 1, hourly(100, 0))
+		switch right {
+		case "+ping", "+info", "+client|tracking": // only what is spared or warned of is missing
+			require.NoError(t, err, right)
+			continue
+		case "+del":
+			require.NoError(t, err, right)
+			err = b.Reset(t.Context(), "k")
+		}
+		require.ErrorIs(t, err, goredis.ErrDenied, right)
+		assert.Equal(t, 1, log.count("code=GINLIMIT007"), right)
+		assert.Equal(t, 1, log.count("grant the rights that the documentation of goredis.New lists. The failure"), right)
+	}
+}
+
+// A server without a command that decisions need is told in the log, once. Without another command
+// it decides: a server without HELLO speaks RESP2 only, as old proxies do.
+func TestCommandsThatAreMissing(t *testing.T) {
+	for _, command := range []string{"EVALSHA", "EVAL", "GET", "SET", "TIME", "DEL", "HELLO", "CLIENT", "PING"} {
+		t.Run(command, func(t *testing.T) {
+			s := testserver.Redis(t, "--rename-command", command, "")
+			var log lines
+			b := goredis.New(newClient(t, s.Addr(), cached), goredis.WithTimeout(ample), log.option())
+			for range 3 {
+				_, err := b.Take(t.Context(), "k", 1, hourly(100, 0))
+				switch command {
+				case "HELLO", "CLIENT", "PING":
+					require.NoError(t, err)
+					continue
+				case "DEL":
+					require.NoError(t, err)
+					err = b.Reset(t.Context(), "k")
+				}
+				require.ErrorIs(t, err, backend.ErrUnavailable)
+				require.ErrorIs(t, err, goredis.ErrUnknownCommand)
+			}
+			switch command {
+			case "HELLO", "CLIENT":
+				require.Equal(t, 1, log.count("code=GINLIMIT006"))
+			case "PING":
+				require.Zero(t, log.count("GINLIMIT007"))
+			default:
+				require.Equal(t, 1, log.count("code=GINLIMIT007"))
+				require.Equal(t, 1, log.count("kind=unknown_command"))
+			}
+		})
+	}
+}
