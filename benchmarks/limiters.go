@@ -29,6 +29,7 @@ import (
 
 	"github.com/ginlimit/ginlimit"
 	"github.com/ginlimit/ginlimit/backend"
+	ginlimitgoredis "github.com/ginlimit/ginlimit/backend/goredis"
 	"github.com/ginlimit/ginlimit/backend/memory"
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
@@ -54,7 +55,8 @@ const (
 var about = []struct{ name, module, algorithm, setup, writes string }{
 	{
 		own, "github.com/ginlimit/ginlimit", "token bucket in integers; others where the name says so",
-		"`memory.New()`, `redis.Dial` with time-outs of 10 s, so that a busy machine fails nothing; `New` with `ByIP`",
+		"`memory.New()`, `redis.Dial` with time-outs of 10 s, so that a busy machine fails nothing; `New` with `ByIP`; " +
+			"go-redis: `goredis.New` on a client with ContextTimeoutEnabled and ClientSideCacheConfig",
 		"`RateLimit`, `RateLimit-Policy`, `X-RateLimit-Limit`, `-Remaining`, `-Reset`; refused: a problem document too",
 	},
 	{
@@ -96,7 +98,7 @@ var about = []struct{ name, module, algorithm, setup, writes string }{
 	},
 	{
 		redisRate, "github.com/go-redis/redis_rate/v10", "GCRA in Lua",
-		"`NewLimiter` on a go-redis client with its defaults; it has no middleware: three lines by hand",
+		"`NewLimiter` on a go-redis client with its defaults, and on its `AutoPipeline()`; it has no middleware: three lines by hand",
 		"nothing, a status",
 	},
 }
@@ -233,14 +235,17 @@ func inRedis() []Limiter {
 		ginLimitRedis(own, backend.TokenBucket, 1),
 		ginLimitRedis(own+", fixed window", backend.FixedWindow, 1),
 		ginLimitRedis(own+", sliding window", backend.SlidingWindow, 1),
+		ginLimitGoredis(own+", go-redis", false),
+		ginLimitGoredis(own+", go-redis AutoPipeline", true),
 		{redisRate, func(addr string, q Quota) (Take, func()) {
 			client := goredis.NewClient(&goredis.Options{Addr: addr})
-			limiter, ctx := redis_rate.NewLimiter(client), context.Background()
-			limit := redis_rate.Limit{Rate: q.N, Burst: q.N, Period: q.Period}
-			return func(key string) (bool, error) {
-				res, err := limiter.Allow(ctx, key, limit)
-				return err == nil && res.Allowed > 0, err
-			}, closer(client)
+			return takeRedisRate(client, q), closer(client)
+		}},
+		{redisRate + ", AutoPipeline", func(addr string, q Quota) (Take, func()) {
+			client := goredis.NewClient(&goredis.Options{Addr: addr})
+			pipeline, err := client.AutoPipeline()
+			must(err)
+			return takeRedisRate(pipeline, q), closer(client)
 		}},
 		{ululeName, func(addr string, q Quota) (Take, func()) {
 			client := goredis.NewClient(&goredis.Options{Addr: addr})
@@ -264,6 +269,30 @@ func inRedis() []Limiter {
 			return takeHttprate(httprate.NewRateLimiter(q.N, q.Period, httprate.WithLimitCounter(counter))), closer(client)
 		}},
 	}
+}
+
+// takeRedisRate decides by redis_rate on a client.
+func takeRedisRate(client goredis.UniversalClient, q Quota) Take {
+	limiter, ctx := redis_rate.NewLimiter(client), context.Background()
+	limit := redis_rate.Limit{Rate: q.N, Burst: q.N, Period: q.Period}
+	return func(key string) (bool, error) {
+		res, err := limiter.Allow(ctx, key, limit)
+		return err == nil && res.Allowed > 0, err
+	}
+}
+
+// ginLimitGoredis is a Backend on a client of go-redis, with or without its AutoPipeline.
+func ginLimitGoredis(name string, autoPipeline bool) Limiter {
+	return Limiter{name, func(addr string, q Quota) (Take, func()) {
+		client := goredis.NewClient(&goredis.Options{
+			Addr: addr, ContextTimeoutEnabled: true, ClientSideCacheConfig: &goredis.ClientSideCacheConfig{},
+		})
+		b := ginlimitgoredis.New(client, ginlimitgoredis.WithPrefix(fmt.Sprint("go", autoPipeline)),
+			ginlimitgoredis.WithTimeout(10*time.Second), ginlimitgoredis.WithAutoPipeline(autoPipeline))
+		limits := limitsOf(q, backend.TokenBucket, 1)
+		b.Prepare(limits...) // as ginlimit.NewLimiter does
+		return takeBackend(b, limits), closer(client)
+	}}
 }
 
 // redisFloors do less than any decision.

@@ -42,9 +42,9 @@ var kinds = []struct {
 	// What a script's command was refused for, in the words of Redis 7, and with a dash.
 	{"The user executing the script can't ", ErrDenied}, {"ACL failure in script", ErrDenied},
 	{"-OOM ", ErrOutOfMemory}, {"-READONLY ", ErrReadOnly}, {"-MISCONF ", ErrDisk}, {"-NOREPLICAS ", ErrNoReplicas},
-	// Redis 6.2 and miniredis have words of their own.
+	// Redis 6.2, Valkey 8 and miniredis have words of their own.
 	{"OOM command not allowed", ErrOutOfMemory}, {"can't write against a read only replica", ErrReadOnly},
-	{"Unknown Redis command called from", ErrUnknownCommand}, {"can't run this command or subcommand", ErrDenied},
+	{"Unknown Redis command called from", ErrUnknownCommand}, {"Unknown command called from", ErrUnknownCommand}, {"can't run this command or subcommand", ErrDenied},
 	{"user_script", ErrScript}, {"running script", ErrScript}, {"compiling script", ErrScript},
 }
 

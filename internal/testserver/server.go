@@ -90,7 +90,7 @@ const otherServer = "REDIS_SERVER"
 // what it was asked for.
 func lacks(err error) bool {
 	text := strings.ToLower(err.Error())
-	return slices.ContainsFunc([]string{"bad directive", "unknown command", "unknown subcommand", "without tls", "not supported"},
+	return slices.ContainsFunc([]string{"bad directive", "unknown command", "unknown subcommand", "failed finding tls support"},
 		func(said string) bool { return strings.Contains(text, said) })
 }
 
