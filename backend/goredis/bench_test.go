@@ -17,7 +17,7 @@ import (
 )
 
 // BenchmarkTake compares what callers at the same time are decided: on rueidis, on a client of
-// go-redis, on one with ContextTimeoutEnabled, and on an AutoPipeline. "bare" is the client's EVALSHA of a script that does nothing,
+// go-redis, on one with ContextTimeoutEnabled, with client-side caching too, and on an AutoPipeline. "bare" is the client's EVALSHA of a script that does nothing,
 // without this package.
 func BenchmarkTake(b *testing.B) {
 	s := testserver.Redis(b)
@@ -28,6 +28,7 @@ func BenchmarkTake(b *testing.B) {
 	b.Cleanup(func() { _ = rueidis.Close() })
 	client := newClient(b, s.Addr())
 	heeding := newClient(b, s.Addr(), func(o *goredis9.Options) { o.ContextTimeoutEnabled = true })
+	caching := newClient(b, s.Addr(), cached, func(o *goredis9.Options) { o.ContextTimeoutEnabled = true })
 	duplex := newClient(b, s.Addr(), func(o *goredis9.Options) {
 		o.AutoPipelineOptions = &goredis9.AutoPipelineOptions{FullDuplex: true}
 	})
@@ -48,7 +49,9 @@ func BenchmarkTake(b *testing.B) {
 			{"rueidis", takes(rueidis)},
 			{"goredis", takes(goredis.New(client, opts...))},
 			{"context", takes(goredis.New(heeding, opts...))},
+			{"cached", takes(goredis.New(caching, opts...))},
 			{"AutoPipeline", takes(goredis.New(client, auto...))},
+			{"AutoPipeline cached", takes(goredis.New(caching, auto...))},
 			{"FullDuplex", takes(goredis.New(duplex, auto...))},
 			{"bare", func(key string) error { return client.EvalSha(ctx, sha, []string{key}).Err() }},
 		} {
