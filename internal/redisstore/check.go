@@ -143,12 +143,17 @@ func askEach[T any](ctx context.Context, timeout time.Duration, nodes map[string
 	}()
 	return func(yield func(string, said[T]) bool) {
 		for range nodes {
+			var a answer
 			select {
-			case a := <-answers:
-				if !yield(a.addr, a.res) {
+			case a = <-answers:
+			case <-ctx.Done():
+				select {
+				case a = <-answers: // the last ones, with which ctx ends too
+				default:
 					return
 				}
-			case <-ctx.Done():
+			}
+			if !yield(a.addr, a.res) {
 				return
 			}
 		}
