@@ -104,11 +104,11 @@ func ExampleLimit_algorithms() {
 		fmt.Println(l)
 	}
 	// Output:
-	// 100 per 1m0s, burst 20, token bucket
-	// 5 per 1h0m0s, sliding log
-	// 600 per 1m0s, sliding window
-	// 10000 per 24h0m0s, fixed window
-	// 3 per 7ms, token bucket
+	// 100/m burst 20
+	// 5/h sliding-log
+	// 600/m sliding-window
+	// 10000/d fixed-window
+	// 3/7ms
 }
 
 func ExampleFirstOf() {
@@ -474,7 +474,7 @@ func ExampleWithDenyHandler() {
 	w := httptest.NewRecorder()
 	r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	fmt.Println(w.Code, w.Body)
-	// Output: 429 {"error":"slow down","limit":"0 per 1m0s, token bucket"}
+	// Output: 429 {"error":"slow down","limit":"0/m"}
 }
 
 func ExampleWithObserver() {
@@ -491,9 +491,9 @@ func ExampleWithObserver() {
 	get(r, "/")
 	get(r, "/")
 	// Output:
-	// api: allowed true, 0 left of 1 per 1m0s, token bucket
+	// api: allowed true, 0 left of 1/m
 	// 200
-	// api: allowed false, 0 left of 1 per 1m0s, token bucket
+	// api: allowed false, 0 left of 1/m
 	// 200
 }
 
@@ -576,7 +576,7 @@ func ExampleNewLimiter() {
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, backend.ErrUnavailable))
 	// Output:
-	// ginlimit: limit 10 per 0s, token bucket: period is not between 1ms and 8784h0m0s
+	// ginlimit: limit 10/0s: period is not between 1ms and 8784h0m0s
 	// ginlimit: WithBackend needs WithName, so that two limiters never share counters by accident
 	// false
 }
@@ -662,13 +662,13 @@ func ExamplePer() {
 	fmt.Println(ginlimit.Per(5, 15*time.Minute))
 	fmt.Println(ginlimit.Per(100, time.Second).WithBurst(20))
 	// Output:
-	// 5 per 15m0s, token bucket
-	// 100 per 1s, burst 20, token bucket
+	// 5/15m
+	// 100/s burst 20
 }
 
 func ExamplePerSecond() {
 	fmt.Println(ginlimit.PerSecond(10))
-	// Output: 10 per 1s, token bucket
+	// Output: 10/s
 }
 
 func ExamplePerMinute() {
@@ -685,12 +685,12 @@ func ExamplePerMinute() {
 
 func ExamplePerHour() {
 	fmt.Println(ginlimit.PerHour(5).WithAlgorithm(ginlimit.SlidingLog))
-	// Output: 5 per 1h0m0s, sliding log
+	// Output: 5/h sliding-log
 }
 
 func ExamplePerDay() {
 	fmt.Println(ginlimit.PerDay(10_000).WithAlgorithm(ginlimit.FixedWindow))
-	// Output: 10000 per 24h0m0s, fixed window
+	// Output: 10000/d fixed-window
 }
 
 func ExampleUnlimited() {
@@ -1276,9 +1276,9 @@ func ExampleWithObserver_slog() {
 	logged.lines.Reset(context.Background(), "api") // as if time went by
 	send("request-101")
 	// Output:
-	// level=WARN msg="request refused" request_id=request-3 limiter=api tier="" status=429 limit="2 per 1h0m0s, token bucket"
-	// level=WARN msg="request refused" request_id=request-4 limiter=api tier="" status=429 limit="2 per 1h0m0s, token bucket"
-	// level=WARN msg="request refused" request_id=request-101 limiter=api tier="" status=429 limit="2 per 1h0m0s, token bucket" left_out=96
+	// level=WARN msg="request refused" request_id=request-3 limiter=api tier="" status=429 limit=2/h
+	// level=WARN msg="request refused" request_id=request-4 limiter=api tier="" status=429 limit=2/h
+	// level=WARN msg="request refused" request_id=request-101 limiter=api tier="" status=429 limit=2/h left_out=96
 }
 
 func newRouter(limit ginlimit.Limit) *gin.Engine {

@@ -13,8 +13,8 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"strings"
 	"time"
+	"unique"
 )
 
 // ErrUnavailable is in the chain of every error that comes from a store that could not decide: it
@@ -56,7 +56,11 @@ type Backend interface {
 	// Settle corrects a charge once it is known what it really cost: taken is the Result of the
 	// Take, or of the charge in a TakeAll; cost and limits are what that was called with; actual is
 	// what it should have been. It does nothing if taken is a refusal, and sends nothing if actual
-	// is cost. To correct once more, pass the actual of the last time as cost.
+	// is cost and no place in flight is held. To correct once more, pass the actual of the last
+	// time as cost.
+	//
+	// Under a limit of the algorithm [Concurrency] it gives back the units that the charge holds,
+	// whatever actual is. To correct once more, pass taken.WithReleased().
 	//
 	// Less gives the difference back. It never raises what is left above the capacity, never moves
 	// a window, and never credits a window other than the one charged: a charge that has aged out
@@ -76,6 +80,22 @@ type Backend interface {
 
 	// Reset forgets everything about key, for every limit. It is not an error if nothing was known.
 	Reset(ctx context.Context, key string) error
+}
+
+// Renewer is a [Backend] that can hold units of a [Concurrency] limit for longer than their Period.
+// The root package asks it while a request runs. All backends of this module are Renewers.
+type Renewer interface {
+	// Renew holds the units of a charge for a Period from now on, also where they were lost since.
+	// Its arguments are those of Settle. Pass the Result that it returns to the next Renew and to
+	// Settle, in place of taken.
+	Renew(ctx context.Context, key string, taken Result, cost int64, limits ...Limit) (Result, error)
+}
+
+// Banner is a [Backend] that can ban a key. All backends of this module are Banners.
+type Banner interface {
+	// Ban refuses whatever is asked for key from now on until d is over, in place of a ban that is
+	// there. Reset lifts it. The duration is 1 ms to 366 days, in whole microseconds.
+	Ban(ctx context.Context, key string, d time.Duration) error
 }
 
 // Charge is what TakeAll takes from one key.
@@ -107,6 +127,12 @@ const (
 	// FixedWindow admits Count units in a window that starts at the key's first hit and lasts one
 	// Period. Across the end of a window it can admit 2 × Count units at once. State: two integers.
 	FixedWindow
+	// CalendarWindow admits Count units between two boundaries of the calendar, such as midnight:
+	// see [PerCalendarDay]. The store's clock says which window it is. State: three integers.
+	CalendarWindow
+	// Concurrency admits Count units at the same time: see [InFlight]. A unit is held from Take
+	// until Settle, or until it was held for a Period. State: as that of a SlidingLog.
+	Concurrency
 )
 
 // String returns the algorithm's name in lower case, such as "token bucket".
@@ -120,6 +146,10 @@ func (a Algorithm) String() string {
 		return "sliding log"
 	case FixedWindow:
 		return "fixed window"
+	case CalendarWindow:
+		return "calendar window"
+	case Concurrency:
+		return "concurrency"
 	default:
 		return fmt.Sprintf("Algorithm(%d)", uint8(a))
 	}
@@ -150,10 +180,50 @@ type Limit struct {
 	Name string
 	// Count is how many units there are per Period, at most MaxCount. 0 blocks everything, and
 	// math.MaxInt64 is unlimited.
-	Count     int64
-	Period    time.Duration // 1 ms to 366 days, in whole microseconds
-	Burst     int64         // TokenBucket only: units at once, at most MaxCount; 0 means Count
-	Algorithm Algorithm     // TokenBucket if not set
+	Count int64
+	// Period is 1 ms to 366 days, in whole microseconds. A CalendarWindow has none. For Concurrency
+	// it says how long a unit is held that nobody gives back, because its process died; 0 means
+	// DefaultHold.
+	Period    time.Duration
+	Burst     int64     // TokenBucket only: units at once, at most MaxCount; 0 means Count
+	Algorithm Algorithm // TokenBucket if not set
+	Calendar  Calendar  // CalendarWindow only
+	// Unit is what is counted, the qu of draft-ietf-httpapi-ratelimit-headers-11: "" or "requests",
+	// "content-bytes", "concurrent-requests", or any other name, such as "tokens". It changes what
+	// headers say, and nothing else.
+	Unit string
+
+	ban unique.Handle[ban] // made by Banning
+}
+
+// DefaultHold is the Period of a Concurrency limit that has none.
+const DefaultHold = time.Minute
+
+// InFlight returns a limit of n units at the same time, of which each is held from Take to Settle.
+// Its unit is "concurrent-requests".
+func InFlight(n int64) Limit {
+	return Limit{Count: n, Period: DefaultHold, Algorithm: Concurrency, Unit: "concurrent-requests"}
+}
+
+// ban says for how long a key is refused.
+type ban struct{ first, longest time.Duration }
+
+// Banning returns the limit of refusals: a key that is refused more often than l allows is refused
+// for first, whatever it asks for, and each time that this happens again within longest of the end
+// of its last ban for twice as long, up to longest. It stands at the end of the limits of a Take,
+// and is no limit by itself. It is what ginlimit.WithBan asks a backend with.
+func (l Limit) Banning(first, longest time.Duration) Limit {
+	l.ban = unique.Make(ban{first, longest})
+	return l
+}
+
+// Bans returns what [Limit.Banning] was called with; ok is false of any other limit.
+func (l Limit) Bans() (first, longest time.Duration, ok bool) {
+	if l.ban == (unique.Handle[ban]{}) {
+		return 0, 0, false
+	}
+	b := l.ban.Value()
+	return b.first, b.longest, true
 }
 
 // Tier is a named list of limits, for one kind of caller. The zero Tier has none.
@@ -188,6 +258,29 @@ func (l Limit) Named(name string) Limit {
 	return l
 }
 
+// WithoutBan returns l as it was before [Limit.Banning].
+func (l Limit) WithoutBan() Limit {
+	l.ban = unique.Handle[ban]{}
+	return l
+}
+
+// BansAs reports whether l and other ban for the same times, or neither bans.
+func (l *Limit) BansAs(other *Limit) bool { return l.ban == other.ban }
+
+// Hold returns the Period of a Concurrency limit: DefaultHold, if it has none.
+func (l Limit) Hold() time.Duration {
+	if l.Period == 0 {
+		return DefaultHold
+	}
+	return l.Period
+}
+
+// Counting returns l with a Unit, such as "tokens".
+func (l Limit) Counting(unit string) Limit {
+	l.Unit = unit
+	return l
+}
+
 // Capacity returns the units that can be taken at once from an untouched key: the Burst of a
 // TokenBucket that has one, and otherwise Count.
 func (l Limit) Capacity() int64 {
@@ -197,34 +290,33 @@ func (l Limit) Capacity() int64 {
 	return l.Count
 }
 
-// String returns what l says, without its name: "100 per 1m0s, burst 20, token bucket".
-func (l Limit) String() string {
-	if l.IsUnlimited() {
-		return "unlimited"
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d per %v, ", l.Count, l.Period)
-	if l.Burst != 0 {
-		fmt.Fprintf(&b, "burst %d, ", l.Burst)
-	}
-	b.WriteString(l.Algorithm.String())
-	return b.String()
-}
-
 // Validate returns nil if l can be enforced exactly, and otherwise an error that says what to
 // change. See [MaxCount], [MinPeriod], [MaxPeriod] and [MaxRefill] for the ranges.
 func (l Limit) Validate() error {
 	switch {
-	case l.Algorithm > FixedWindow:
-		return fmt.Errorf("ginlimit: limit %v: unknown algorithm; use TokenBucket, SlidingWindow, SlidingLog or FixedWindow", l)
+	case l.Algorithm > Concurrency:
+		return fmt.Errorf("ginlimit: limit %v: unknown algorithm; use one of the constants of package backend", l)
 	case l.Burst != 0 && (l.Algorithm != TokenBucket || l.IsUnlimited()):
 		return fmt.Errorf("ginlimit: limit %v has burst %d; only a token bucket has a burst", l, l.Burst)
+	case !isToken(l.Unit):
+		return fmt.Errorf("ginlimit: limit %v: the unit %q cannot stand in a header; use letters, digits and hyphens", l, l.Unit)
+	case l.ban != unique.Handle[ban]{}:
+		if err := l.validateBan(); err != nil {
+			return err
+		}
+	}
+	if err := l.validateCalendar(); err != nil {
+		return err
+	}
+	switch {
 	case l.IsUnlimited():
 		return nil
 	case l.Count < 0:
 		return fmt.Errorf("ginlimit: limit %v: count is negative; use 0 to block everything", l)
 	case l.Count > MaxCount:
 		return fmt.Errorf("ginlimit: limit %v: count is above %d; use Unlimited() for no limit", l, int64(MaxCount))
+	case l.Period == 0 && (l.Algorithm == CalendarWindow || l.Algorithm == Concurrency):
+		return nil
 	case l.Period < MinPeriod || l.Period > MaxPeriod:
 		return fmt.Errorf("ginlimit: limit %v: period is not between %v and %v", l, MinPeriod, MaxPeriod)
 	case l.Period%time.Microsecond != 0:
@@ -247,6 +339,20 @@ func (l Limit) Validate() error {
 	return nil
 }
 
+// validateBan is Validate for a limit of refusals.
+func (l Limit) validateBan() error {
+	first, longest, _ := l.Bans()
+	switch {
+	case l.IsUnlimited() || l.Algorithm == Concurrency:
+		return fmt.Errorf("ginlimit: limit %v cannot count refusals; use a limit of refusals in a time, such as PerHour(100)", l)
+	case first < MinPeriod || longest > MaxPeriod || first > longest:
+		return fmt.Errorf("ginlimit: a ban for %v, or %v at most: use durations between %v and %v, the shorter first", first, longest, MinPeriod, MaxPeriod)
+	case first%time.Microsecond != 0 || longest%time.Microsecond != 0:
+		return fmt.Errorf("ginlimit: a ban for %v, or %v at most, is not a whole number of microseconds", first, longest)
+	}
+	return nil
+}
+
 // Result is the answer to a Take: the view of the limit that decided. Times are exact to the
 // microsecond.
 type Result struct {
@@ -263,6 +369,8 @@ type Result struct {
 	At         time.Time     // the backend's clock at the decision, in whole microseconds
 	Source     Source        // what decided
 
+	banned   bool
+	released bool
 	refusing uint32 // bit i: the limit at place i refuses; 0 if it is Limit alone
 }
 
@@ -297,6 +405,25 @@ func (r Result) Refuses(i int) bool { return r.refusing>>i&1 == 1 }
 // place i is among them. It is for authors of backends.
 func (r Result) WithRefusing(places uint32) Result {
 	r.refusing = places
+	return r
+}
+
+// Banned reports whether a ban refuses: see [Limit.Banning] and [Banner].
+func (r Result) Banned() bool { return r.banned }
+
+// WithBanned returns r for a refusal by a ban. It is for authors of backends.
+func (r Result) WithBanned() Result {
+	r.banned = true
+	return r
+}
+
+// Released reports whether the units that a charge holds of a [Concurrency] limit were given back.
+func (r Result) Released() bool { return r.released }
+
+// WithReleased returns r for a charge that was settled: another Settle of it gives no place in
+// flight back.
+func (r Result) WithReleased() Result {
+	r.released = true
 	return r
 }
 

@@ -69,13 +69,13 @@ func TestValidate(t *testing.T) {
 
 func TestLimitString(t *testing.T) {
 	for want, limit := range map[string]backend.Limit{
-		"100 per 1m0s, token bucket":           per(100, time.Minute).Named("not shown"),
-		"100 per 1m0s, burst 20, token bucket": per(100, time.Minute).WithBurst(20),
-		"0 per 1s, sliding window":             per(0, time.Second).WithAlgorithm(backend.SlidingWindow),
-		"7 per 1ms, sliding log":               per(7, time.Millisecond).WithAlgorithm(backend.SlidingLog),
-		"7 per 1ms, fixed window":              per(7, time.Millisecond).WithAlgorithm(backend.FixedWindow),
-		"7 per 1ms, Algorithm(9)":              per(7, time.Millisecond).WithAlgorithm(9),
-		"unlimited":                            backend.Unlimited(),
+		"100/m":              per(100, time.Minute).Named("not shown"),
+		"100/m burst 20":     per(100, time.Minute).WithBurst(20),
+		"0/s sliding-window": per(0, time.Second).WithAlgorithm(backend.SlidingWindow),
+		"7/ms sliding-log":   per(7, time.Millisecond).WithAlgorithm(backend.SlidingLog),
+		"7/ms fixed-window":  per(7, time.Millisecond).WithAlgorithm(backend.FixedWindow),
+		"7/ms Algorithm(9)":  per(7, time.Millisecond).WithAlgorithm(9),
+		"unlimited":          backend.Unlimited(),
 	} {
 		if got := limit.String(); got != want {
 			t.Errorf("String of %#v: got %q, want %q", limit, got, want)

@@ -33,7 +33,7 @@ func ExampleBackend() {
 	fmt.Println(err, errors.Is(err, backend.ErrUnavailable))
 	// Output:
 	// true 0 <nil>
-	// false 12 per 24h0m0s, fixed window 24h0m0s <nil>
+	// false 12/d fixed-window 24h0m0s <nil>
 	// <nil>
 	// true 7 <nil>
 	// ginlimit: cost -1 is negative; use Settle to give units back false
@@ -45,9 +45,9 @@ func ExampleLimit() {
 	fmt.Println(l.Capacity(), "at once")
 	fmt.Println(backend.Limit{}.Validate()) // the zero Limit is not valid
 	// Output:
-	// 100 per 1m0s, burst 20, token bucket
+	// 100/m burst 20
 	// 20 at once
-	// ginlimit: limit 0 per 0s, token bucket: period is not between 1ms and 8784h0m0s
+	// ginlimit: limit 0/0s: period is not between 1ms and 8784h0m0s
 }
 
 func ExampleLimit_WithBurst() {
@@ -56,12 +56,12 @@ func ExampleLimit_WithBurst() {
 	fmt.Println(l.WithAlgorithm(backend.FixedWindow).WithBurst(20).Validate())
 	// Output:
 	// 20 100
-	// ginlimit: limit 100 per 1m0s, burst 20, fixed window has burst 20; only a token bucket has a burst
+	// ginlimit: limit 100/m burst 20 fixed-window has burst 20; only a token bucket has a burst
 }
 
 func ExampleLimit_WithAlgorithm() {
 	fmt.Println(backend.Limit{Count: 5, Period: time.Hour}.WithAlgorithm(backend.SlidingLog))
-	// Output: 5 per 1h0m0s, sliding log
+	// Output: 5/h sliding-log
 }
 
 func ExampleLimit_Named() {
@@ -70,7 +70,7 @@ func ExampleLimit_Named() {
 	fmt.Println(l) // without its name
 	// Output:
 	// log-ins
-	// 5 per 1h0m0s, token bucket
+	// 5/h
 }
 
 func ExampleLimit_Validate() {
@@ -83,8 +83,8 @@ func ExampleLimit_Validate() {
 	}
 	// Output:
 	// <nil>
-	// ginlimit: limit -1 per 1s, token bucket: count is negative; use 0 to block everything
-	// ginlimit: limit 1 per 24h0m0s, burst 100000, token bucket: an empty bucket takes more than 100 years to fill; lower the burst
+	// ginlimit: limit -1/s: count is negative; use 0 to block everything
+	// ginlimit: limit 1/d burst 100000: an empty bucket takes more than 100 years to fill; lower the burst
 }
 
 func ExampleUnlimited() {

@@ -67,9 +67,9 @@ const (
 
 func TestReport(t *testing.T) {
 	for apiKey, want := range map[string]string{
-		"":           "plan: none, 4 left (5 per 1m0s, token bucket)\n",
-		"key-of-ann": "plan: free, 9 left (10 per 1m0s, token bucket)\n",
-		"key-of-pat": "plan: pro, 19 left (20 per 1s, token bucket)\n",
+		"":           "plan: none, 4 left (5/m)\n",
+		"key-of-ann": "plan: free, 9 left (10/m)\n",
+		"key-of-pat": "plan: pro, 19 left (20/s)\n",
 		"key-of-eve": "plan: enterprise, unlimited\n",
 	} {
 		test(t, func(t *testing.T, s service) {

@@ -83,7 +83,7 @@ func (k *key) take(t *testing.T, cost int64, l backend.Limit) backend.Result {
 }
 
 func (k *key) settle(t *testing.T, charged, cost, actual int64, l backend.Limit) {
-	if next := algorithm.Settle(k.copies(0), []*algorithm.Rule{rule(t, l)}, k.now, charged, cost, actual); next != nil {
+	if next := algorithm.Settle(k.copies(0), []*algorithm.Rule{rule(t, l)}, k.now, charged, cost, actual, 0); next != nil {
 		k.write(next)
 	}
 }
@@ -268,19 +268,19 @@ func TestTakeSaysWhatToWrite(t *testing.T) {
 			}
 		}
 		const now = 2_001_000
-		if rules := []*algorithm.Rule{five, free}; algorithm.Settle(slots, rules, now, now, 1, 1) != nil ||
-			algorithm.Settle(slots[1:], rules, now, now, 1, 0) != nil || algorithm.Settle(nil, rules, now, now, 1, 0) != nil ||
-			algorithm.Settle(slots, []*algorithm.Rule{free}, now, now, 1, 9) != nil {
+		if rules := []*algorithm.Rule{five, free}; algorithm.Settle(slots, rules, now, now, 1, 1, 0) != nil ||
+			algorithm.Settle(slots[1:], rules, now, now, 1, 0, 0) != nil || algorithm.Settle(nil, rules, now, now, 1, 0, 0) != nil ||
+			algorithm.Settle(slots, []*algorithm.Rule{free}, now, now, 1, 9, 0) != nil {
 			t.Errorf("%v: Settle has something to write, and had nothing to correct", a)
 		}
 		rules := []*algorithm.Rule{free, two}
-		if slots = algorithm.Settle(slots, rules, now, now, 1, 0); slots == nil {
+		if slots = algorithm.Settle(slots, rules, now, now, 1, 0, 0); slots == nil {
 			t.Errorf("%v: Settle of a limit that moved has nothing to write", a)
 		}
-		if algorithm.Settle(slots, rules, now, now, 1, 0) != nil {
+		if algorithm.Settle(slots, rules, now, now, 1, 0, 0) != nil {
 			t.Errorf("%v: Settle has something to write after everything was given back", a)
 		}
-		if slots = algorithm.Settle(slots, rules, now, now, 0, 1); len(slots) != 2 || slots[0] != (algorithm.Slot{}) {
+		if slots = algorithm.Settle(slots, rules, now, now, 0, 1, 0); len(slots) != 2 || slots[0] != (algorithm.Slot{}) {
 			t.Errorf("%v: Settle for more: got slots %+v, want one for each limit, and an empty one for that which keeps no state", a, slots)
 		}
 	}
@@ -306,7 +306,7 @@ func TestManyLimits(t *testing.T) {
 	}
 	for range 19 { // in whatever order
 		rules = append(rules[1:], rules[0])
-		slots = algorithm.Settle(slots, rules, 1000, 1000, 1, 0)
+		slots = algorithm.Settle(slots, rules, 1000, 1000, 1, 0, 0)
 	}
 	var res backend.Result
 	if algorithm.Take(slots, rules, 1000, 0, &res); res.Remaining != 19 {

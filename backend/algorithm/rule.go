@@ -9,7 +9,9 @@
 package algorithm
 
 import (
+	"fmt"
 	"math/bits"
+	"sync/atomic"
 
 	"github.com/ginlimit/ginlimit/backend"
 )
@@ -73,14 +75,16 @@ type quick func(r *Rule, st State, now, cost int64) (next State, a Answer, ok bo
 
 // algorithms has a row for each.
 var algorithms = [...]row{
-	backend.TokenBucket:   tokenBucket,
-	backend.SlidingWindow: slidingWindow,
-	backend.SlidingLog:    slidingLog,
-	backend.FixedWindow:   fixedWindow,
+	backend.TokenBucket:    tokenBucket,
+	backend.SlidingWindow:  slidingWindow,
+	backend.SlidingLog:     slidingLog,
+	backend.FixedWindow:    fixedWindow,
+	backend.CalendarWindow: calendarWindow,
+	backend.Concurrency:    concurrency,
 }
 
 // Rule is a valid [backend.Limit] with everything worked out that decisions under it need. It is
-// what a store calls the algorithms through; it is immutable. Times in this package are whole
+// what a store calls the algorithms through; it may be shared. Times in this package are whole
 // microseconds: an instant is since any epoch the store likes, as long as it stays with it.
 type Rule struct {
 	limit     backend.Limit
@@ -92,6 +96,11 @@ type Rule struct {
 	unit      span // TokenBucket: the time that refills one unit
 	full      span // TokenBucket: the time that refills the capacity
 	but1      span // TokenBucket: the time that refills the capacity but for one unit
+
+	calendar int64                   // CalendarWindow: the number of its Calendar
+	current  atomic.Pointer[windows] // CalendarWindow: a cache
+	counts   bool                    // refusals: see bans
+	counter  *counter                // of a limit with a ban
 }
 
 // NewRule returns the Rule of l, or the error of l.Validate.
@@ -99,15 +108,48 @@ func NewRule(l backend.Limit) (*Rule, error) {
 	if err := l.Validate(); err != nil {
 		return nil, err
 	}
+	if first, longest, ok := l.Bans(); ok {
+		refusals := newRule(l.WithoutBan())
+		refusals.counts = true
+		return &Rule{limit: l, row: banned.row, quick: notQuick, stateless: true, counter: &counter{refusals, first.Microseconds(), longest.Microseconds()}}, nil
+	}
+	return newRule(l), nil
+}
+
+// newRule returns the rule of a limit that is valid and has no ban.
+func newRule(l backend.Limit) *Rule {
 	r := &Rule{limit: l, row: &algorithms[l.Algorithm], period: l.Period.Microseconds(), capacity: l.Capacity()}
 	r.stateless = l.Count == 0 || l.IsUnlimited()
+	switch l.Algorithm {
+	case backend.CalendarWindow:
+		r.period, r.calendar = l.Calendar.Numbers()
+	case backend.Concurrency:
+		r.period = l.Hold().Microseconds()
+	}
 	if r.quick = r.row.quick; r.stateless {
 		r.quick = notQuick
 	}
 	if l.Algorithm == backend.TokenBucket && !r.stateless {
 		r.unit, r.full, r.but1 = r.spanOf(1), r.spanOf(r.capacity), r.spanOf(r.capacity-1)
 	}
-	return r, nil
+	return r
+}
+
+// PastCalendar returns the rule that a slot of a calendar window stands under, by the numbers of
+// [backend.Calendar.Numbers]. Its zone need not be known here: nothing is charged under it.
+func PastCalendar(count, period, id int64) (*Rule, error) {
+	if count < 1 || count > backend.MaxCount || period < 1 || id < 0 {
+		return nil, fmt.Errorf("ginlimit: %d per %d of calendar %d is no calendar window", count, period, id)
+	}
+	limit := backend.Limit{Count: count, Algorithm: backend.CalendarWindow}
+	return &Rule{limit: limit, row: &algorithms[backend.CalendarWindow], quick: calendarWindow.quick, period: period, calendar: id, capacity: count}, nil
+}
+
+// Counting returns a copy of r, which keeps a state and has no ban, that counts refusals.
+func (r *Rule) Counting() *Rule {
+	refusals := &Rule{limit: r.limit, row: r.row, quick: r.quick, period: r.period, capacity: r.capacity, unit: r.unit, full: r.full, but1: r.but1}
+	refusals.calendar, refusals.counts = r.calendar, true
+	return refusals
 }
 
 // Limit returns the limit that r was made of.
@@ -121,8 +163,8 @@ func (r *Rule) Stateless() bool { return r.stateless }
 
 // Decides reports whether r was made of l, whatever their names.
 func (r *Rule) Decides(l *backend.Limit) bool {
-	return r.limit.Count == l.Count && r.limit.Period == l.Period &&
-		r.limit.Burst == l.Burst && r.limit.Algorithm == l.Algorithm
+	return r.limit.Count == l.Count && r.limit.Period == l.Period && r.limit.Burst == l.Burst &&
+		r.limit.Algorithm == l.Algorithm && r.limit.Calendar == l.Calendar && r.limit.BansAs(l) && !r.counts
 }
 
 // Expiry returns the instant from which a state charged under r says nothing any more: the time of

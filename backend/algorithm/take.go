@@ -37,42 +37,68 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 		}
 		return decided, next
 	}
+	own, beside := Own(slots)
+	var bans bans
+	if len(beside) > 0 && Looks(rules) {
+		bans = bansOf(beside, now)
+	}
+	rules, counter := limits(rules)
 	var few [inline]Slot
-	mine := arranged(few[:0], slots, rules, now)
+	mine := arranged(few[:0], own, rules, now)
 	decided, wait, refusing := judge(mine, rules, now, cost)
-	if wait == 0 && cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) {
+	left := bans.left(now)
+	switch {
+	case left > 0: // nothing is charged, and nothing counted
+	case wait == 0 && cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps):
 		next = slots[:0]
 		for i, r := range rules {
 			next = append(next, r.charge(&mine[i], now, cost))
 		}
-		mine = next
+		mine, next = next, bans.appended(next)
+	case wait != 0 && cost > 0 && counter != nil:
+		bans.refuse(counter, now, 1)
+		left = bans.left(now)
+		next = bans.appended(slices.Clone(own)) // as they are: what has expired stays as good as forgotten
 	}
 	if wait == 0 {
 		decided = tightest(mine, rules, now)
 	}
 	rules[decided].fill(res, &mine[decided], now, wait)
 	refuse(res, refusing)
+	if left > 0 && refuseBanned(res, left) && counter != nil {
+		decided = len(rules)
+	}
 	return decided, next
 }
 
 // Judge is [Take] without the charge: res says whether cost would fit, and what is left without it.
 func Judge(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int) {
+	own, beside := Own(slots)
+	rules, counter := limits(rules)
 	var few [inline]Slot
-	mine := arranged(few[:0], slots, rules, now)
+	mine := arranged(few[:0], own, rules, now)
 	decided, wait, refusing := judge(mine, rules, now, cost)
 	if wait == 0 {
 		decided = tightest(mine, rules, now)
 	}
 	rules[decided].fill(res, &mine[decided], now, wait)
 	refuse(res, refusing)
+	if len(beside) > 0 && (counter != nil || Looks(rules)) {
+		bans := bansOf(beside, now)
+		if left := bans.left(now); left > 0 && refuseBanned(res, left) && counter != nil {
+			decided = len(rules)
+		}
+	}
 	return decided
 }
 
 // Usage fills in res, which has as many elements as there are rules, with what each rule by itself
 // says to a cost of 0: all but Limit and Source.
 func Usage(slots []Slot, rules []*Rule, now int64, res []backend.Result) {
+	own, _ := Own(slots)
+	rules, _ = limits(rules)
 	var few [inline]Slot
-	mine := arranged(few[:0], slots, rules, now)
+	mine := arranged(few[:0], own, rules, now)
 	for i, r := range rules {
 		r.fill(&res[i], &mine[i], now, r.wait(&mine[i], now, 1))
 	}
@@ -125,6 +151,7 @@ func refuse(res *backend.Result, places uint32) {
 // takeQuick is Take where each slot is under the rule of its place and all have a quick form. It
 // reports false, and changed nothing, if they do not.
 func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int, charged, ok bool) {
+	rules, counter := limits(rules)
 	if len(slots) != len(rules) || len(slots) > 2*inline {
 		return 0, false, false
 	}
@@ -147,6 +174,9 @@ func takeQuick(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result
 		if i == 0 || longer(a.Wait, tightest.Wait) || tightest.Wait == 0 && a.Wait == 0 && a.Left < tightest.Left {
 			decided, tightest = i, a
 		}
+	}
+	if tightest.Wait != 0 && counter != nil && cost > 0 { // the refusal is counted
+		return 0, false, false
 	}
 	if charged = tightest.Wait == 0 && cost > 0; charged {
 		for i := range slots {
@@ -198,6 +228,7 @@ func notQuick(_ *Rule, st State, _, _ int64) (_ State, _ Answer, ok bool) { retu
 // elsewhere. slots are what the charge at now left: each is under the rule of its place, or empty
 // if that rule keeps no state.
 func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (decided int) {
+	rules, _ = limits(rules)
 	decided = tightest(slots, rules, now)
 	rules[decided].fill(res, &slots[decided], now, 0)
 	return decided
@@ -209,33 +240,58 @@ func Admitted(slots []Slot, rules []*Rule, now int64, res *backend.Result) (deci
 //
 // Less gives the difference back, each slot under its own rule, so that a limit may have changed in
 // between. More is charged now, whatever is left, until twice the capacity is in use: the debt is
-// at most one.
-func Settle(slots []Slot, rules []*Rule, now, charged, cost, actual int64) (next []Slot) {
-	if actual < cost {
-		return refund(slots, rules, now, charged, cost-actual)
-	} else if actual == cost || !slices.ContainsFunc(rules, (*Rule).keeps) {
+// at most one. Under Concurrency held units are given back in either case, as [Held] has them.
+func Settle(slots []Slot, rules []*Rule, now, charged, cost, actual, held int64) (next []Slot) {
+	own, beside := Own(slots)
+	rules, _ = limits(rules)
+	switch {
+	case actual == cost && held == 0 || !slices.ContainsFunc(rules, (*Rule).keeps):
 		return nil
+	case actual <= cost:
+		if !refund(own, rules, now, charged, cost-actual, held) {
+			return nil
+		}
+		return slots
 	}
 	var few [inline]Slot
-	mine := arranged(few[:0], slots, rules, now)
+	mine := arranged(few[:0], own, rules, now)
+	var fewer [2]Slot
+	beside = append(fewer[:0], beside...)
 	next = slots[:0]
 	for i, r := range rules {
 		s := mine[i]
+		if r.holds() {
+			if s.Rule != nil && s.Rule.used(&s, now) == 0 {
+				s = Slot{}
+			}
+			next = append(next, s.released(charged, now, held))
+			continue
+		}
 		if s.Rule == nil || s.Rule.used(&s, now) <= r.capacity {
 			s = r.take(&s, now)
 		}
 		if !r.stateless {
 			units := min(actual-cost, max(0, 2*s.Rule.capacity-s.Rule.used(&s, now)))
-			if units > 0 {
+			switch {
+			case units <= 0:
+			case s.Rule.calendarOf(r):
 				s.State = s.Rule.row.charge(s.Rule, s.State, now, units)
+			default: // only the rules that are asked know their calendar
+				s.State.Used += units
 			}
 		}
 		next = append(next, s)
 	}
-	return next
+	return append(next, beside...)
 }
 
-func refund(slots []Slot, rules []*Rule, now, charged, units int64) (next []Slot) {
+// calendarOf reports whether r can be charged where other is asked.
+func (r *Rule) calendarOf(other *Rule) bool {
+	return r.limit.Algorithm != backend.CalendarWindow || r == other || r.alike(other)
+}
+
+// refund brings slots up to now and gives units back, if there are any to give.
+func refund(slots []Slot, rules []*Rule, now, charged, units, held int64) (given bool) {
 	var few [inline]Slot
 	aged := append(few[:0], slots...)
 	load(aged, now)
@@ -244,14 +300,78 @@ func refund(slots []Slot, rules []*Rule, now, charged, units int64) (next []Slot
 		if j < 0 || aged[j].Rule.row != rules[i].row {
 			continue // nothing was charged here, or what was is forgotten
 		}
-		st, given := rules[i].row.refund(aged[j].Rule, aged[j].State, now, charged, units)
-		if given {
-			aged[j].State = st
-			next = slots
+		back := units
+		if rules[i].holds() {
+			back = held
+		}
+		if st, some := rules[i].row.refund(aged[j].Rule, aged[j].State, now, charged, back); some && back > 0 {
+			aged[j].State, given = st, true
 		}
 	}
-	copy(next, aged)
-	return next
+	if given {
+		copy(slots, aged)
+	}
+	return given
+}
+
+// holds reports whether units under r are held until they are settled.
+func (r *Rule) holds() bool { return r.limit.Algorithm == backend.Concurrency && !r.stateless }
+
+// released returns a loaded slot without the units that a charge held.
+func (s Slot) released(charged, now, held int64) Slot {
+	if s.Rule != nil && s.Rule.holds() && held > 0 {
+		s.State, _ = s.Rule.row.refund(s.Rule, s.State, now, charged, held)
+	}
+	return s
+}
+
+// Held returns the units that a Settle gives back of limits of requests in flight.
+func Held(taken backend.Result, cost int64, limits []backend.Limit) int64 {
+	if !taken.Released() && slices.ContainsFunc(limits, func(l backend.Limit) bool { return l.Algorithm == backend.Concurrency }) {
+		return cost
+	}
+	return 0
+}
+
+// Renew holds units that were charged at an instant for another Period from now on, also where they
+// were lost, but never more than twice the capacity. If next is not nil it is what the key's slots
+// are from now on.
+func Renew(slots []Slot, rules []*Rule, now, charged, units int64) (next []Slot) {
+	own, beside := Own(slots)
+	rules, _ = limits(rules)
+	if !slices.ContainsFunc(rules, (*Rule).holds) {
+		return nil
+	}
+	if !slices.ContainsFunc(own, func(s Slot) bool { return s.Rule != nil && s.Rule.Expiry(s.State) > now }) {
+		own = nil // a store may have forgotten them
+	}
+	var few [inline]Slot
+	aged := append(few[:0], own...)
+	load(aged, now)
+	next = slices.Clone(own)
+	for len(aged) < len(rules) {
+		aged, next = append(aged, Slot{}), append(next, Slot{})
+	}
+	var fewer [inline]int
+	for i, j := range match(fewer[:0], aged, rules) {
+		if !rules[i].holds() {
+			continue
+		}
+		if j < 0 {
+			if j = i; aged[j].Rule != nil { // another limit's
+				continue
+			}
+			aged[j] = Slot{rules[i], State{Time: now}}
+		}
+		s := aged[j].released(charged, now, units)
+		if s.Rule.holds() {
+			if room := 2*s.Rule.capacity - s.Rule.used(&s, now); room > 0 {
+				s.State = s.Rule.row.charge(s.Rule, s.State, now, min(units, room))
+			}
+		}
+		next[j] = s
+	}
+	return append(next, beside...)
 }
 
 // load brings slots up to now.
@@ -357,12 +477,19 @@ func match(from []int, slots []Slot, rules []*Rule) []int {
 	return from
 }
 
+// Looks reports whether a decision under rules depends on what is known of a key. Those that keep no
+// state, and count no refusals for a ban, decide without looking.
+func Looks(rules []*Rule) bool {
+	return slices.ContainsFunc(rules, func(r *Rule) bool { return r.keeps() || r.counter != nil })
+}
+
 // keeps reports whether r keeps a state.
 func (r *Rule) keeps() bool { return !r.stateless }
 
 // alike reports whether the numbers of r and other are the same.
 func (r *Rule) alike(other *Rule) bool {
-	return r.kin(other) && r.limit.Count == other.limit.Count && r.capacity == other.capacity
+	return r.kin(other) && r.limit.Count == other.limit.Count && r.capacity == other.capacity && r.calendar == other.calendar &&
+		r.counts == other.counts
 }
 
 // kin reports whether r counts as other does, over the same Period.
@@ -456,6 +583,14 @@ func CheckTake(cost int64, limits []backend.Limit) error {
 	}
 	if len(limits) == 0 {
 		return fmt.Errorf("ginlimit: no limit was given; use Unlimited() to let everything pass")
+	}
+	return nil
+}
+
+// CheckBan returns the error of a Ban that cannot be made, whatever the store.
+func CheckBan(d time.Duration) error {
+	if d < backend.MinPeriod || d > backend.MaxPeriod || d%time.Microsecond != 0 {
+		return fmt.Errorf("ginlimit: a ban for %v: use %v to %v, in whole microseconds", d, backend.MinPeriod, backend.MaxPeriod)
 	}
 	return nil
 }

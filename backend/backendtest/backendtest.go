@@ -268,17 +268,25 @@ func per(count int64, period time.Duration) backend.Limit {
 	return backend.Limit{Count: count, Period: period}
 }
 
-// everyAlgorithm returns count per period, counted in each of the ways that there are.
+// everyAlgorithm returns count per period, counted in each of the ways that a period has.
 func everyAlgorithm(count int64, period time.Duration) []backend.Limit {
 	var all []backend.Limit
-	for _, a := range algorithms() {
+	for _, a := range rates() {
 		all = append(all, per(count, period).WithAlgorithm(a))
 	}
 	return all
 }
 
+// rates returns the algorithms that count units in a period.
+func rates() (all []backend.Algorithm) {
+	for a := backend.TokenBucket; a < backend.CalendarWindow; a++ {
+		all = append(all, a)
+	}
+	return all
+}
+
 func algorithms() (all []backend.Algorithm) {
-	for a := backend.TokenBucket; per(1, time.Second).WithAlgorithm(a).Validate() == nil; a++ {
+	for a := backend.TokenBucket; a <= backend.Concurrency; a++ {
 		all = append(all, a)
 	}
 	return all

@@ -42,7 +42,8 @@ func (s *store) Take(_ context.Context, key string, cost int64, limits ...backen
 func (s *store) take(key string, cost int64, rules []*algorithm.Rule) (res backend.Result, err error) {
 	slots, moved := s.slots(key)
 	if s.steps {
-		slots = append(slots, algorithm.Slot{})
+		own, beside := algorithm.Own(slots)
+		slots = slices.Concat(own, []algorithm.Slot{{}}, beside)
 	}
 	before := slices.Clone(slots)
 	decided, next := algorithm.Take(slots, rules, s.now, cost, &res)
@@ -52,7 +53,7 @@ func (s *store) take(key string, cost int64, rules []*algorithm.Rule) (res backe
 		s.write(key, next)
 	case !slices.Equal(slots, before):
 		return res, errors.New("Take changed slots, and did not say so")
-	case moved && cost > 0 && keeps(rules):
+	case moved && cost > 0 && !res.Allowed && algorithm.Looks(rules):
 		s.write(key, slots)
 	}
 	return res, nil
@@ -78,13 +79,13 @@ func (s *store) TakeAll(_ context.Context, charges ...backend.Charge) ([]backend
 		decided := algorithm.Judge(slots, rules[i], s.now, c.Cost, &all[i])
 		all[i].Limit = c.Limits[decided]
 		fit = fit && all[i].Allowed
-		if moved && c.Cost > 0 && keeps(rules[i]) {
+		if moved && c.Cost > 0 && algorithm.Looks(rules[i]) {
 			s.write(c.Key, slots)
 		}
 	}
 	var err error
 	for i, c := range charges {
-		if fit && err == nil {
+		if counts := rules[i][len(rules[i])-1].Refusals() != nil; (fit || !all[i].Allowed && counts) && err == nil {
 			all[i], err = s.take(c.Key, c.Cost, rules[i])
 		}
 	}
@@ -105,11 +106,6 @@ func (s *store) Usage(_ context.Context, key string, limits ...backend.Limit) ([
 		all[i].Limit = limits[i]
 	}
 	return all, nil
-}
-
-// keeps reports whether one of rules keeps a state: otherwise a key is not looked at.
-func keeps(rules []*algorithm.Rule) bool {
-	return slices.ContainsFunc(rules, func(r *algorithm.Rule) bool { return !r.Stateless() })
 }
 
 func rulesOf(limits []backend.Limit) (rules []*algorithm.Rule, err error) {
@@ -157,9 +153,33 @@ func (s *store) Settle(_ context.Context, key string, taken backend.Result, cost
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slots, _ := s.slots(key)
-	if next := algorithm.Settle(slots, rules, s.now, taken.At.UnixMicro(), cost, actual); next != nil {
+	if next := algorithm.Settle(slots, rules, s.now, taken.At.UnixMicro(), cost, actual, algorithm.Held(taken, cost, limits)); next != nil {
 		s.write(key, next)
 	}
+	return nil
+}
+
+func (s *store) Renew(_ context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	rules, err := rulesOf(limits)
+	held := algorithm.Held(taken, cost, limits)
+	if err != nil || !taken.Allowed || held == 0 {
+		return taken, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slots, _ := s.slots(key)
+	if next := algorithm.Renew(slots, rules, s.now, taken.At.UnixMicro(), held); next != nil {
+		s.write(key, next)
+	}
+	taken.At = time.UnixMicro(s.now)
+	return taken, nil
+}
+
+func (s *store) Ban(_ context.Context, key string, d time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slots, _ := s.slots(key)
+	s.write(key, algorithm.Ban(slots, s.now, d.Microseconds()))
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math/big"
 	"slices"
+	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
 )
@@ -26,7 +27,7 @@ type history interface {
 	used(at int64, l backend.Limit) *big.Rat
 	// over reports whether nothing of it matters to any decision from now on.
 	over(now int64, l backend.Limit) bool
-	charged(now, units int64) history
+	charged(now, units int64, l backend.Limit) history
 	// carried returns the history under another limit that counts in the same way.
 	carried(now int64, from, to backend.Limit) history
 	// refunded reports whether it found anything to give back.
@@ -35,6 +36,10 @@ type history interface {
 
 func newHistory(a backend.Algorithm, now int64) history {
 	switch a {
+	case backend.CalendarWindow:
+		return page{start: now, end: now}
+	case backend.Concurrency:
+		return hold{}
 	case backend.SlidingWindow:
 		return slide{start: now}
 	case backend.SlidingLog:
@@ -46,7 +51,17 @@ func newHistory(a backend.Algorithm, now int64) history {
 	}
 }
 
-func micros(l backend.Limit) int64 { return l.Period.Microseconds() }
+// micros returns the Period, or about how long a calendar window is.
+func micros(l backend.Limit) int64 {
+	switch l.Algorithm {
+	case backend.CalendarWindow:
+		period, _ := l.Calendar.Numbers()
+		return period
+	case backend.Concurrency:
+		return l.Hold().Microseconds()
+	}
+	return l.Period.Microseconds()
+}
 
 func rat(n int64) *big.Rat { return new(big.Rat).SetInt64(n) }
 
@@ -119,7 +134,9 @@ func (h level) used(at int64, l backend.Limit) *big.Rat {
 
 func (h level) over(now int64, l backend.Limit) bool { return h.used(now, l).Sign() == 0 }
 
-func (h level) charged(now, units int64) history { return level{now, add(h.spent, rat(units))} }
+func (h level) charged(now, units int64, _ backend.Limit) history {
+	return level{now, add(h.spent, rat(units))}
+}
 
 func (h level) carried(now int64, from, to backend.Limit) history {
 	if from.Count == to.Count && from.Period == to.Period {
@@ -172,7 +189,7 @@ func (h frame) over(now int64, l backend.Limit) bool {
 	return now-h.start >= micros(l) && h.used(now, l).Sign() == 0
 }
 
-func (h frame) charged(now, units int64) history {
+func (h frame) charged(now, units int64, _ backend.Limit) history {
 	return frame{h.start, append(slices.Clone(h.hits), hit{now, units})}
 }
 
@@ -225,7 +242,7 @@ func (h slide) over(now int64, l backend.Limit) bool {
 	return age >= 2*micros(l) || age >= micros(l) && len(h.hits) == 0
 }
 
-func (h slide) charged(now, units int64) history {
+func (h slide) charged(now, units int64, _ backend.Limit) history {
 	return slide{h.start, append(slices.Clone(h.hits), hit{now, units}), h.before}
 }
 
@@ -265,7 +282,7 @@ func (h diary) used(at int64, l backend.Limit) *big.Rat {
 
 func (h diary) over(now int64, l backend.Limit) bool { return h.used(now, l).Sign() == 0 }
 
-func (h diary) charged(now, units int64) history {
+func (h diary) charged(now, units int64, _ backend.Limit) history {
 	return diary{append(slices.Clone(h.hits), hit{now, units})}
 }
 
@@ -291,6 +308,96 @@ func (h diary) refunded(_, charged, units int64, _ backend.Limit) (history, bool
 	return diary{left}, len(then) > 0
 }
 
+// page is a window of a calendar: from start, before end. While more than the limit is used, next is
+// the end of the one after it.
+type page struct {
+	start, end, next int64
+	hits             []hit
+}
+
+// origin is the instant that times are relative to.
+type origin time.Time
+
+// pageOf returns the page of a calendar that now is in.
+func (o origin) pageOf(now int64, l backend.Limit, hits []hit) page {
+	µ := func(t time.Time) int64 { return t.Sub(time.Time(o)).Microseconds() }
+	start, end := l.Calendar.Window(time.Time(o).Add(time.Duration(now) * µs))
+	p := page{µ(start), µ(end), 0, hits}
+	if sum(hits) > l.Count {
+		_, next := l.Calendar.Window(end)
+		p.next = µ(next)
+	}
+	return p
+}
+
+func (h page) aged(now int64, l backend.Limit) history {
+	for now >= h.end && len(h.hits) > 0 {
+		if h.next == 0 {
+			return page{start: h.end, end: h.end}
+		}
+		h = page{h.end, h.next, 0, takeOff(h.hits, l.Count)}
+	}
+	return h
+}
+
+func (h page) moved(by int64) history {
+	m := page{h.start + by, h.end + by, 0, moved(h.hits, by)}
+	if h.next != 0 {
+		m.next = h.next + by
+	}
+	return m
+}
+
+func (h page) used(at int64, l backend.Limit) *big.Rat { return rat(sum(h.aged(at, l).(page).hits)) }
+
+func (h page) over(now int64, l backend.Limit) bool {
+	return h.used(now, l).Sign() == 0 && now >= h.end
+}
+
+// charged is of a limit whose calendar nobody knows: the window stays.
+func (h page) charged(now, units int64, _ backend.Limit) history {
+	return page{h.start, h.end, h.next, append(slices.Clone(h.hits), hit{now, units})}
+}
+
+func (h page) carried(int64, backend.Limit, backend.Limit) history { return h }
+
+func (h page) refunded(_, charged, units int64, _ backend.Limit) (history, bool) {
+	if charged < h.start || charged >= h.end || len(h.hits) == 0 {
+		return h, false
+	}
+	return page{h.start, h.end, h.next, takeOff(h.hits, units)}, true
+}
+
+// hold is the units that are held.
+type hold struct{ diary }
+
+func (h hold) aged(now int64, l backend.Limit) history {
+	l.Period = l.Hold()
+	return hold{h.diary.aged(now, l).(diary)}
+}
+
+func (h hold) moved(by int64) history { return hold{h.diary.moved(by).(diary)} }
+
+func (h hold) used(at int64, l backend.Limit) *big.Rat {
+	return rat(sum(h.aged(at, l).(hold).hits))
+}
+
+func (h hold) over(now int64, l backend.Limit) bool { return h.used(now, l).Sign() == 0 }
+
+func (h hold) charged(now, units int64, l backend.Limit) history {
+	return hold{h.diary.charged(now, units, l).(diary)}
+}
+
+func (h hold) carried(now int64, _, to backend.Limit) history { return h.aged(now, to) }
+
+func (h hold) refunded(now, charged, units int64, l backend.Limit) (history, bool) {
+	if units == 0 {
+		return h, false
+	}
+	d, found := h.diary.refunded(now, charged, units, l)
+	return hold{d.(diary)}, found
+}
+
 // place is what the model keeps at one position of a key: a history and the limit that it was
 // charged under, or nothing.
 type place struct {
@@ -300,15 +407,24 @@ type place struct {
 
 // kept is what the model keeps of a key, and since when.
 type kept struct {
-	places []place
-	since  int64
+	places   []place
+	refusals place // of the limit of a ban
+	ban      *sentence
+	since    int64
 }
 
+// sentence is a ban: until when, how long it was, and until when the next one is longer.
+type sentence struct{ until, length, known int64 }
+
 // model is a backend that is right and slow.
-type model struct{ keys map[string]kept }
+type model struct {
+	origin origin
+	keys   map[string]kept
+}
 
 // answer is what a Take must say.
 type answer struct {
+	Banned    bool
 	Allowed   bool
 	Limit     backend.Limit
 	Remaining int64
@@ -324,23 +440,106 @@ func keeping(limits []backend.Limit) bool {
 	return slices.ContainsFunc(limits, func(l backend.Limit) bool { return !stateless(l) })
 }
 
-// seen returns a key's places as they are at now. What is over is as if it began now. If the clock
+// seen returns what is kept of a key as it is at now. What is over is as if it began now. If the clock
 // went back, which it reports, no time has passed.
-func (m *model) seen(key string, now int64) (places []place, back bool) {
+func (m *model) seen(key string, now int64) (seen kept, back bool) {
 	k := m.keys[key]
-	back = len(k.places) > 0 && now < k.since
-	for _, p := range k.places {
+	by := min(0, now-k.since)
+	back = by < 0 && (len(k.places) > 0 || k.refusals.h != nil || k.ban != nil)
+	at := func(p place) place {
 		if p.h != nil && back {
-			p.h = p.h.moved(now - k.since)
+			p.h = p.h.moved(by)
 		}
 		if p.h != nil && p.h.over(now, p.limit) {
 			p.h = newHistory(p.limit.Algorithm, now)
 		} else if p.h != nil {
 			p.h = p.h.aged(now, p.limit)
 		}
+		return p
+	}
+	seen.since = now
+	for _, p := range k.places {
+		seen.places = append(seen.places, at(p))
+	}
+	if p := k.refusals; p.h != nil && (back || !p.h.over(now, p.limit)) {
+		if p = at(p); !p.h.over(now, p.limit) {
+			seen.refusals = p
+		}
+	}
+	if b := k.ban; b != nil {
+		if back {
+			b = &sentence{b.until + by, b.length, b.known + by}
+		}
+		if now < b.known {
+			seen.ban = b
+		}
+	}
+	return seen, back
+}
+
+// unaged returns the places of a key as they were written, which a refusal does not change.
+func (m *model) unaged(key string, now int64) (places []place) {
+	k := m.keys[key]
+	for _, p := range k.places {
+		if p.h != nil && now < k.since {
+			p.h = p.h.moved(now - k.since)
+		}
 		places = append(places, p)
 	}
-	return places, back
+	return places
+}
+
+// left returns for how long a key is still banned.
+func (k *kept) left(now int64) int64 {
+	if k.ban == nil {
+		return 0
+	}
+	return max(0, k.ban.until-now)
+}
+
+// refuse counts a refusal under the limit of a ban.
+func (k *kept) refuse(m *model, now int64, l backend.Limit) {
+	first, longest, _ := l.Bans()
+	l = l.WithoutBan()
+	if a := k.refusals.answer(now, 1, l); a.Allowed && !stateless(l) {
+		k.refusals = m.charged(k.refusals, now, 1, l)
+		return
+	}
+	length := first.Microseconds()
+	if k.ban != nil && k.ban.length > 0 && now < k.ban.until+longest.Microseconds() {
+		length = min(2*k.ban.length, longest.Microseconds())
+	}
+	k.refusals = place{}
+	k.ban = &sentence{now + length, length, now + length + longest.Microseconds()}
+}
+
+// ban bans by hand.
+func (m *model) ban(key string, now, length int64) {
+	k, _ := m.seen(key, now)
+	last := sentence{}
+	if k.ban != nil {
+		last = *k.ban
+	}
+	k.ban = &sentence{now + length, last.length, now + length + last.known - last.until}
+	m.keys[key] = kept{m.unaged(key, now), k.refusals, k.ban, now}
+}
+
+// parted returns limits without that of a ban, and that, if there is one.
+func parted(limits []backend.Limit) (own []backend.Limit, ban *backend.Limit) {
+	last := len(limits) - 1
+	if _, _, ok := limits[last].Bans(); ok && last > 0 {
+		return limits[:last], &limits[last]
+	}
+	return limits, nil
+}
+
+// charged returns p after a charge under l, which becomes its limit.
+func (m *model) charged(p place, now, units int64, l backend.Limit) place {
+	h := m.under(p, now, l)
+	if old, ok := h.(page); ok {
+		return place{m.origin.pageOf(now, l, append(slices.Clone(old.hits), hit{now, units})), l}
+	}
+	return place{h.charged(now, units, l), l}
 }
 
 // pasts returns for each limit the place that is its past, empty if it has none, and the index of
@@ -354,9 +553,9 @@ func pasts(places []place, limits []backend.Limit) (mine []place, from []int) {
 			if p.h == nil || stateless(l) {
 				continue
 			}
-			coeval := p.limit.Period == l.Period
+			coeval := micros(p.limit) == micros(l)
 			kin := p.limit.Algorithm == l.Algorithm && coeval
-			same := kin && p.limit.Count == l.Count && p.limit.Capacity() == l.Capacity()
+			same := kin && p.limit.Count == l.Count && p.limit.Capacity() == l.Capacity() && p.limit.Calendar == l.Calendar
 			switch {
 			case same && i == j:
 				pairs = append(pairs, pair{1, i, j})
@@ -388,35 +587,56 @@ func pasts(places []place, limits []backend.Limit) (mine []place, from []int) {
 }
 
 func (m *model) take(key string, now, cost int64, limits []backend.Limit) answer {
-	places, back := m.seen(key, now)
-	mine, _ := pasts(places, limits)
-	answers, allowed := judged(mine, now, cost, limits)
-	if cost > 0 && keeping(limits) {
-		switch {
-		case allowed:
-			for i, l := range limits {
-				if !stateless(l) {
-					mine[i] = place{mine[i].under(now, l).charged(now, cost), l}
-				}
+	k, back := m.seen(key, now)
+	own, ban := parted(limits)
+	mine, _ := pasts(k.places, own)
+	answers, allowed := judged(mine, now, cost, own)
+	switch {
+	case cost == 0 || !keeping(own) && ban == nil:
+	case k.left(now) == 0 && allowed && keeping(own):
+		for i, l := range own {
+			if !stateless(l) {
+				mine[i] = m.charged(mine[i], now, cost, l)
 			}
-			m.keys[key] = kept{mine, now}
-			answers, _ = judged(mine, now, 0, limits)
-			for i := range answers {
-				answers[i].Allowed, answers[i].Retry = true, 0
+		}
+		m.keys[key] = kept{mine, k.refusals, k.ban, now}
+		answers, _ = judged(mine, now, 0, own)
+		for i := range answers {
+			answers[i].Allowed, answers[i].Retry = true, 0
+		}
+	case k.left(now) == 0 && !allowed && ban != nil:
+		k.refuse(m, now, *ban)
+		m.keys[key] = kept{m.unaged(key, now), k.refusals, k.ban, now}
+	case back && (keeping(own) || ban != nil) && (!allowed || k.left(now) > 0):
+		m.keys[key] = k
+	}
+	return k.says(now, answers, allowed, own, ban)
+}
+
+// says returns the answer of the limit that decides, or of a ban.
+func (k *kept) says(now int64, answers []answer, allowed bool, own []backend.Limit, ban *backend.Limit) answer {
+	a := answers[decisive(answers, allowed)]
+	if left := k.left(now); left > 0 && (keeping(own) || ban != nil) {
+		a.Allowed, a.Banned = false, true
+		if a.Retry >= 0 && a.Retry < left {
+			if a.Remaining, a.Retry, a.Reset = 0, left, left; ban != nil {
+				a.Limit = *ban
 			}
-		case back:
-			m.keys[key] = kept{places, now}
+			if a.Used = a.Limit.Capacity(); a.Limit.IsUnlimited() {
+				a.Used = 0
+			}
 		}
 	}
-	return answers[decisive(answers, allowed)]
+	return a
 }
 
 // judge is a take that charges nothing.
 func (m *model) judge(key string, now, cost int64, limits []backend.Limit) answer {
-	places, _ := m.seen(key, now)
-	mine, _ := pasts(places, limits)
-	answers, allowed := judged(mine, now, cost, limits)
-	return answers[decisive(answers, allowed)]
+	k, _ := m.seen(key, now)
+	own, ban := parted(limits)
+	mine, _ := pasts(k.places, own)
+	answers, allowed := judged(mine, now, cost, own)
+	return k.says(now, answers, allowed, own, ban)
 }
 
 // takeAll takes all or none.
@@ -427,10 +647,11 @@ func (m *model) takeAll(now int64, charges []backend.Charge) []answer {
 		allowed = allowed && all[i].Allowed
 	}
 	for i, c := range charges {
-		if allowed {
+		own, ban := parted(c.Limits)
+		if allowed || !all[i].Allowed && ban != nil {
 			all[i] = m.take(c.Key, now, c.Cost, c.Limits)
-		} else if places, back := m.seen(c.Key, now); back && c.Cost > 0 && keeping(c.Limits) {
-			m.keys[c.Key] = kept{places, now}
+		} else if k, back := m.seen(c.Key, now); back && c.Cost > 0 && (keeping(own) || ban != nil) {
+			m.keys[c.Key] = k
 		}
 	}
 	return all
@@ -438,9 +659,10 @@ func (m *model) takeAll(now int64, charges []backend.Charge) []answer {
 
 // usage returns what each limit alone says.
 func (m *model) usage(key string, now int64, limits []backend.Limit) []answer {
-	places, _ := m.seen(key, now)
-	mine, _ := pasts(places, limits)
-	answers, _ := judged(mine, now, 1, limits)
+	k, _ := m.seen(key, now)
+	own, _ := parted(limits)
+	mine, _ := pasts(k.places, own)
+	answers, _ := judged(mine, now, 1, own)
 	return answers
 }
 
@@ -456,7 +678,18 @@ func judged(mine []place, now, cost int64, limits []backend.Limit) (answers []an
 }
 
 // under returns the history at p as one under l.
-func (p place) under(now int64, l backend.Limit) history {
+func (m *model) under(p place, now int64, l backend.Limit) history {
+	if l.Algorithm == backend.CalendarWindow {
+		var hits []hit
+		if old, ok := p.h.(page); ok {
+			hits = old.hits
+		} else if p.h != nil {
+			if units := ceil(p.h.used(now, p.limit)); units > 0 {
+				hits = []hit{{now, units}}
+			}
+		}
+		return m.origin.pageOf(now, l, hits)
+	}
 	switch {
 	case p.h == nil:
 		return newHistory(l.Algorithm, now)
@@ -465,7 +698,7 @@ func (p place) under(now int64, l backend.Limit) history {
 	}
 	h := newHistory(l.Algorithm, now)
 	if units := ceil(p.h.used(now, p.limit)); units > 0 {
-		h = h.charged(now, units)
+		h = h.charged(now, units, l)
 	}
 	return h
 }
@@ -506,6 +739,8 @@ func (p place) answer(now, cost int64, l backend.Limit) answer {
 		return a
 	case p.h == nil:
 		a.Retry = 0
+	case p.limit.Algorithm == backend.Concurrency && a.Used+cost > l.Capacity():
+		a.Retry = 1_000_000
 	default:
 		a.Retry = first(func(after int64) bool {
 			return add(p.h.used(now+after, p.limit), rat(cost)).Cmp(rat(l.Capacity())) <= 0
@@ -534,44 +769,106 @@ func first(holds func(n int64) bool) int64 {
 	return high
 }
 
-// settle corrects what a Take under limits was allowed to charge.
-func (m *model) settle(key string, now, charged, cost, actual int64, limits []backend.Limit) {
-	places, _ := m.seen(key, now)
-	mine, from := pasts(places, limits)
+// settle corrects what a Take under limits was allowed to charge, and gives back what it holds.
+func (m *model) settle(key string, now, charged, cost, actual, held int64, limits []backend.Limit) {
+	k, _ := m.seen(key, now)
+	own, _ := parted(limits)
+	mine, from := pasts(k.places, own)
 	written := false
-	if actual < cost {
+	if actual <= cost {
 		for i, j := range from {
-			if j < 0 || places[j].limit.Algorithm != limits[i].Algorithm {
+			if j < 0 || k.places[j].limit.Algorithm != own[i].Algorithm {
 				continue
 			}
-			if h, found := places[j].h.refunded(now, charged, cost-actual, places[j].limit); found {
-				places[j].h, written = h, true
+			back := cost - actual
+			if own[i].Algorithm == backend.Concurrency {
+				back = held
+			}
+			if h, found := k.places[j].h.refunded(now, charged, back, k.places[j].limit); found && back > 0 {
+				k.places[j].h, written = h, true
 			}
 		}
-	} else if actual > cost {
-		for i, l := range limits {
+	} else {
+		for i, l := range own {
 			if stateless(l) {
 				continue
 			}
 			written = true
 			p := mine[i]
-			if p.h == nil || ceil(p.h.used(now, p.limit)) <= l.Capacity() {
-				p = place{p.under(now, l), l}
+			if l.Algorithm == backend.Concurrency {
+				if p.h != nil && p.h.used(now, p.limit).Sign() == 0 {
+					p = place{}
+				}
+				if p.h != nil && p.limit.Algorithm == l.Algorithm {
+					p.h, _ = p.h.refunded(now, charged, held, p.limit)
+				}
+				mine[i] = p
+				continue
+			}
+			takeOver := p.h == nil || ceil(p.h.used(now, p.limit)) <= l.Capacity()
+			if takeOver {
+				p = place{m.under(p, now, l), l}
 			}
 			if room := 2*p.limit.Capacity() - ceil(p.h.used(now, p.limit)); room > 0 {
-				p.h = p.h.charged(now, min(actual-cost, room))
+				units := min(actual-cost, room)
+				if same := p.limit; takeOver || same.Count == l.Count && same.Calendar == l.Calendar {
+					p = m.charged(p, now, units, p.limit)
+				} else {
+					p.h = p.h.charged(now, units, p.limit)
+				}
 			}
 			mine[i] = p
 		}
-		places = mine
+		k.places = mine
 	}
 	if written {
-		m.keys[key] = kept{places, now}
+		m.keys[key] = k
 	}
+}
+
+// renew holds units for another Period.
+func (m *model) renew(key string, now, charged, held int64, limits []backend.Limit) {
+	own, _ := parted(limits)
+	if held == 0 || !slices.ContainsFunc(own, func(l backend.Limit) bool { return l.Algorithm == backend.Concurrency && !stateless(l) }) {
+		return
+	}
+	k, _ := m.seen(key, now)
+	next := m.unaged(key, now)
+	if !slices.ContainsFunc(next, func(p place) bool { return p.h != nil && !p.h.over(now, p.limit) }) {
+		k.places, next = nil, nil
+	}
+	for len(k.places) < len(own) {
+		k.places, next = append(k.places, place{}), append(next, place{})
+	}
+	_, from := pasts(k.places, own)
+	for i, l := range own {
+		if l.Algorithm != backend.Concurrency || stateless(l) {
+			continue
+		}
+		j := from[i]
+		if j < 0 {
+			if j = i; k.places[j].h != nil {
+				continue
+			}
+			k.places[j] = place{newHistory(l.Algorithm, now), l}
+		}
+		p := k.places[j]
+		if p.limit.Algorithm != backend.Concurrency {
+			continue
+		}
+		p.h, _ = p.h.refunded(now, charged, held, p.limit)
+		if room := 2*p.limit.Capacity() - ceil(p.h.used(now, p.limit)); room > 0 {
+			p.h = p.h.charged(now, min(held, room), p.limit)
+		}
+		next[j] = p
+	}
+	m.keys[key] = kept{next, k.refusals, k.ban, now}
 }
 
 // fading reports whether something that the model remembers of key does not matter any more. A
 // store may have forgotten it, so that nothing could be said about a clock that goes back.
 func (m *model) fading(key string, now int64) bool {
-	return slices.ContainsFunc(m.keys[key].places, func(p place) bool { return p.h != nil && p.h.over(now, p.limit) })
+	k := m.keys[key]
+	over := func(p place) bool { return p.h != nil && p.h.over(now, p.limit) }
+	return slices.ContainsFunc(k.places, over) || over(k.refusals) || k.ban != nil && now >= k.ban.known
 }

@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -33,7 +34,7 @@ func randomRules() (rules []rule) {
 					seed := e.h.seed() + uint64(round)
 					s := &schedule{
 						env: e, rand: rand.New(rand.NewPCG(seed, uint64(kind))), seed: seed,
-						model: model{map[string]kept{}}, of: of, back: back, key: fmt.Sprint("round ", round),
+						model: model{origin(e.start), map[string]kept{}}, of: of, back: back, key: fmt.Sprint("round ", round),
 					}
 					if s.run(); e.Failed() {
 						return
@@ -72,6 +73,9 @@ type charged struct {
 
 func (s *schedule) run() {
 	s.scale = pick(s.rand, int64(1000), 7_000, 999_983, 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000)
+	if s.of[0] == backend.CalendarWindow || len(s.of) > 1 && s.chance(30) {
+		s.scale = 86_400_000_000
+	}
 	s.limits, s.others = s.newLimits(), s.newLimits()
 	for range stepsPerRound {
 		s.step()
@@ -101,9 +105,13 @@ func (s *schedule) step() {
 		if s.chance(30) {
 			s.look()
 		}
-	case n < 98:
+	case n < 97:
 		s.take(s.cost(), s.newLimits())
 		s.others = s.newLimits()
+	case n < 98:
+		s.ban()
+	case n < 99:
+		s.renew()
 	default:
 		key := pick(s.rand, s.key, s.beside())
 		s.note("Reset(%q)", key)
@@ -159,13 +167,20 @@ func (s *schedule) untilWindowEnd() int64 {
 		return 0
 	}
 	charge := s.charges[s.rand.IntN(len(s.charges))]
-	period := micros(s.limits[s.rand.IntN(len(s.limits))])
+	l := s.limits[s.rand.IntN(len(s.limits))]
+	if l.Calendar != (backend.Calendar{}) {
+		now := s.start.Add(s.now)
+		_, end := l.Calendar.Window(now)
+		return end.Sub(now).Microseconds()
+	}
+	period := max(1, l.Hold().Microseconds())
 	age := max(0, s.start.Add(s.now).Sub(charge.res.At).Microseconds())
 	return period - age%period
 }
 
 func (s *schedule) cost() int64 {
-	capacity := s.limits[s.rand.IntN(len(s.limits))].Capacity()
+	own, _ := parted(s.limits)
+	capacity := own[s.rand.IntN(len(own))].Capacity()
 	if capacity == 0 || capacity == math.MaxInt64 {
 		capacity = 10
 	}
@@ -201,7 +216,7 @@ func (s *schedule) same(call string, got backend.Result, want answer) {
 	if got.RetryAfter < 0 {
 		retry = -1
 	}
-	if is := (answer{got.Allowed, got.Limit, got.Remaining, retry, got.ResetAfter.Microseconds(), got.Used()}); is != want {
+	if is := (answer{got.Banned(), got.Allowed, got.Limit, got.Remaining, retry, got.ResetAfter.Microseconds(), got.Used()}); is != want {
 		s.Errorf("at %v: %s:\n got %s, %d used of %q\nwant %s, %d used of %q", s.now, call, show(got), got.Used(), got.Limit.Name, want, want.Used, want.Limit.Name)
 	}
 }
@@ -247,14 +262,15 @@ func (a answer) String() string {
 // look takes nothing under all limits, and under each alone.
 func (s *schedule) look() {
 	s.Helper()
-	if len(s.limits) > 1 {
-		i := s.rand.IntN(len(s.limits))
-		s.take(0, alone(s.limits, i))
+	own, _ := parted(s.limits)
+	if len(own) > 1 {
+		i := s.rand.IntN(len(own))
+		s.take(0, alone(own, i))
 	}
 	s.take(0, s.limits)
-	want := s.model.usage(s.key, s.micro(), s.limits)
-	for i, got := range s.usage(s.key, s.limits...) {
-		s.same(fmt.Sprintf("limit %d of Usage(%v)", i, s.limits), got, want[i])
+	want := s.model.usage(s.key, s.micro(), own)
+	for i, got := range s.usage(s.key, own...) {
+		s.same(fmt.Sprintf("limit %d of Usage(%v)", i, own), got, want[i])
 	}
 }
 
@@ -281,11 +297,52 @@ func (s *schedule) settle() {
 	s.note("Settle(the %d of %q charged at %d µs under %v, allowed %v, to %d)", c.cost, c.key, c.res.At.Sub(s.start).Microseconds(), c.limits, c.res.Allowed, actual)
 	s.env.settle(c.key, c.res, c.cost, actual, c.limits...)
 	if c.res.Allowed {
-		s.model.settle(c.key, s.micro(), c.res.At.Sub(s.start).Microseconds(), c.cost, actual, c.limits)
+		s.model.settle(c.key, s.micro(), c.res.At.Sub(s.start).Microseconds(), c.cost, actual, held(c), c.limits)
+	}
+	if s.chance(80) {
+		c.res = c.res.WithReleased()
 	}
 	if s.chance(50) {
 		c.cost = max(1, actual)
 	}
+}
+
+// held returns the units that a charge holds.
+func held(c *charged) int64 {
+	if c.res.Released() || !c.res.Allowed {
+		return 0
+	}
+	return c.cost
+}
+
+// renew holds what one of the last charges holds for longer.
+func (s *schedule) renew() {
+	b, ok := s.b.(backend.Renewer)
+	if !ok || len(s.charges) == 0 {
+		return
+	}
+	c := &s.charges[s.rand.IntN(len(s.charges))]
+	s.note("Renew(the %d of %q charged at %d µs under %v)", c.cost, c.key, c.res.At.Sub(s.start).Microseconds(), c.limits)
+	res, err := b.Renew(context.Background(), c.key, c.res, c.cost, c.limits...)
+	if err != nil {
+		s.Errorf("at %v: Renew: %v", s.now, err)
+	}
+	s.model.renew(c.key, s.micro(), c.res.At.Sub(s.start).Microseconds(), held(c), c.limits)
+	c.res = res
+}
+
+// ban bans one of the keys by hand.
+func (s *schedule) ban() {
+	b, ok := s.b.(backend.Banner)
+	if !ok {
+		return
+	}
+	key, length := pick(s.rand, s.key, s.beside()), 1000+s.rand.Int64N(s.scale)
+	s.note("Ban(%q, %d µs)", key, length)
+	if err := b.Ban(context.Background(), key, time.Duration(length)*µs); err != nil {
+		s.Errorf("at %v: Ban: %v", s.now, err)
+	}
+	s.model.ban(key, s.micro(), length)
 }
 
 // change replaces one limit, by one that is like it more often than not, or all of them.
@@ -294,14 +351,19 @@ func (s *schedule) change() {
 		s.limits = s.newLimits()
 		return
 	}
-	i := s.rand.IntN(len(s.limits))
+	own, _ := parted(s.limits)
+	i := s.rand.IntN(len(own))
 	limits := append([]backend.Limit{}, s.limits...)
 	l := limits[i]
 	switch s.rand.IntN(6) {
 	case 0, 1:
 		l.Count = max(1, min(l.Count, 10_000)*pick(s.rand, int64(1), 2, 3, 10, 7)/pick(s.rand, int64(1), 2, 3, 10))
 	case 2, 3:
-		l.Period = s.period()
+		if l.Algorithm != backend.CalendarWindow {
+			l.Period = s.period()
+		} else if !l.IsUnlimited() {
+			l.Calendar = s.calendar(l.Count).Calendar
+		}
 	case 4:
 		if l.Algorithm == backend.TokenBucket && !stateless(l) {
 			l.Burst = 1 + s.rand.Int64N(2*l.Capacity())
@@ -325,7 +387,25 @@ func (s *schedule) newLimits() []backend.Limit {
 	for i := range limits {
 		limits[i] = s.newLimit(i)
 	}
+	if len(s.of) > 1 && s.chance(25) || len(s.of) == 1 && s.chance(10) {
+		after := s.newLimit(n)
+		if after.IsUnlimited() || after.Algorithm == backend.Concurrency {
+			after = per(3, s.period())
+		}
+		after.Count, after.Burst = min(after.Count, 13), 0
+		first := 1000 + s.rand.Int64N(s.scale)
+		limits = append(limits, after.Banning(time.Duration(first)*µs, time.Duration(first+s.rand.Int64N(9*s.scale))*µs))
+	}
 	return limits
+}
+
+// calendar returns a limit of a random calendar.
+func (s *schedule) calendar(count int64) backend.Limit {
+	l := pick(s.rand, backend.PerCalendarDay, backend.PerCalendarDay, backend.PerCalendarWeek, backend.PerCalendarMonth)(count)
+	if s.chance(50) {
+		l = l.In(pick(s.rand, "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "America/Santiago", "Asia/Beirut", "Pacific/Apia"))
+	}
+	return l
 }
 
 func (s *schedule) newLimit(i int) backend.Limit {
@@ -337,6 +417,9 @@ func (s *schedule) newLimit(i int) backend.Limit {
 	}
 	if len(s.of) > 1 {
 		l.Algorithm = pick(s.rand, s.of...)
+	}
+	if l.Algorithm == backend.CalendarWindow {
+		l.Period, l.Calendar = 0, s.calendar(1).Calendar
 	}
 	if l.Algorithm == backend.TokenBucket && s.chance(40) {
 		l.Burst = 1 + s.rand.Int64N(3*l.Count)

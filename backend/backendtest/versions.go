@@ -153,7 +153,7 @@ func (e *env) versions(a backend.Algorithm, key string, r *rand.Rand) {
 			l.Burst = 1 + r.Int64N(60)
 		}
 		largest, rate = max(largest, l.Capacity()), max(rate, l.Count)
-		roomy := per(1_000_000, 2*period).WithAlgorithm(pick(r, algorithms()...))
+		roomy := per(1_000_000, 2*period).WithAlgorithm(pick(r, rates()...))
 		versions = append(versions, pick(r, []backend.Limit{l}, []backend.Limit{l, roomy}, []backend.Limit{roomy, l}))
 	}
 	var flow []passed

@@ -16,6 +16,7 @@ type part struct {
 	first  int    // of its rules
 	end    int
 
+	fits   bool             // by itself
 	quick  bool             // p.found, and Rule.Quick decided:
 	next   algorithm.State  // what is in the entry once it is charged
 	answer algorithm.Answer // what it is told then
@@ -58,7 +59,8 @@ func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backe
 		p := &parts[i]
 		p.latest = now
 		p.at, p.found = p.table.find(p.hash)
-		fit = fit && b.fits(p, now, rules[p.first:p.end])
+		p.fits = b.fits(p, now, rules[p.first:p.end])
+		fit = fit && p.fits
 	}
 	for n := range parts {
 		if p := &parts[n]; !fit || !b.charge(p, now, rules[p.first:p.end]) {
@@ -131,8 +133,14 @@ func (b *Backend) charge(p *part, now int64, rules []*algorithm.Rule) bool {
 func (b *Backend) undo(p *part, now int64, charged bool, rules []*algorithm.Rule) {
 	p.at, p.found = p.table.find(p.hash)
 	if charged {
-		b.settle(p.place, now, now, p.charge.Cost, 0, rules)
+		b.settle(p.place, now, now, p.charge.Cost, 0, p.charge.Cost, rules)
 	}
 	*p.res = backend.Result{}
-	p.res.Limit = p.charge.Limits[b.judge(p.res, p, now, rules)]
+	decided := 0
+	if p.fits {
+		decided = b.judge(p.res, p, now, rules)
+	} else { // a ban may have to count the refusal
+		decided = b.take(p.res, p.place, now, p.charge.Cost, rules)
+	}
+	p.res.Limit = p.charge.Limits[decided]
 }

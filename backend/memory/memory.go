@@ -59,7 +59,11 @@ type Backend struct {
 	ids    map[backend.Limit]*known
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var _ interface {
+	backend.Backend
+	backend.Renewer
+	backend.Banner
+} = (*Backend)(nil)
 
 // known is a limit that came by before.
 type known struct {
@@ -176,11 +180,12 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		b.remember(sh, key, h)
 	}
 	at, found := sh.table.find(h)
-	if found && len(limits) == 1 {
+	if found && (len(limits) == 1 || len(limits) == 2 && bans(&limits[1])) {
 		// The most common case, without copies: one limit, under which the key's entry was written.
 		e, l := &sh.table.entries[at], &limits[0]
 		if rule := b.rule(e.rule); rule != nil && rule.Decides(l) {
-			if next, answer, ok := rule.Quick(e.state(), now, cost); ok {
+			// A refusal that has to be counted is none of this.
+			if next, answer, ok := rule.Quick(e.state(), now, cost); ok && (answer.Wait == 0 || len(limits) == 1) {
 				if answer.Wait == 0 && cost > 0 {
 					e.set(next) // it fits: no count is above the limit's
 				}
@@ -189,6 +194,7 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 				// given back, which makes sure that the caller's copy finds all of it written.
 				res.Limit.Name, res.Limit.Count, res.Limit.Period = l.Name, l.Count, l.Period
 				res.Limit.Burst, res.Limit.Algorithm = l.Burst, l.Algorithm
+				res.Limit.Calendar, res.Limit.Unit = l.Calendar, l.Unit
 				sh.mu.Unlock()
 				return res, nil
 			}
@@ -294,6 +300,12 @@ func (b *Backend) takeNew(sh *shard, h hash, now, cost int64, rules []*algorithm
 	return decided
 }
 
+// bans reports whether l is the limit of a ban.
+func bans(l *backend.Limit) bool {
+	_, _, ok := l.Bans()
+	return ok
+}
+
 // Settle implements [backend.Backend]. It fails only if a cost is negative or a limit is missing or
 // not valid.
 func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, cost, actual int64, limits ...backend.Limit) error {
@@ -302,43 +314,91 @@ func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, co
 	}
 	var few [8]*algorithm.Rule
 	rules, err := b.rulesOf(few[:0], limits, nil)
-	if err != nil || !taken.Allowed || cost == actual {
+	held := algorithm.Held(taken, cost, limits)
+	if err != nil || !taken.Allowed || cost == actual && held == 0 {
 		return err
 	}
 	p, now := b.find(key)
 	defer p.mu.Unlock()
-	b.settle(p, now, taken.At.UnixMicro(), cost, actual, rules)
+	b.settle(p, now, taken.At.UnixMicro(), cost, actual, held, rules)
+	return nil
+}
+
+// Renew implements [backend.Renewer]. It fails only if the cost is negative or a limit is missing or
+// not valid.
+func (b *Backend) Renew(_ context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	if err := algorithm.CheckTake(cost, limits); err != nil {
+		return taken, err
+	}
+	var few [8]*algorithm.Rule
+	rules, err := b.rulesOf(few[:0], limits, nil)
+	held := algorithm.Held(taken, cost, limits)
+	if err != nil || !taken.Allowed || held == 0 {
+		return taken, err
+	}
+	p, now := b.find(key)
+	defer p.mu.Unlock()
+	b.change(p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {
+		return algorithm.Renew(slots, rules, now, taken.At.UnixMicro(), held)
+	})
+	taken.At = time.UnixMicro(now)
+	return taken, nil
+}
+
+// Ban implements [backend.Banner]. It fails if the duration is out of range, or there is no room for
+// the key.
+func (b *Backend) Ban(_ context.Context, key string, d time.Duration) error {
+	if err := algorithm.CheckBan(d); err != nil {
+		return err
+	}
+	p, now := b.find(key)
+	defer p.mu.Unlock()
+	if !p.found {
+		at, ok := b.insert(p.shard, p.hash, now)
+		if !ok {
+			return errors.New("ginlimit: the ban has no room; raise memory.WithMaxKeys")
+		}
+		b.keep(p.shard, &p.table.entries[at], algorithm.Ban(nil, now, d.Microseconds()))
+		return nil
+	}
+	b.change(p, now, nil, func(slots []algorithm.Slot, _ []*algorithm.Rule) []algorithm.Slot {
+		return algorithm.Ban(slots, now, d.Microseconds())
+	})
 	return nil
 }
 
 // settle is Settle for a key whose shard is locked.
-func (b *Backend) settle(p place, now, charged, cost, actual int64, rules []*algorithm.Rule) {
+func (b *Backend) settle(p place, now, charged, cost, actual, held int64, rules []*algorithm.Rule) {
+	if p.found || actual > cost {
+		b.change(p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {
+			return algorithm.Settle(slots, rules, now, charged, cost, actual, held)
+		})
+	}
+}
+
+// change makes what do makes of a key's slots its slots, if that is not nil.
+func (b *Backend) change(p place, now int64, rules []*algorithm.Rule, do func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot) {
 	if beside := p.beside(); beside != nil {
-		if next := algorithm.Settle(beside, rules, now, charged, cost, actual); next != nil {
+		if next := do(beside, rules); next != nil {
 			b.keepBeside(p.shard, &p.table.entries[p.at], next)
 		}
 		return
 	} else if p.found {
 		e := &p.table.entries[p.at]
 		one := [1]algorithm.Slot{b.slot(e)}
-		if next := algorithm.Settle(one[:], rules, now, charged, cost, actual); next != nil {
+		if next := do(one[:], rules); next != nil {
 			b.keep(p.shard, e, next)
 		}
 		return
 	}
-	if actual < cost {
-		return
-	}
-	next := algorithm.Settle(p.inherit(nil, p.hash, now, rules), rules, now, charged, cost, actual)
+	next := do(p.inherit(nil, p.hash, now, rules), rules)
 	if next == nil {
 		return
 	}
 	if at, found := b.insert(p.shard, p.hash, now); found {
 		b.keep(p.shard, &p.table.entries[at], next)
 	} else {
-		b.share(p.shard, p.hash, now, rules, func(slots []algorithm.Slot, counted []*algorithm.Rule) []algorithm.Slot {
-			return algorithm.Settle(slots, counted, now, charged, cost, actual)
-		})
+		b.share(p.shard, p.hash, now, rules, do)
 	}
 }
 
@@ -472,7 +532,7 @@ func (b *Backend) learn(l backend.Limit) (*known, error) {
 	if len(b.ids) == inSlots-1 {
 		return k, nil // more limits than ids: states go to the slots, and nothing is remembered
 	}
-	if l.Algorithm != backend.SlidingLog && l.Count <= math.MaxUint32 {
+	if l.Algorithm != backend.SlidingLog && l.Algorithm != backend.Concurrency && l.Count <= math.MaxUint32 && !bans(&l) {
 		k.id = uint16(len(rules))
 		rules = append(rules, r)
 		b.rules.Store(&rules)
@@ -507,7 +567,7 @@ func (b *Backend) keepBeside(sh *shard, e *entry, slots []algorithm.Slot) {
 
 // put packs slots into e and reports whether they fit.
 func (b *Backend) put(e *entry, slots []algorithm.Slot) bool {
-	if len(slots) != 1 || slots[0].Rule == nil {
+	if len(slots) != 1 || slots[0].Rule == nil || slots[0].Rule.Counts() || slots[0].Rule == algorithm.Banned() {
 		return false
 	}
 	limit := slots[0].Rule.Limit()

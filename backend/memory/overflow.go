@@ -39,9 +39,11 @@ func (b *Backend) share(sh *shard, h hash, now int64, rules []*algorithm.Rule, d
 		sh.overflow = make(map[overflowKey][]algorithm.Slot)
 	}
 	shared := sh.overflowKey(h, rules, now)
-	counted := make([]*algorithm.Rule, len(rules))
-	for i, r := range rules {
-		counted[i] = b.inBucket(r)
+	counted := make([]*algorithm.Rule, 0, len(rules))
+	for _, r := range rules {
+		if r.Refusals() == nil { // a bucket is not banned for what some of its keys do
+			counted = append(counted, b.inBucket(r))
+		}
 	}
 	if next := do(sh.inherit(nil, h, now, rules), counted); next != nil {
 		for i := range next {

@@ -139,7 +139,7 @@ func ExampleNewTiers() {
 	fmt.Println(tier.Name, tier.Limits, err) // the zero Tier: the limiter's own limits
 	// Output:
 	// <nil>
-	// pro [50 per 1s, token bucket] <nil>
+	// pro [50/s] <nil>
 	// <nil>
 	//  [] <nil>
 }

@@ -82,6 +82,6 @@ func ExampleTiers() {
 	fmt.Println(len(tier.Limits), err)
 	// Output:
 	// <nil>
-	// pro [50 per 1s, token bucket 100000 per 24h0m0s, token bucket] <nil>
+	// pro [50/s 100000/d] <nil>
 	// 0 <nil>
 }
