@@ -46,7 +46,7 @@ var documented = map[string][]string{
 	"backend/backendtest": {"Run"}, // a test calls it, not a program
 	"contrib/otel":        nil,
 	"contrib/prometheus":  nil,
-	"lua":                 {"QuickTake", "QuickTakeAll", "Settle", "Take", "TakeAll"},
+	"lua":                 {"Ban", "QuickTake", "QuickTakeAll", "Renew", "Settle", "Take", "TakeAll"},
 }
 
 // TestDocumented holds every exported function, method and type to a comment that begins with its

@@ -2,14 +2,19 @@
 -- table that answer below works with. raw is the key's value, nil if it was not read yet. If it is
 -- not one of ours judge returns nothing and the error to reply with.
 local function judge(key, cost, from, n, raw)
-  local rules, keep = new_rules(ARGV, from, n)
-  local slots, base, back = {}, 0.0, false
-  if keep and raw == nil then
+  local rules, keep, ban, timely = new_rules(ARGV, from, n)
+  if not timely then
+    return nil, '=' .. sec .. ' ' .. usec
+  end
+  local slots, beside, base, back = {}, {}, 0.0, false
+  if not keep and not ban then
+    raw = nil
+  elseif raw == nil then
     raw = redis.pcall('GET', key)
   end
   if raw then
     if type(raw) == 'string' then
-      slots, base, back = read(raw, rules)
+      slots, beside, base, back = read(raw, rules)
     end
     if type(raw) ~= 'string' or not slots then
       return nil, foreign(key, raw, cost > 0 and rules)
@@ -17,27 +22,40 @@ local function judge(key, cost, from, n, raw)
   end
   load(slots, now)
   local found, claimed = match(slots, rules)
+  beside = in_force(beside)
+  local allowed = fits(slots, rules, found, now, math.max(cost, 1))
+  local free = not beside.ban or beside.ban.time <= now
   return {
-    key = key, raw = raw, cost = cost, rules = rules, keep = keep, slots = slots, base = base, back = back,
-    found = found, claimed = claimed, fits = fits(slots, rules, found, now, math.max(cost, 1)),
+    key = key, raw = raw, cost = cost, rules = rules, keep = keep, slots = slots, beside = beside, base = base, back = back,
+    found = found, claimed = claimed, fits = allowed and free, counts = not allowed and free and cost > 0 and ban, ban = ban,
   }
 end
 
 -- answer charges what was judged, if that is wanted and the cost is not 0, and returns the reply.
 -- It is the value that the key has now, or for what was not charged "-", the time, and the key's
 -- value: the instant of the last write, "0 0" if there is none, and the slots, each under its own
--- rule. The caller works out of them, with the Go functions, why it was refused and for how long.
+-- rule. A refusal that counts for a ban is written. The caller works out of them, with the Go functions, why it was refused and for how long.
 -- In both, a log is shortened to what an answer needs.
 local function answer(p, wanted)
-  local slots, base, value = p.slots, p.base, nil
+  local slots, beside, base, value = p.slots, p.beside, p.base, nil
   local charged = wanted and p.cost > 0
   if charged then
     slots = charge(slots, p.rules, p.found, now, p.cost)
+    if p.ban and p.ban.more > 0 and fits_refusals(beside, p.ban.refusals, p.ban.more) then
+      count_refusals(beside, p.ban.refusals, p.ban.more)
+    end
   end
   if charged and not p.keep then -- an unlimited charge forgets nothing
-    return sec .. ' ' .. usec .. write(slots, now)
-  elseif charged or p.back and p.cost > 0 then -- otherwise a wait would begin anew with each refusal
-    value, base = store(p.key, slots), now
+    return sec .. ' ' .. usec .. write(slots, {}, now)
+  elseif charged then
+    value, base = store(p.key, slots, beside), now
+  elseif p.counts then
+    refuse(beside, p.ban, 1 + p.ban.more)
+    local as_written = p.raw and read(p.raw, p.rules) or {} -- what has expired stays as good as forgotten
+    value, base = store(p.key, as_written, beside), now
+    value = nil
+  elseif p.back and p.cost > 0 then -- otherwise a wait would begin anew with each refusal
+    value, base = store(p.key, slots, beside), now
   end
   local short = not value
   for i = 1, #slots do
@@ -48,11 +66,11 @@ local function answer(p, wanted)
     end
   end
   if short then
-    local written = string.match(value or p.raw or '0 0', '^%d+ %d+')
-    if p.back then
-      written = sec .. ' ' .. usec
+    local last = string.match(value or p.raw or '0 0', '^%d+ %d+')
+    if p.back or p.counts then
+      last = sec .. ' ' .. usec
     end
-    value = written .. write(slots, base)
+    value = last .. write(slots, beside, base)
   end
   if charged then
     return value

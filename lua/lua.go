@@ -25,10 +25,10 @@ var files embed.FS
 func law() string {
 	var b strings.Builder
 	b.WriteString(join("rule"))
-	for _, file := range []string{"token_bucket", "sliding_window", "sliding_log", "fixed_window"} {
+	for _, file := range []string{"token_bucket", "sliding_window", "sliding_log", "fixed_window", "calendar_window", "concurrency"} {
 		b.WriteString("local function " + file + "()\n" + join(file) + "end\n")
 	}
-	return b.String() + join("slots", "value", "decide")
+	return b.String() + join("slots", "value", "bans", "decide")
 }
 
 // Take returns the script that decides for any limits; take.lua says what it is called with, and
@@ -45,6 +45,13 @@ func TakeAll() string { return join("open") + "local seen = {}\n" + law() + join
 // what it replies.
 func Settle() string { return join("open") + law() + join("settle") }
 
+// Renew returns the script that holds units for longer; renew.lua says what it is called with, and
+// what it replies.
+func Renew() string { return join("open") + law() + join("renew") }
+
+// Ban returns the script that bans a key; ban.lua says what it is called with, and what it replies.
+func Ban() string { return join("open") + law() + join("ban") }
+
 // QuickLimit is a limit of a call that quick.lua.tmpl may decide. A bucket has Parts if its units
 // take parts of a microsecond.
 type QuickLimit struct {
@@ -54,10 +61,19 @@ type QuickLimit struct {
 
 // Numbers returns how many numbers the script is given for the limit.
 func (l QuickLimit) Numbers() int {
-	if l.Parts {
+	switch {
+	case l.Parts:
 		return 5
+	case l.Algorithm == backend.CalendarWindow:
+		return 3
 	}
 	return 2
+}
+
+// QuickKey is a key of a call: its limits, and whether a ban counts its refusals.
+type QuickKey struct {
+	Limits []QuickLimit
+	Ban    bool
 }
 
 var quick = template.Must(template.New("quick.lua.tmpl").Funcs(words(nil)).ParseFS(files, "quick.lua.tmpl"))
@@ -95,22 +111,22 @@ func words(args []string) template.FuncMap {
 	}
 }
 
-// QuickTake is Take for calls that have just these limits. The common case is decided first, as
+// QuickTake is Take for calls that have just this key. The common case is decided first, as
 // quick.lua.tmpl says. If args are not nil the script is for these arguments, which it has as
 // constants; the cost is one then.
-func QuickTake(limits []QuickLimit, args []string) string {
+func QuickTake(key QuickKey, args []string) string {
 	v := view{general: 1}
-	v.add(limits, 1)
-	return v.script(fmt.Sprintf("local n = %d\n", len(limits)), "take", args)
+	v.add(key, 1)
+	return v.script(fmt.Sprintf("local n = %d\n", v.general-1), "take", args)
 }
 
-// QuickTakeAll is TakeAll for calls that have just these limits, a list for each key. The common
+// QuickTakeAll is TakeAll for calls that have just these keys. The common
 // case is decided first, as in QuickTake.
-func QuickTakeAll(keys [][]QuickLimit, args []string) string {
+func QuickTakeAll(keys []QuickKey, args []string) string {
 	v := view{general: 1}
-	for _, limits := range keys {
+	for _, key := range keys {
 		v.general += 2
-		v.add(limits, v.general-1)
+		v.add(key, v.general-1)
 	}
 	seen := make([]string, len(keys))
 	for i := range seen {
@@ -122,6 +138,7 @@ func QuickTakeAll(keys [][]QuickLimit, args []string) string {
 // view is what quick.lua.tmpl is made of. What stands in the arguments is named by its index there.
 type view struct {
 	Groups  []group
+	Ban     bool // refusals of one of them are counted
 	limits  int // of all groups
 	general int // how many arguments the general script has
 }
@@ -135,21 +152,28 @@ type group struct {
 
 type limit struct {
 	I, Rule, X             int // which it is of all, its rule, and the first of its numbers
-	Parts, Window, Sliding bool
-	numbers                int
+	Parts, Window, Sliding, Calendar bool
+	numbers                          int
 }
 
 // add adds a key whose rules follow the general script's arguments so far.
-func (v *view) add(limits []QuickLimit, cost int) {
+func (v *view) add(key QuickKey, cost int) {
 	g := group{G: len(v.Groups) + 1, Cost: cost}
-	for _, l := range limits {
+	for _, l := range key.Limits {
 		v.limits++
 		v.general++
 		sliding := l.Algorithm == backend.SlidingWindow
 		g.Limits = append(g.Limits, limit{
 			I: v.limits, Rule: v.general, Parts: l.Parts, Window: sliding || l.Algorithm == backend.FixedWindow, Sliding: sliding,
-			numbers: l.Numbers(),
+			Calendar: l.Algorithm == backend.CalendarWindow, numbers: l.Numbers(),
 		})
+		if l.Algorithm == backend.CalendarWindow { // its window comes after its rule
+			v.general++
+		}
+	}
+	if key.Ban {
+		v.Ban = true
+		v.general++
 	}
 	v.Groups = append(v.Groups, g)
 }

@@ -82,9 +82,9 @@ end
 -- new_rule returns the rule that a text names, nil if it names none: count/period, or
 -- count/period+burst if that is not the count, the period in microseconds or, with an s, in
 -- seconds, after the letter of the algorithm or, for a token bucket, none. So the same numbers are
--- the same text.
+-- the same text. What follows the + of a calendar window is the number of its calendar.
 local function new_rule(text)
-  local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)(%+?%d*)$')
+  local algorithm, count, period, unit, burst = string.match(text, '^([fslch]?)(%d+)/(%d+)(s?)(%+?%d*)$')
   if not algorithm or #count > 15 or #period > 15 or #burst > 16 then
     return nil
   end
@@ -97,6 +97,8 @@ local function new_rule(text)
   end
   if r.count < 1 or r.period < 1000 or r.period > 31622400000000 then
     return nil
+  elseif algorithm == 'c' then
+    return (burst == '' or string.find(burst, '^%+[1-9]')) and r or nil
   elseif algorithm ~= '' then
     return burst == '' and r or nil
   end
@@ -117,14 +119,38 @@ local function new_rule(text)
   return r
 end
 
--- new_rules returns the rules of n limits, whose texts begin at an index, and whether any keeps a
--- state: "u", which is unlimited, and "0", which blocks everything, do not.
+-- dated puts the window that a text has into a rule, and reports whether now is in it.
+local function dated(r, text)
+  local start, stop, next_stop = string.match(text, '^=(%-?%d+),(%-?%d+),(%-?%d+)$')
+  r.start, r.stop, r.next_stop = start + 0.0, stop + 0.0, next_stop + 0.0
+  return now >= r.start * 1000000 and now < r.stop * 1000000
+end
+
+-- new_rules returns the rules of limits, whose n words begin at an index; whether any keeps a state:
+-- "u", which is unlimited, and "0", which blocks everything, do not; what the last word says of a
+-- ban, if it does: "!", and with one between them the rule of refusals, or "0", how long the first
+-- ban is and the longest, in microseconds, how many refusals nobody has counted yet and, for a
+-- calendar, its window; and whether now is in the windows of all calendars, each of which follows its
+-- rule.
 local function new_rules(texts, from, n)
-  local rules, keep = {}, false
-  for i = 1, n do
-    local text = texts[from + i - 1]
-    rules[i] = new_rule(text) or {text = text, stateless = true}
-    keep = keep or not rules[i].stateless
+  local rules, keep, ban, timely = {}, false, nil, true
+  for i = from, from + n - 1 do
+    local text = texts[i]
+    local mark = string.sub(text, 1, 1)
+    if mark == '=' then
+      if not dated(rules[#rules], text) then
+        timely = false -- miniredis' Lua gets "timely = dated(…) and timely" wrong
+      end
+    elseif mark == '!' then
+      local rule, shortest, longest, more, window = string.match(text, '^!([^!]+)!(%d+)!(%d+)!(%d+)!(.*)$')
+      ban = {refusals = new_rule(rule), first = shortest + 0.0, longest = longest + 0.0, more = more + 0.0}
+      if window ~= '' and not dated(ban.refusals, window) then
+        timely = false
+      end
+    else
+      rules[#rules + 1] = new_rule(text) or {text = text, stateless = true}
+      keep = keep or not rules[#rules].stateless
+    end
   end
-  return rules, keep
+  return rules, keep, ban, timely
 end

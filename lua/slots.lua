@@ -19,6 +19,10 @@ row = function(letter)
       made = sliding_window()
     elseif letter == 'l' then
       made = sliding_log()
+    elseif letter == 'c' then
+      made = calendar_window()
+    elseif letter == 'h' then
+      made = concurrency()
     else
       made = fixed_window()
     end

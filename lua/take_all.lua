@@ -1,8 +1,8 @@
 -- TakeAll: Take for several keys. Each is charged, or none.
 --
 -- KEYS  the keys' states
--- ARGV  1, or 0 to charge none whatever fits; and for each key the cost, the number of its limits, and
---       their rules, as for take.lua; and what quick.lua.tmpl asks for, as there
+-- ARGV  1, or 0 to charge none whatever fits; and for each key the cost, the number of its words, and
+--       these, as for take.lua; and what quick.lua.tmpl asks for, as there
 --
 -- The reply is one string: that of take.lua for each key, with a line feed between them. A log may
 -- have one too, but its length stands before it.

@@ -5,21 +5,33 @@
 --   " " rule " " time,rest        token bucket that lacks rest/count of a microsecond more
 --   " " rule " " time,used        fixed window; time is when it began
 --   " " rule " " time,used,rest   sliding window; time is when it began
---   " " rule " " time,used,n:log  sliding log; time of the last charge; n bytes: sliding_log.lua
+--   " " rule " " time,used,rest   calendar window: calendar_window.lua
+--   " " rule " " time,used,n:log  sliding log, or units that are held; time of the last charge; n
+--                                 bytes: sliding_log.lua
 --   " - 0"                        empty
+--   " !" rule ...                 a count of refusals, and the rule it is made under
+--   " ! " time,used,rest          a ban: until time, used microseconds long, and the next one is
+--                                 longer until rest microseconds after its end
 --
 -- where rule is the text of the rule that the state was charged under, and time is relative to the
 -- instant of the write. A value of a later version will not begin with a digit.
 
--- read returns the slots of a value, the instant that their times are relative to, and whether that
--- is not the one it was written at, because the clock went back: then no time has passed since. It
--- returns nothing if the value is not one of ours. Rules are those that slots are likely to be of.
+-- banned is the rule of a ban.
+local banned = {
+  text = '!', algorithm = 's', capacity = 4503599627370496.0,
+  row = {expiry = function(r, slot) return slot.time + slot.rest end},
+}
+
+-- read returns the slots of limits that a value has; those of bans beside them, as refusals and ban;
+-- the instant that their times are relative to; and whether that is not the one it was written at,
+-- because the clock went back: then no time has passed since. It returns nothing if the value is not
+-- one of ours. Rules are those that slots are likely to be of.
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
   if not sec or #sec > 10 or #usec > 6 then
     return nil
   end
-  local slots, base, back = {}, sec * 1000000.0 + usec, 0.0
+  local slots, beside, base, back = {}, {}, sec * 1000000.0 + usec, 0.0
   if base > now then
     base, back = now, now - base
   end
@@ -32,8 +44,12 @@ local function read(raw, rules)
     if text == '-' then
       slots[#slots + 1] = {}
     else
-      local r = rules[#slots + 1]
-      if not r or r.text ~= text then
+      local r, of = rules[#slots + 1], string.sub(text, 1, 1)
+      if text == '!' then
+        r = banned
+      elseif of == '!' then
+        r = new_rule(string.sub(text, 2))
+      elseif not r or r.text ~= text then
         r = new_rule(text)
       end
       if not r or #time > 16 or #a > 16 or #b > 16 then
@@ -53,12 +69,12 @@ local function read(raw, rules)
         used = a + 0.0
       end
       local most = 2 * r.capacity -- a Settle may have left a debt
-      if r.algorithm == 's' then
+      if r.algorithm == 's' or r.algorithm == 'c' then
         rest = b + 0.0
-        if rest > 1999999999999998 then -- the limit may have been larger
+        if rest > (r.algorithm == 's' and 1999999999999998 or 70368744177663) then -- the limit may have been larger
           return nil
         end
-      elseif r.algorithm == 'l' then
+      elseif r.algorithm == 'l' or r.algorithm == 'h' then
         log = string.sub(raw, pos + 1, pos + b)
         if #log ~= b + 0.0 or #log % 8 ~= 0 or (used > 0) ~= (log ~= '') then
           return nil
@@ -71,46 +87,56 @@ local function read(raw, rules)
       if used > most then
         return nil
       end
-      slots[#slots + 1] = {rule = r, time = base + time, used = used, rest = rest, log = log}
-    end
-  end
-  return slots, base, back < 0
-end
-
--- write returns the text of slots, their times relative to base.
-local function write(slots, base)
-  local text = ''
-  for i = 1, #slots do
-    local slot = slots[i]
-    local r = slot.rule
-    if not r then
-      text = text .. ' - 0'
-    else
-      text = text .. ' ' .. r.text .. format(' %.0f', slot.time - base)
-      if r.algorithm == '' then
-        if slot.rest > 0 then
-          text = text .. format(',%.0f', slot.rest)
-        end
-      elseif r.algorithm == 'f' then
-        text = text .. format(',%.0f', slot.used)
-      elseif r.algorithm == 's' then
-        text = text .. format(',%.0f,%.0f', slot.used, slot.rest)
+      local slot = {rule = r, time = base + time, used = used, rest = rest, log = log}
+      if of ~= '!' then
+        slots[#slots + 1] = slot
+      elseif r == banned then
+        beside.ban = slot
       else
-        text = text .. format(',%.0f,%.0f:', slot.used, #slot.log) .. slot.log
+        beside.refusals = slot
       end
     end
+  end
+  return slots, beside, base, back < 0
+end
+
+-- written returns the text of a slot after its rule, its time relative to base.
+local function written(slot, base)
+  local r = slot.rule
+  local text = r.text .. format(' %.0f', slot.time - base)
+  if r.algorithm == '' then
+    return slot.rest > 0 and text .. format(',%.0f', slot.rest) or text
+  elseif r.algorithm == 'f' then
+    return text .. format(',%.0f', slot.used)
+  elseif r.algorithm == 's' or r.algorithm == 'c' then
+    return text .. format(',%.0f,%.0f', slot.used, slot.rest)
+  end
+  return text .. format(',%.0f,%.0f:', slot.used, #slot.log) .. slot.log
+end
+
+-- write returns the text of slots, and of those beside them, their times relative to base.
+local function write(slots, beside, base)
+  local text = ''
+  for i = 1, #slots do
+    text = text .. ' ' .. (slots[i].rule and written(slots[i], base) or '- 0')
+  end
+  if beside.refusals then
+    text = text .. ' !' .. written(beside.refusals, base)
+  end
+  if beside.ban then
+    text = text .. ' ' .. written(beside.ban, base)
   end
   return text
 end
 
 -- store writes the slots that a key has from now on, value and time to live in one command, and
 -- returns the value.
-local function store(key, slots)
-  local last = 0.0
+local function store(key, slots, beside)
+  local last = math.max(beside.refusals and expiry(beside.refusals) or 0.0, beside.ban and expiry(beside.ban) or 0.0)
   for i = 1, #slots do
     last = math.max(last, expiry(slots[i]))
   end
-  local value = sec .. ' ' .. usec .. write(slots, now)
+  local value = sec .. ' ' .. usec .. write(slots, beside, now)
   if last > now then
     -- The quotient is below 2^43, so that it has room for a thousandth: rounding never reaches a
     -- whole number.

@@ -101,6 +101,17 @@ func (b *bans) refuse(r *Rule, now, refusals int64) {
 	b.ban = Slot{banned, State{Time: now + length, Used: length, Rest: r.counter.longest}}
 }
 
+// Bans reports whether so many refusals more would bring a ban about, of a key with these slots.
+func Bans(slots []Slot, rules []*Rule, now, refusals int64) bool {
+	_, counter := limits(rules)
+	if counter == nil {
+		return false
+	}
+	_, beside := Own(slots)
+	b := bansOf(beside, now)
+	return counter.counter.refusals.wait(&b.refusals, now, refusals) != 0
+}
+
 // appended appends what there is to the slots of limits.
 func (b *bans) appended(slots []Slot) []Slot {
 	for _, s := range []Slot{b.refusals, b.ban} {

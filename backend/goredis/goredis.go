@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -24,7 +25,11 @@ import (
 // asked: each call is made in the time of [WithTimeout], whatever the client's time-outs.
 type Backend struct{ store *redisstore.Backend }
 
-var _ backend.Backend = (*Backend)(nil)
+var _ interface {
+	backend.Backend
+	backend.Renewer
+	backend.Banner
+} = (*Backend)(nil)
 
 // New returns a Backend that uses client and never closes it: of one server, of the master that
 // Sentinels name (redis.NewFailoverClient), or of a Cluster. It panics if an option is not valid, or
@@ -93,6 +98,16 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 // keys.
 func (b *Backend) TakeAll(ctx context.Context, charges ...backend.Charge) ([]backend.Result, error) {
 	return b.store.TakeAll(ctx, charges...)
+}
+
+// Renew implements [backend.Renewer]. It is one EVALSHA, or none if nothing is held.
+func (b *Backend) Renew(ctx context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	return b.store.Renew(ctx, key, taken, cost, limits...)
+}
+
+// Ban implements [backend.Banner]. It is one EVALSHA.
+func (b *Backend) Ban(ctx context.Context, key string, d time.Duration) error {
+	return b.store.Ban(ctx, key, d)
 }
 
 // Settle implements [backend.Backend]. It is one EVALSHA, or none if the cost was right.

@@ -12,6 +12,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -25,7 +26,11 @@ import (
 // time of [WithTimeout].
 type Backend struct{ store *redisstore.Backend }
 
-var _ backend.Backend = (*Backend)(nil)
+var _ interface {
+	backend.Backend
+	backend.Renewer
+	backend.Banner
+} = (*Backend)(nil)
 
 // New returns a Backend that uses client and never closes it. It panics if an option is not valid,
 // or is one of those that only Dial can honour. It asks the server for its settings, for at most
@@ -91,6 +96,16 @@ func (b *Backend) Take(ctx context.Context, key string, cost int64, limits ...ba
 // keys.
 func (b *Backend) TakeAll(ctx context.Context, charges ...backend.Charge) ([]backend.Result, error) {
 	return b.store.TakeAll(ctx, charges...)
+}
+
+// Renew implements [backend.Renewer]. It is one EVALSHA, or none if nothing is held.
+func (b *Backend) Renew(ctx context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	return b.store.Renew(ctx, key, taken, cost, limits...)
+}
+
+// Ban implements [backend.Banner]. It is one EVALSHA.
+func (b *Backend) Ban(ctx context.Context, key string, d time.Duration) error {
+	return b.store.Ban(ctx, key, d)
 }
 
 // Settle implements [backend.Backend]. It is one EVALSHA, or none if the cost was right.

@@ -18,7 +18,11 @@ type part struct {
 	res  *backend.Result
 	plan *plan
 	name string // of the key in Redis
-	slot uint16 // of a Cluster
+
+	dated    *dated
+	words    []string // of dated, with refusals that the server does not know of
+	refusals int64
+	slot     uint16 // of a Cluster
 }
 
 // TakeAll implements [backend.Backend]. It is one EVALSHA, in the time of Config.Timeout.
@@ -149,7 +153,12 @@ func (b *Backend) takeParts(t *trip, parts []part, charge bool) error {
 		t.more = append(t.more, parts[1+i].name)
 	}
 	sent := time.Now()
-	reply, err := t.eval(b.scripts.takeAll(parts, charge, b.now()))
+	for i := range parts {
+		if p := &parts[i]; p.plan.ban != "" && p.Cost > 0 {
+			p.refusals = b.denials.uncounted(p.Key)
+		}
+	}
+	reply, err := b.eval(t, func(at int64) call { return b.scripts.takeAll(parts, charge, b.now(), at) })
 	if err != nil {
 		return err
 	}

@@ -56,11 +56,12 @@ func (a *answer) decode(reply string, p *plan) (after string, err error) {
 			return "", badReply(reply)
 		}
 		if i := len(a.slots); slot.Rule != nil {
-			moved = moved || i >= len(p.rules) || slot.Rule != p.rules[i]
+			beside := slot.Rule == algorithm.Banned() || slot.Rule.Counts()
+			moved = moved || !beside && (i >= len(p.own) || slot.Rule != p.rules[i])
 		}
 		a.slots = append(a.slots, slot)
 	}
-	if a.charged && (moved || len(a.slots) != len(p.rules)) {
+	if own, _ := algorithm.Own(a.slots); a.charged && (moved || len(own) != len(p.own)) {
 		return "", badReply(reply)
 	}
 	return slots, nil
@@ -124,10 +125,12 @@ func (p *plan) readSlot(i int, s string, base int64) (slot algorithm.Slot, rest 
 	}
 	st := &slot.State
 	st.Time = base + n[0]
-	switch slot.Rule.Algorithm() {
-	case backend.TokenBucket:
+	switch algo := slot.Rule.Algorithm(); {
+	case slot.Rule == algorithm.Banned():
+		st.Used, st.Rest = n[1], n[2]
+	case algo == backend.TokenBucket:
 		st.Rest = n[1]
-	case backend.SlidingLog:
+	case algo == backend.SlidingLog || algo == backend.Concurrency:
 		if !strings.HasPrefix(rest, ":") || (n[1] > 0) != (n[2] > 0) || n[1]|n[2] < 0 || n[2]%8 != 0 || n[2] >= int64(len(rest)) {
 			return slot, "", false
 		}

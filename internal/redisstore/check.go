@@ -64,7 +64,7 @@ func (b *Backend) Probe(ctx context.Context, client Client) error {
 		} else {
 			probed[s] = true
 		}
-		c := p.call(1, b.now())
+		c := p.call(1, 0, b.now(), b.serverTime())
 		_, err := client.Eval(ctx, c.script.text, name, nil, c.args)
 		if err == nil {
 			_, err = client.EvalSha(ctx, c.script.sha, name, nil, c.args)

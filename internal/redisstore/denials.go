@@ -39,6 +39,7 @@ type denials struct {
 // denial is a refusal of the server. But for its atomics it is not changed once it is shared.
 type denial struct {
 	cached   atomic.Int64 // until when the client's cache should have the value, in ns since sent
+	refused  atomic.Int64 // here, of which a ban counts each, and the server knows of none
 	recheck  atomic.Int64 // when to ask the server again, in ns since sent; 0 is recheckAfter
 	plan     *plan
 	cost     int64         // refused, as is every larger one; at least 1
@@ -140,8 +141,29 @@ func (d *denials) confirm(t *trip, key string, den *denial, cost int64) (res bac
 	if res.Allowed {
 		return res, 0, false, nil // not possible: it is earlier than the end of the wait
 	}
+	if den.plan.ban != "" && cost > 0 && !res.Banned() {
+		if algorithm.Bans(den.slots, den.plan.rules, res.At.UnixMicro(), den.refused.Add(1)) {
+			den.refused.Add(-1) // the server counts it
+			return backend.Result{}, 0, false, nil
+		}
+	}
 	res.Source = backend.SourceDenyCache
 	return res, decided, true, nil
+}
+
+// uncounted returns how many refusals of key the server is to be told of. It may be called on nil.
+func (d *denials) uncounted(key string) int64 {
+	if d == nil || d.len.Load() == 0 {
+		return 0
+	}
+	sh := &d.shards[maphash.String(d.seed, key)%denialShards]
+	sh.Lock()
+	den := sh.keys[key]
+	sh.Unlock()
+	if den == nil {
+		return 0
+	}
+	return den.refused.Swap(0)
 }
 
 func (d *denials) remember(key string, den *denial) {

@@ -69,6 +69,8 @@ const (
 	opTake       = "take"
 	opTakeAll    = "take all"
 	opSettle     = "settle"
+	opRenew      = "renew"
+	opBan        = "ban"
 	opUsage      = "usage"
 	opReset      = "reset"
 	opTierLookup = "tier lookup"

@@ -34,6 +34,8 @@ var (
 	takeScript    = sync.OnceValue(func() *script { return newScript(lua.Take()) })
 	takeAllScript = sync.OnceValue(func() *script { return newScript(lua.TakeAll()) })
 	settleScript  = sync.OnceValue(func() *script { return newScript(lua.Settle()) })
+	renewScript   = sync.OnceValue(func() *script { return newScript(lua.Renew()) })
+	banScript     = sync.OnceValue(func() *script { return newScript(lua.Ban()) })
 )
 
 // scripts are those of a Backend that decide the common case first.
@@ -84,24 +86,34 @@ func (s *scripts) isOwn(name string) bool {
 func (s *scripts) quick(p *plan) *script {
 	told, ok := s.told.Load(p.kind)
 	if !ok {
-		told, _ = s.told.LoadOrStore(p.kind, newScript(lua.QuickTake(p.shape, nil)))
+		told, _ = s.told.LoadOrStore(p.kind, newScript(lua.QuickTake(p.key(), nil)))
 	}
 	return told.(*script)
 }
 
-// takeAll returns what to send for parts, which are charged if all fit and charge says so.
-func (s *scripts) takeAll(parts []part, charge bool, clock string) call {
+// takeAll returns what to send for parts, which are charged if all fit and charge says so. The
+// server's clock is at about at.
+func (s *scripts) takeAll(parts []part, charge bool, clock string, at int64) call {
 	quick, own, limits := charge && len(parts) <= maxQuick, true, 0
 	var told [maxQuick]call
-	for i := 0; quick && i < len(parts); i++ {
-		p, cost := parts[i].plan, parts[i].Cost
-		told[i] = p.told
-		if cost != 1 {
-			told[i] = p.newCall(cost)
+	for i := range parts {
+		p := &parts[i]
+		p.dated = p.plan.at(at)
+		p.words = p.dated.words
+		if p.refusals != 0 {
+			p.words = slices.Clone(p.words)
+			p.words[len(p.words)-1] = p.plan.banWord(at, p.dated, p.refusals)
 		}
-		limits += len(p.limits)
+	}
+	for i := 0; quick && i < len(parts); i++ {
+		p, d, cost := parts[i].plan, parts[i].dated, parts[i].Cost
+		told[i] = d.told
+		if cost != 1 {
+			told[i] = p.newCall(d, cost, 0)
+		}
+		limits += len(p.own)
 		quick = told[i].script == p.quick && limits <= maxQuick
-		own = own && cost == 1 && p.one.script != p.quick
+		own = own && cost == 1 && parts[i].refusals == 0 && d.one.script != p.quick
 	}
 	first := "1"
 	if !charge {
@@ -135,9 +147,9 @@ func (s *scripts) takeAll(parts []part, charge bool, clock string) call {
 	return call{takeAllScript(), allArgs(parts, nil, first+clock)}
 }
 
-func shapes(parts []part) (all [][]lua.QuickLimit) {
+func shapes(parts []part) (all []lua.QuickKey) {
 	for i := range parts {
-		all = append(all, parts[i].plan.shape)
+		all = append(all, parts[i].plan.key())
 	}
 	return all
 }
@@ -147,12 +159,12 @@ func shapes(parts []part) (all [][]lua.QuickLimit) {
 func allArgs(parts []part, told []call, first string) []string {
 	args := append(make([]string, 0, 1+8*len(parts)), first)
 	for i := range parts {
-		texts := parts[i].plan.texts
-		args = append(args, strconv.FormatInt(parts[i].Cost, 10), strconv.Itoa(len(texts)))
-		args = append(args, texts...)
+		words := parts[i].words
+		args = append(args, strconv.FormatInt(parts[i].Cost, 10), strconv.Itoa(len(words)))
+		args = append(args, words...)
 	}
 	for i := range told {
-		args = append(args, told[i].args[1+len(parts[i].plan.texts):]...)
+		args = append(args, told[i].args[1+len(parts[i].words):]...)
 	}
 	return args
 }
@@ -183,20 +195,33 @@ func (s *scripts) several(made *atomic.Pointer[map[string]*script], most int, na
 // plan is a list of limits with everything worked out that a call under them needs.
 type plan struct {
 	limits []backend.Limit
-	rules  []*algorithm.Rule
-	texts  []string // the rules, as slots name them
-	name   string   // the rules as one text
-	keeps  bool     // a limit keeps a state
+	own    []backend.Limit   // without that of a ban
+	rules  []*algorithm.Rule // of limits
+	texts  []string          // the rules of own, as slots name them
+	name   string            // the rules as one text
+	keeps  bool              // a limit keeps a state
+	holds  bool              // a limit is of requests in flight
+	ban    string            // the word of the limit of a ban, but for what comes after its numbers
 
 	// For quick.lua.tmpl. If no cost can be quick, pattern is "" and quick nil.
 	shape   []lua.QuickLimit
-	kind    string  // shape as a text
-	pattern string  // of a value under these limits
-	quick   *script // is told the numbers
-	told    call    // of a cost of one
-	one     call    // the same, or a script of its own
+	kind    string // key() as a text
+	pattern string // of a value under these limits
+	quick   *script
+
+	calendars bool
+	current   atomic.Pointer[dated]
 
 	past [inline]atomic.Pointer[pastRule] // of slots that were charged under other limits
+}
+
+// dated is what a call needs while calendars are in windows: from an instant, before another.
+type dated struct {
+	from, to int64
+	words    []string // of the rules: see new_rules in rule.lua
+	windows  [][2]int64
+	told     call // of a cost of one, told the numbers
+	one      call // the same, or a script of its own
 }
 
 // pastRule is a rule that is none of a plan's.
@@ -225,19 +250,32 @@ const (
 
 // newPlan returns the plan of limits.
 func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
-	p := &plan{limits: slices.Clone(limits)}
-	pattern := "^(%d+) (%d+)"
-	for i, l := range limits {
+	p := &plan{limits: slices.Clone(limits), own: limits}
+	if last := len(limits) - 1; last > 0 {
+		if first, longest, ok := limits[last].Bans(); ok {
+			p.own = limits[:last]
+			p.ban = fmt.Sprintf("!%s!%d!%d!", ruleText(limits[last].WithoutBan()), first.Microseconds(), longest.Microseconds())
+			p.calendars = limits[last].Algorithm == backend.CalendarWindow
+		}
+	}
+	p.own = slices.Clone(p.own)
+	for _, l := range limits {
 		r, err := algorithm.NewRule(l)
 		if err != nil {
 			return nil, err
 		}
-		p.rules, p.texts = append(p.rules, r), append(p.texts, ruleText(l))
+		p.rules = append(p.rules, r)
+	}
+	pattern := "^(%d+) (%d+)"
+	for i, l := range p.own {
+		p.texts = append(p.texts, ruleText(l))
 		if stateless(l) {
 			continue
 		}
 		p.keeps = true
-		if l.Algorithm == backend.SlidingLog || l.Count > exact {
+		p.holds = p.holds || l.Algorithm == backend.Concurrency
+		p.calendars = p.calendars || l.Algorithm == backend.CalendarWindow
+		if l.Algorithm == backend.SlidingLog || l.Algorithm == backend.Concurrency || l.Count > exact {
 			continue
 		}
 		q := lua.QuickLimit{Algorithm: l.Algorithm}
@@ -249,29 +287,81 @@ func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 			if q.Parts {
 				state = " (%d+)(,?)(%d*)"
 			}
-		case backend.SlidingWindow:
+		case backend.SlidingWindow, backend.CalendarWindow:
 			state += ",(%d+)"
 		}
 		p.shape = append(p.shape, q)
 		pattern += " " + strings.ReplaceAll(p.texts[i], "+", "%+") + state
 	}
-	p.name, p.kind = strings.Join(p.texts, " "), fmt.Sprint(p.shape)
-	if len(p.shape) == len(limits) && len(limits) <= maxQuick {
+	p.name, p.kind = strings.Join(append(slices.Clone(p.texts), p.ban), " "), fmt.Sprint(p.key())
+	if len(p.shape) == len(p.own) && len(p.own) <= maxQuick {
 		p.pattern, p.quick = pattern+"$", s.quick(p)
 	}
-	p.told = p.newCall(1)
-	p.one = p.told
-	if p.told.script == p.quick && s.isOwn(p.name) {
-		p.one = call{script: newScript(lua.QuickTake(p.shape, p.told.args))}
+	if p.calendars {
+		return p, nil
 	}
+	d := p.newDated(0)
+	if d.told.script == p.quick && s.isOwn(p.name) {
+		d.one = call{script: newScript(lua.QuickTake(p.key(), d.told.args))}
+	}
+	p.current.Store(d)
 	return p, nil
 }
 
-// call returns what to send for a cost, and for a clock that is not the server's.
-func (p *plan) call(cost int64, clock string) call {
-	c := p.one
-	if cost != 1 {
-		c = p.newCall(cost)
+func (p *plan) key() lua.QuickKey { return lua.QuickKey{Limits: p.shape, Ban: p.ban != ""} }
+
+// at returns what a call needs whose server's clock is at about an instant.
+func (p *plan) at(at int64) *dated {
+	d := p.current.Load()
+	if p.calendars && (d == nil || at < d.from || at >= d.to) {
+		d = p.newDated(at)
+		p.current.Store(d)
+	}
+	return d
+}
+
+func (p *plan) newDated(at int64) *dated {
+	d := &dated{from: math.MinInt64, to: math.MaxInt64, windows: make([][2]int64, len(p.own))}
+	for i, l := range p.own {
+		d.words = append(d.words, p.texts[i])
+		if l.Algorithm == backend.CalendarWindow && !stateless(l) {
+			var word string
+			word, d.windows[i] = d.window(l, at)
+			d.words = append(d.words, word)
+		}
+	}
+	if p.ban != "" {
+		d.words = append(d.words, p.banWord(at, d, 0))
+	}
+	d.told = p.newCall(d, 1, 0)
+	d.one = d.told
+	return d
+}
+
+// window returns the word for the window of a calendar, and when it begins and ends, in seconds.
+func (d *dated) window(l backend.Limit, at int64) (word string, window [2]int64) {
+	start, end, next := algorithm.Boundaries(l.Calendar, at)
+	d.from, d.to = max(d.from, start), min(d.to, end)
+	return fmt.Sprintf("=%d,%d,%d", start/1_000_000, end/1_000_000, next/1_000_000), [2]int64{start / 1_000_000, end / 1_000_000}
+}
+
+// banWord returns the word of the limit of a ban, with refusals that the server does not know of.
+func (p *plan) banWord(at int64, d *dated, refusals int64) string {
+	word := p.ban + strconv.FormatInt(refusals, 10) + "!"
+	if l := p.limits[len(p.own)]; l.Algorithm == backend.CalendarWindow && l.Count > 0 {
+		window, _ := d.window(l, at)
+		word += window
+	}
+	return word
+}
+
+// call returns what to send for a cost, with refusals that the server does not know of, and for a
+// clock that is not the server's. The server's is at about at.
+func (p *plan) call(cost, refusals int64, clock string, at int64) call {
+	d := p.at(at)
+	c := d.one
+	if cost != 1 || refusals != 0 {
+		c = p.newCall(d, cost, refusals)
 	}
 	if clock != "" {
 		if c.args = slices.Clone(c.args); len(c.args) == 0 {
@@ -283,26 +373,35 @@ func (p *plan) call(cost int64, clock string) call {
 }
 
 // settle returns what to send for a charge that was made at an instant.
-func (p *plan) settle(charged, cost, actual int64, clock string) call {
+func (p *plan) settle(charged, cost, actual, held int64, clock string, at int64) call {
 	units := strconv.FormatInt(cost-actual, 10)
 	if actual > cost {
 		units = "+" + strconv.FormatInt(min(actual-cost, 2*backend.MaxCount), 10)
 	} else if cost-actual > 2*backend.MaxCount {
 		units = strconv.FormatInt(2*backend.MaxCount, 10)
 	}
-	args := append([]string{units + clock}, p.texts...)
-	return call{settleScript(), append(args, strconv.FormatInt(charged, 10))}
+	args := append([]string{units + clock}, p.at(at).words...)
+	return call{settleScript(), append(args, strconv.FormatInt(charged, 10), strconv.FormatInt(min(held, 2*backend.MaxCount), 10))}
 }
 
-func (p *plan) newCall(cost int64) call {
-	args := append(make([]string, 0, 2+5*len(p.limits)), strconv.FormatInt(cost, 10))
-	args = append(args, p.texts...)
+// renew returns what to send to hold units for longer that were charged at an instant.
+func (p *plan) renew(charged, held int64, clock string, at int64) call {
+	args := append([]string{strconv.FormatInt(min(held, 2*backend.MaxCount), 10) + clock}, p.at(at).words...)
+	return call{renewScript(), append(args, strconv.FormatInt(charged, 10))}
+}
+
+func (p *plan) newCall(d *dated, cost, refusals int64) call {
+	args := append(make([]string, 0, 2+6*len(p.limits)), strconv.FormatInt(cost, 10))
+	args = append(args, d.words...)
+	if refusals != 0 {
+		args[len(args)-1] = p.banWord(d.from, d, refusals)
+	}
 	if p.quick == nil || cost == 0 {
 		return call{takeScript(), args}
 	}
 	general := args
 	args = append(args, p.pattern)
-	for _, l := range p.limits {
+	for i, l := range p.own {
 		numbers := []int64{l.Count, l.Period.Microseconds()}
 		ok := true
 		switch l.Algorithm {
@@ -315,6 +414,8 @@ func (p *plan) newCall(cost int64) call {
 			}
 		case backend.FixedWindow:
 			ok = cost <= exact
+		case backend.CalendarWindow:
+			numbers, ok = []int64{l.Count, d.windows[i][0], d.windows[i][1]}, cost <= exact
 		case backend.SlidingWindow:
 			_, ok = product(max(l.Count, cost), l.Period.Microseconds(), exactProduct)
 		}
@@ -353,6 +454,9 @@ var letter = [...]byte{
 	backend.SlidingWindow: 's',
 	backend.SlidingLog:    'l',
 	backend.FixedWindow:   'f',
+
+	backend.CalendarWindow: 'c',
+	backend.Concurrency:    'h',
 }
 
 // ruleText returns how a slot names the rule that it was charged under, as rule.lua reads it:
@@ -369,13 +473,22 @@ func ruleText(l backend.Limit) string {
 	}
 	b = strconv.AppendInt(b, l.Count, 10)
 	b = append(b, '/')
-	if l.Period%time.Second == 0 {
-		b = append(strconv.AppendInt(b, int64(l.Period/time.Second), 10), 's')
-	} else {
-		b = strconv.AppendInt(b, l.Period.Microseconds(), 10)
+	period, more := l.Period.Microseconds(), int64(0)
+	switch {
+	case l.Algorithm == backend.CalendarWindow:
+		period, more = l.Calendar.Numbers()
+	case l.Algorithm == backend.Concurrency:
+		period = l.Hold().Microseconds()
+	case l.Capacity() != l.Count:
+		more = l.Burst
 	}
-	if l.Capacity() != l.Count {
-		b = strconv.AppendInt(append(b, '+'), l.Burst, 10)
+	if period%1_000_000 == 0 {
+		b = append(strconv.AppendInt(b, period/1_000_000, 10), 's')
+	} else {
+		b = strconv.AppendInt(b, period, 10)
+	}
+	if more != 0 {
+		b = strconv.AppendInt(append(b, '+'), more, 10)
 	}
 	return string(b)
 }
@@ -396,10 +509,19 @@ func (p *plan) rule(i int, text string) (*algorithm.Rule, bool) {
 	return rule, ok
 }
 
-var ruleSyntax = regexp.MustCompile(`^([fsl]?)(\d{1,15})/(\d{1,15})(s?)(?:\+(\d{1,15}))?$`)
+var ruleSyntax = regexp.MustCompile(`^([fslch]?)(\d{1,15})/(\d{1,15})(s?)(?:\+(\d{1,15}))?$`)
 
-// parseRule is the inverse of ruleText for a limit that keeps a state.
+// parseRule is the inverse of ruleText for a limit that keeps a state, and of a slot of a ban.
 func parseRule(text string) (*algorithm.Rule, bool) {
+	if text == "!" {
+		return algorithm.Banned(), true
+	} else if refusals, ok := strings.CutPrefix(text, "!"); ok {
+		rule, ok := parseRule(refusals)
+		if ok {
+			rule = rule.Counting()
+		}
+		return rule, ok
+	}
 	found := ruleSyntax.FindStringSubmatch(text)
 	if found == nil {
 		return nil, false
@@ -411,6 +533,13 @@ func parseRule(text string) (*algorithm.Rule, bool) {
 	unit := time.Microsecond
 	if found[4] != "" {
 		unit = time.Second
+	}
+	if found[1] == "c" {
+		if found[4] == "" {
+			return nil, false
+		}
+		rule, err := algorithm.PastCalendar(number(2), min(number(3), 1e9)*1_000_000, number(5))
+		return rule, err == nil
 	}
 	l := backend.Limit{Count: number(2), Period: time.Duration(min(number(3), int64(math.MaxInt64/unit))) * unit, Burst: number(5)}
 	if found[1] != "" {

@@ -7,8 +7,11 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
@@ -30,11 +33,19 @@ type Backend struct {
 	denials *denials // nil if refusals are not remembered
 	checks  checks
 
-	// clock, if set, stands for the server's: for tests.
-	clock func() (micros int64)
+	// ahead is how many µs the server's clock is ahead of this process's, as far as a calendar asked
+	// for it.
+	ahead atomic.Int64
+
+	// For tests: clock, if set, stands for the server's, and local for this process's.
+	clock, local func() (micros int64)
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var _ interface {
+	backend.Backend
+	backend.Renewer
+	backend.Banner
+} = (*Backend)(nil)
 
 // New returns a Backend without a client.
 func New(c Config) *Backend {
@@ -114,7 +125,11 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 		}
 	}
 	var res backend.Result
-	decided, err := b.take(&t, p, key, cost, &res)
+	refusals := int64(0)
+	if p.ban != "" && cost > 0 {
+		refusals = b.denials.uncounted(key)
+	}
+	decided, err := b.take(&t, p, key, cost, refusals, &res)
 	if err != nil {
 		return backend.Result{}, err
 	}
@@ -125,11 +140,11 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	return res, nil
 }
 
-// take has the server decide, and remembers its refusal. It returns the index of the limit that
-// decided.
-func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Result) (decided int, err error) {
+// take has the server decide, which does not know of some refusals, and remembers its own. It returns
+// the index of the limit that decided.
+func (b *Backend) take(t *trip, p *plan, key string, cost, refusals int64, res *backend.Result) (decided int, err error) {
 	sent := time.Now()
-	reply, err := t.eval(p.call(cost, b.now()))
+	reply, err := b.eval(t, func(at int64) call { return p.call(cost, refusals, b.now(), at) })
 	if err != nil {
 		return 0, err
 	}
@@ -147,6 +162,37 @@ func (b *Backend) take(t *trip, p *plan, key string, cost int64, res *backend.Re
 	}
 	b.learn(&a, t.key, p, key, cost, res, sent)
 	return decided, nil
+}
+
+// eval runs the script that do returns for an instant that the server's clock is at about. If the
+// server says that a calendar is in another window then, it asks once more.
+func (b *Backend) eval(t *trip, do func(at int64) call) (reply string, err error) {
+	for range 3 {
+		if reply, err = t.eval(do(b.serverTime())); err != nil || !strings.HasPrefix(reply, "=") {
+			return reply, err
+		}
+		now, rest, ok := instant(reply[1:])
+		if !ok || rest != "" {
+			return "", b.unavailable(t.op, badReply(reply))
+		}
+		b.ahead.Store(now - b.localTime())
+	}
+	return "", b.unavailable(t.op, errors.New("the clocks of the servers do not agree on the window of a calendar"))
+}
+
+// serverTime returns about what the server's clock says, in µs since 1970.
+func (b *Backend) serverTime() int64 {
+	if b.clock != nil {
+		return b.clock()
+	}
+	return b.localTime() + b.ahead.Load()
+}
+
+func (b *Backend) localTime() int64 {
+	if b.local != nil {
+		return b.local()
+	}
+	return time.Now().UnixMicro()
 }
 
 // learn remembers a refusal of what was sent at an instant, under name as Redis has the key.
@@ -181,19 +227,65 @@ func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, co
 	if err != nil {
 		return err
 	}
-	if !taken.Allowed || cost == actual || !p.keeps {
+	held := int64(0)
+	if p.holds {
+		held = algorithm.Held(taken, cost, limits)
+	}
+	if !taken.Allowed || cost == actual && held == 0 || !p.keeps {
 		return nil
 	}
-	t, err := b.link.to(opSettle, b.stateKey(key))
+	_, err = b.change(opSettle, key, func(at int64) call { return p.settle(taken.At.UnixMicro(), cost, actual, held, b.now(), at) })
+	return err
+}
+
+// change runs a script that changes what is known of a key.
+func (b *Backend) change(op, key string, do func(at int64) call) (reply string, err error) {
+	t, err := b.link.to(op, b.stateKey(key))
 	if err == nil {
-		_, err = t.eval(p.settle(taken.At.UnixMicro(), cost, actual, b.now()))
+		reply, err = b.eval(&t, do)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	t.worked()
 	b.denials.forget(key)
-	return nil
+	return reply, nil
+}
+
+// Renew implements [backend.Renewer]. It is one EVALSHA, or none if nothing is held.
+func (b *Backend) Renew(_ context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	if err := algorithm.CheckTake(cost, limits); err != nil {
+		return taken, err
+	}
+	p, err := b.plans.Of(limits, (*plan).is, b.newPlan)
+	if err != nil {
+		return taken, err
+	}
+	held := algorithm.Held(taken, cost, limits)
+	if !taken.Allowed || held == 0 || !p.holds {
+		return taken, nil
+	}
+	reply, err := b.change(opRenew, key, func(at int64) call { return p.renew(taken.At.UnixMicro(), held, b.now(), at) })
+	if err != nil {
+		return taken, err
+	}
+	now, rest, ok := instant(reply)
+	if !ok || rest != "" {
+		return taken, b.unavailable(opRenew, badReply(reply))
+	}
+	taken.At = time.UnixMicro(now)
+	return taken, nil
+}
+
+// Ban implements [backend.Banner]. It is one EVALSHA.
+func (b *Backend) Ban(_ context.Context, key string, d time.Duration) error {
+	if err := algorithm.CheckBan(d); err != nil {
+		return err
+	}
+	_, err := b.change(opBan, key, func(int64) call {
+		return call{banScript(), []string{strconv.FormatInt(d.Microseconds(), 10) + b.now()}}
+	})
+	return err
 }
 
 // Usage implements [backend.Backend]. It is one EVALSHA.
@@ -209,7 +301,7 @@ func (b *Backend) Usage(_ context.Context, key string, limits ...backend.Limit) 
 	if err != nil {
 		return nil, err
 	}
-	reply, err := t.eval(p.call(0, b.now()))
+	reply, err := b.eval(&t, func(at int64) call { return p.call(0, 0, b.now(), at) })
 	if err != nil {
 		return nil, err
 	}
