@@ -120,6 +120,12 @@ func (t *together) handle(c *gin.Context) {
 		defer writeLate(c).leave()
 	}
 	request := c.Request
+	for i := range a.parts {
+		p := &a.parts[i]
+		if p.limiter.board(&p.record); p.flight != nil {
+			defer p.limiter.land(c, &p.record)
+		}
+	}
 	c.Next()
 	for i := range a.parts {
 		p := &a.parts[i]
@@ -162,7 +168,7 @@ func (a joint) takeOrWait(gone <-chan struct{}) {
 		return
 	}
 	longest := lead.limiter.maxWait
-	if lead.RetryAfter > longest {
+	if lead.RetryAfter > longest && !guessed(&lead.Decision) {
 		return
 	}
 	_ = lead.limiter.hold(gone, &lead.Decision, a, longest)
@@ -282,7 +288,7 @@ func (a joint) takeFrom(store int) bool {
 func (a joint) takeAll(of []*part) {
 	charges := make([]backend.Charge, len(of))
 	for i, p := range of {
-		charges[i] = backend.Charge{Key: p.limiter.backendKey(p.Key), Cost: p.Cost, Limits: p.Limits}
+		charges[i] = backend.Charge{Key: p.limiter.backendKey(p.Key), Cost: p.Cost, Limits: p.limiter.charged(&p.Decision)}
 	}
 	start := time.Now()
 	results, err := of[0].limiter.backend.TakeAll(of[0].limiter.backendContext(a.c), charges...)
@@ -296,6 +302,7 @@ func (a joint) takeAll(of []*part) {
 			p.failOpen = p.limiter.policy == FailOpen && errors.Is(err, backend.ErrUnavailable)
 		} else {
 			p.Result = results[i]
+			p.Banned = p.Result.Banned()
 		}
 	}
 }
@@ -316,7 +323,7 @@ func (a joint) lookAt(p *part) {
 
 // giveBack takes back what p was charged. If that fails it stays charged, which lets nobody in.
 func (a joint) giveBack(p *part) {
-	_ = p.limiter.backend.Settle(p.limiter.backendContext(a.c), p.limiter.backendKey(p.Key), p.Result, p.Cost, 0, p.Limits...)
+	_ = p.limiter.backend.Settle(p.limiter.backendContext(a.c), p.limiter.backendKey(p.Key), p.Result, p.Cost, 0, p.limiter.charged(&p.Decision)...)
 	p.limiter.waiting.Load().wake(p.Key)
 	if !p.Limit.IsUnlimited() {
 		p.Remaining = min(p.Remaining+p.Cost, p.Limit.Capacity())

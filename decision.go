@@ -21,6 +21,7 @@ type Decision struct {
 	Elapsed time.Duration // time spent deciding; 0 unless the limiter has an observer
 	Waited  time.Duration // time a request was held by WithMaxWait or Wait
 	DryRun  bool          // the limiter refuses nobody: Allowed says what it would have done
+	Banned  bool          // refused because of WithBan or Ban
 
 	failOpen   bool // Err is of the kind that the failure policy lets pass, and it does
 	notCharged bool // it would have been, but another limiter of an All refuses
@@ -69,6 +70,7 @@ func (d *Decision) status() int {
 const (
 	outcomeAllowed   = "allowed"
 	outcomeDenied    = "denied"
+	outcomeBanned    = "banned"
 	outcomeUncharged = "not_charged"
 	outcomeNoKey     = "no_key"
 	outcomeBadCost   = "bad_cost"
@@ -82,6 +84,7 @@ const (
 //
 //	allowed           a limit allows it
 //	denied            a limit is spent, 429
+//	banned            a ban refuses, 429
 //	not_charged       it fits, but another limiter of an All refuses the request
 //	no_key            the request has no key, 400
 //	bad_cost          its cost is negative, 400
@@ -89,6 +92,7 @@ const (
 //	error_refused     no decision was reached, 503
 //	skipped           WithSkip or ErrSkip lets it pass uncharged; observers are not told
 //	dry_run_denied    in a dry run: it passes, and would have been denied
+//	dry_run_banned    in a dry run: it passes, and is banned by hand
 //	dry_run_no_key    in a dry run: it passes without a key
 //	dry_run_bad_cost  in a dry run: it passes with a negative cost
 //
@@ -99,6 +103,8 @@ func (d Decision) Outcome() string {
 		return outcomeUncharged
 	case d.Err == nil && d.Allowed:
 		return outcomeAllowed
+	case d.Err == nil && d.Banned:
+		return d.refusal(outcomeBanned, outcomeDryPrefix+outcomeBanned)
 	case d.Err == nil:
 		return d.refusal(outcomeDenied, outcomeDryPrefix+outcomeDenied)
 	case errors.Is(d.Err, ErrSkip):

@@ -43,6 +43,9 @@ const (
 	SlidingWindow = backend.SlidingWindow // two counters; see its bound
 	SlidingLog    = backend.SlidingLog    // exact: never more than Count in any Period
 	FixedWindow   = backend.FixedWindow   // starts at the key's first hit
+
+	CalendarWindow = backend.CalendarWindow // PerCalendarDay and the like
+	Concurrency    = backend.Concurrency    // InFlight
 )
 
 // PerSecond returns a token bucket of n requests a second, all of which may come at once.
@@ -61,6 +64,32 @@ func PerDay(n int64) Limit { return Per(n, 24*time.Hour) }
 // WithAlgorithm change that. The period is 1 ms to 366 days in whole microseconds; n is 0, which
 // blocks everything, to [backend.MaxCount]. [NewLimiter] refuses what is out of range.
 func Per(n int64, period time.Duration) Limit { return Limit{Count: n, Period: period} }
+
+// PerCalendarDay returns a limit of n requests between one midnight and the next, in UTC unless
+// [Limit.In] says otherwise. Days of 23 and 25 hours, where the clock is changed, are one day.
+func PerCalendarDay(n int64) Limit { return backend.PerCalendarDay(n) }
+
+// PerCalendarWeek returns a limit of n requests a week, which begins on Monday at midnight unless
+// [Limit.StartingOn] and [Limit.In] say otherwise.
+func PerCalendarWeek(n int64) Limit { return backend.PerCalendarWeek(n) }
+
+// PerCalendarMonth returns a limit of n requests a month, which begins on its first day at midnight
+// unless [Limit.StartingOn] and [Limit.In] say otherwise.
+func PerCalendarMonth(n int64) Limit { return backend.PerCalendarMonth(n) }
+
+// InFlight returns a limit of n requests at the same time. A request holds its units until its
+// handlers end, in whatever way: they return, panic, or stream to a client that leaves. Units that a
+// process holds which dies come back after the limit's Period, one minute unless it is changed; those
+// of a request that takes longer are renewed in time. RetryAfter of a refusal is one second by
+// convention, because nobody knows when another request ends.
+//
+// It goes with other limits in one limiter, in one decision. Handle and All give units back by
+// themselves. After [Limiter.Check], Allow or Wait, call [Limiter.Settle].
+func InFlight(n int64) Limit { return backend.InFlight(n) }
+
+// ParseLimit returns the limit that a text says: "100/m", "10/s burst 20", "5/15m sliding-log",
+// "10000/day Europe/Berlin calendar", "5 in flight". See [backend.ParseLimit].
+func ParseLimit(text string) (Limit, error) { return backend.ParseLimit(text) }
 
 // Unlimited returns the limit that never refuses: for a tier that has none. PerMinute(0) blocks
 // everything.
@@ -99,7 +128,7 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	}
 	l := &Limiter{options: o, key: key, inRequest: calledInRequest()}
 	var err error
-	if l.own, err = newPolicy(l.name, o.limits); err != nil {
+	if l.own, err = newPolicy(l.name, o.limits, o.ban); err != nil {
 		return nil, err
 	}
 	if l.tier != nil {
@@ -110,7 +139,7 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	}
 	l.timed = len(l.observers) > 0 || l.maxWait > 0
 	if b, ok := l.backend.(interface{ Prepare(limits ...Limit) }); ok {
-		b.Prepare(l.own.limits...)
+		b.Prepare(l.charged(&Decision{Limits: l.own.limits})...)
 	}
 	return l, nil
 }
@@ -125,8 +154,10 @@ type Limiter struct {
 	policies  policies                 // of other limits
 	tiers     *tierMemory              // nil without WithTier
 	waiting   atomic.Pointer[waitList] // nil until somebody may wait
-	timed     bool                     // somebody looks at Decision.Elapsed
-	keys      *longKeys                // nil if the backend is the limiter's own
+	flights   flights
+	bans      banLog
+	timed     bool      // somebody looks at Decision.Elapsed
+	keys      *longKeys // nil if the backend is the limiter's own
 	expose    exposure
 	inRequest bool // built while a request was being handled
 
@@ -159,6 +190,9 @@ func (l *Limiter) Handle(c *gin.Context) {
 		defer writeLate(c).leave()
 	}
 	request := c.Request
+	if l.board(r); r.flight != nil {
+		defer l.land(c, r)
+	}
 	var seen *values
 	if r.Err == nil && l.order.due(r.At.UnixMicro()) {
 		seen = valuesOf(c)
@@ -365,7 +399,7 @@ func (l *Limiter) replace(d *Decision, limits []Limit) bool {
 	switch {
 	case len(limits) > 0:
 		var p *policy
-		if p, d.Err = l.policies.of(l.name, limits); d.Err == nil {
+		if p, d.Err = l.policies.of(l.name, limits, l.ban); d.Err == nil {
 			d.Limits = p.limits
 		}
 	case l.tier != nil:
@@ -379,7 +413,7 @@ func (l *Limiter) policyOf(limits []Limit) *policy {
 	if len(limits) == 0 || &limits[0] == &l.own.limits[0] {
 		return l.own
 	}
-	p, err := l.policies.of(l.name, limits)
+	p, err := l.policies.of(l.name, limits, l.ban)
 	if err != nil {
 		return l.own
 	}
@@ -402,7 +436,8 @@ func (l *Limiter) take(ctx context.Context, d *Decision) {
 	if l.timed { // to read the clock twice takes as long as a decision in memory
 		start = time.Now()
 	}
-	d.Result, d.Err = l.backend.Take(ctx, l.backendKey(d.Key), d.Cost, d.Limits...)
+	d.Result, d.Err = l.backend.Take(ctx, l.backendKey(d.Key), d.Cost, l.charged(d)...)
+	d.Banned = d.Result.Banned()
 	if l.timed {
 		d.Elapsed += time.Since(start)
 	}
@@ -415,6 +450,9 @@ func (l *Limiter) take(ctx context.Context, d *Decision) {
 }
 
 func (l *Limiter) observe(ctx context.Context, d *Decision) {
+	if d.BanBegan() && d.Cost > 0 {
+		l.noteBan()
+	}
 	for _, observe := range l.observers {
 		observe(ctx, *d)
 	}

@@ -42,7 +42,18 @@ type policy struct {
 	asked  []Limit // as they were given
 	limits []Limit // each with a name
 	shown  []shown // of each limit
-	text   string  // the RateLimit-Policy of all; "" if there is nothing to say
+	text   string  // the RateLimit-Policy of all; "" if there is nothing to say, or calendars
+	dated  atomic.Pointer[datedText]
+
+	charged   []Limit       // limits, and that of a ban if there is one
+	calendars bool          // a limit has a calendar
+	hold      time.Duration // the shortest Period of limits of requests in flight; 0 without
+}
+
+// datedText is a text from an instant on, before another.
+type datedText struct {
+	from, to time.Time
+	text     string
 }
 
 // shown is one limit as a response shows it.
@@ -59,30 +70,87 @@ func (s *shown) name() string { return s.rate[:len(s.rate)-len(rateMark)] }
 
 // newPolicy returns the policy of limits. One that has no name is called after the limiter, or
 // after its numbers if there are several.
-func newPolicy(limiter string, asked []Limit) (*policy, error) {
+func newPolicy(limiter string, asked []Limit, ban *Limit) (*policy, error) {
 	p := &policy{asked: slices.Clone(asked)}
 	if err := p.name(limiter); err != nil {
 		return nil, err
 	}
+	if p.charged = p.limits; ban != nil {
+		p.charged = append(slices.Clone(p.limits), *ban)
+	}
 	p.shown = make([]shown, 0, len(p.limits))
+	for i := range p.limits {
+		l := &p.limits[i]
+		p.shown = append(p.shown, shown{capacity: strconv.FormatInt(l.Capacity(), 10), rate: strconv.Quote(l.Name) + rateMark})
+		switch {
+		case l.IsUnlimited():
+		case l.Algorithm == backend.CalendarWindow:
+			p.calendars = true
+		case l.Algorithm == backend.Concurrency && (p.hold == 0 || l.Hold() < p.hold):
+			p.hold = l.Hold()
+		}
+	}
+	if !p.calendars {
+		p.text = p.newText(nil)
+	}
+	return p, nil
+}
+
+// policyText returns the RateLimit-Policy of all limits at an instant.
+func (p *policy) policyText(at time.Time) string {
+	if !p.calendars {
+		return p.text
+	}
+	d := p.dated.Load()
+	if d == nil || at.Before(d.from) || !at.Before(d.to) {
+		d = &datedText{to: at.Add(backend.MaxPeriod)}
+		d.text = p.newText(func(l *Limit) int64 {
+			start, end := l.Calendar.Window(at)
+			if start.After(d.from) {
+				d.from = start
+			}
+			if end.Before(d.to) {
+				d.to = end
+			}
+			return seconds(end.Sub(start))
+		})
+		p.dated.Store(d)
+	}
+	return d.text
+}
+
+// newText returns the RateLimit-Policy of all limits. The window of a calendar has so many seconds.
+func (p *policy) newText(calendar func(*Limit) int64) string {
 	var text []byte
 	for i := range p.limits {
 		l := &p.limits[i]
-		s := shown{capacity: strconv.FormatInt(l.Capacity(), 10), rate: strconv.Quote(l.Name) + rateMark}
-		p.shown = append(p.shown, s)
 		if l.IsUnlimited() {
 			continue
 		}
 		if text != nil {
 			text = append(text, ", "...)
 		}
-		quota, window := perSeconds(*l)
-		text = append(text, s.name()...)
-		text = strconv.AppendInt(append(text, ";q="...), quota, 10)
-		text = strconv.AppendInt(append(text, ";w="...), window, 10)
+		text = append(append(text, p.shown[i].name()...), ";q="...)
+		unit := l.Unit
+		switch l.Algorithm {
+		case backend.Concurrency:
+			text = strconv.AppendInt(text, l.Count, 10)
+			if unit == "" {
+				unit = "concurrent-requests"
+			}
+		case backend.CalendarWindow:
+			text = strconv.AppendInt(text, l.Count, 10)
+			text = strconv.AppendInt(append(text, ";w="...), calendar(l), 10)
+		default:
+			quota, window := perSeconds(*l)
+			text = strconv.AppendInt(text, quota, 10)
+			text = strconv.AppendInt(append(text, ";w="...), window, 10)
+		}
+		if unit != "" && unit != "requests" {
+			text = append(append(append(text, `;qu="`...), unit...), '"')
+		}
 	}
-	p.text = string(text)
-	return p, nil
+	return string(text)
 }
 
 // perSeconds returns the window of a limit in whole seconds, rounded up, and the units in such a
@@ -185,7 +253,7 @@ type policies struct {
 }
 
 // of returns the policy of limits, of a limiter of that name.
-func (ps *policies) of(limiter string, limits []Limit) (*policy, error) {
+func (ps *policies) of(limiter string, limits []Limit, ban *Limit) (*policy, error) {
 	places := ps.table.places(hashOf(limits))
 	var place *atomic.Pointer[policy]
 	for i := range places {
@@ -198,7 +266,7 @@ func (ps *policies) of(limiter string, limits []Limit) (*policy, error) {
 			return p, nil
 		}
 	}
-	p, err := newPolicy(limiter, limits)
+	p, err := newPolicy(limiter, limits, ban)
 	if err != nil {
 		return nil, err
 	}
@@ -243,8 +311,8 @@ func (v *fieldValues) policies(h http.Header, all []*record, more string) {
 	var few [8]string
 	texts := few[:0]
 	for _, r := range all {
-		if r.shows(HeadersIETF) && r.policy.text != "" {
-			texts = append(texts, r.policy.text)
+		if text := r.policyText(); r.shows(HeadersIETF) && text != "" {
+			texts = append(texts, text)
 		}
 	}
 	if more != "" {
@@ -257,9 +325,9 @@ func (v *fieldValues) policies(h http.Header, all []*record, more string) {
 }
 
 // figures puts what is left, and until when, into the fields of some kinds. What would be untrue of
-// a refusal that no waiting can cure is left out.
+// a refusal that no waiting can cure, and of requests in flight, is left out.
 func (v *fieldValues) figures(h http.Header, r *record, kinds Headers) {
-	never := !r.Allowed && r.RetryAfter < 0
+	never := !r.Allowed && r.RetryAfter < 0 || r.Limit.Algorithm == backend.Concurrency && !r.Result.Banned()
 	v.format(r, never)
 	if kinds&HeadersIETF != 0 {
 		v.put(h, fieldRate, valueRate)
@@ -403,6 +471,8 @@ func untilNext(d *Decision) time.Duration {
 		return d.RetryAfter
 	case d.Remaining >= max(1, d.Cost):
 		return 0
+	case d.Limit.Algorithm == backend.Concurrency:
+		return time.Second
 	case d.Limit.Algorithm == backend.TokenBucket:
 		return untilFits(d, max(1, d.Cost))
 	default:
@@ -507,6 +577,7 @@ var (
 		"Temporary Reduced Capacity", http.StatusServiceUnavailable) +
 		`The rate of the request could not be checked; try again later."}`)
 	problemQuota = problemStart("quota-exceeded", "Quota Exceeded", http.StatusTooManyRequests)
+	problemBan   = problemStart("abnormal-usage-detected", "Abnormal Usage Detected", http.StatusTooManyRequests)
 )
 
 // problem returns the problem document of a refusal. It says nothing of errors, which are none of
@@ -520,6 +591,13 @@ func problem(r *record, status int, retryAfter string) []byte {
 		return problemNoKey
 	case http.StatusServiceUnavailable:
 		return problemUnavailable
+	}
+	if r.Result.Banned() {
+		b := append([]byte(problemBan), "Requests are refused, because too many were refused before"...)
+		if retryAfter != "" {
+			b = append(append(append(b, "; try again in "...), retryAfter...), " seconds"...)
+		}
+		return append(b, `."}`...)
 	}
 	name := r.line().name()
 	b := make([]byte, 0, len(problemQuota)+2*len(name)+160)

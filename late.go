@@ -116,7 +116,7 @@ func theirs(field []string, ours []*record) string {
 	var known []string
 	for _, r := range ours {
 		if r.shows(HeadersIETF) {
-			known = append(known, members(r.policy.text)...)
+			known = append(known, members(r.policyText())...)
 		}
 	}
 	isOurs := func(m string) bool { return slices.Contains(known, m) }

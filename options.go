@@ -32,6 +32,7 @@ type options struct {
 	headers   Headers
 	deny      func(*gin.Context, Decision)
 	observers []func(context.Context, Decision)
+	ban       *Limit // of refusals; nil without WithBan
 	dryRun    bool
 	late      bool
 	logger    *slog.Logger

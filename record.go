@@ -17,11 +17,15 @@ type record struct {
 	handled bool // by Handle or All, which need not charge the request again
 	shown   bool // in the response
 	values  fieldValues
+	flight  *flight // nil if nothing is held
 	of      *record // of which it is a copy that was settled; nil if it is none
 }
 
 // line returns what is prepared for the limit that decided.
 func (r *record) line() *shown { return &r.policy.shown[r.policy.index(r.Limit.Name)] }
+
+// policyText returns the RateLimit-Policy of r.
+func (r *record) policyText() string { return r.policy.policyText(r.At) }
 
 // shows reports whether the response has fields of these kinds of r.
 func (r *record) shows(kinds Headers) bool {

@@ -9,8 +9,9 @@ import (
 
 // Settle corrects what a decision of Check, Allow or Wait, or of FromContext, charged: actual is
 // what it really cost, in units. Less gives the difference back, and more takes it, as [WithSettle]
-// says. It does nothing if nothing was charged: where d is a refusal, failed, or was skipped. To
-// settle once more, pass the Decision that it returned, whose Cost is actual.
+// says. A request in flight gives its place back, whatever actual is. It does nothing if nothing was
+// charged: where d is a refusal, failed, or was skipped. To settle once more, pass the Decision that
+// it returned, whose Cost is actual.
 //
 // A handler passes its *gin.Context as ctx: then Handle knows that the request was settled, and
 // with [WithLateHeaders] the fields show it. It returns an error, and settles nothing, if actual is
@@ -25,55 +26,70 @@ func (l *Limiter) Settle(ctx context.Context, d Decision, actual int64) (Decisio
 	case d.Err != nil || !d.Allowed || d.notCharged:
 		return d, nil
 	}
-	if err := l.settleCharge(ctx, &d, actual); err != nil {
+	c, inRequest := ctx.(*gin.Context)
+	if !inRequest {
+		return d, l.settleCharge(ctx, &d, actual, nil)
+	}
+	old := l.recordOf(c, &d)
+	var f *flight
+	if old != nil {
+		f = old.flight
+	}
+	if err := l.settleCharge(c.Request.Context(), &d, actual, f); err != nil {
 		return d, err
 	}
-	if c, ok := ctx.(*gin.Context); ok {
-		l.noteSettled(c, &d)
+	if old != nil {
+		l.noteSettled(c, old, &d)
 	}
 	return d, nil
 }
 
-// settleCharge corrects the charge of d, and d.
-func (l *Limiter) settleCharge(ctx context.Context, d *Decision, actual int64) error {
-	if actual == d.Cost {
+// settleCharge corrects the charge of d, and d, and gives back what is held, by a flight if there is
+// one.
+func (l *Limiter) settleCharge(ctx context.Context, d *Decision, actual int64, f *flight) error {
+	p := l.policyOf(d.Limits)
+	taken := l.end(f, d.Result)
+	held := p.hold > 0 && d.Cost > 0 && !taken.Released()
+	if actual == d.Cost && !held {
 		return nil
 	}
-	if c, ok := ctx.(*gin.Context); ok {
-		ctx = c.Request.Context()
-	}
-	err := l.backend.Settle(context.WithoutCancel(ctx), l.backendKey(d.Key), d.Result, d.Cost, actual, d.Limits...)
+	err := l.backend.Settle(context.WithoutCancel(ctx), l.backendKey(d.Key), taken, d.Cost, actual, l.charged(d)...)
 	if err != nil {
 		return err
 	}
-	if actual < d.Cost {
+	if actual < d.Cost || held {
 		l.waiting.Load().wake(d.Key)
 	}
-	d.Cost = actual
+	if d.Cost = actual; p.hold > 0 {
+		d.Result = d.Result.WithReleased()
+	}
+	return nil
+}
+
+// recordOf returns the record of a decision of a request, or nil.
+func (l *Limiter) recordOf(c *gin.Context, d *Decision) *record {
+	for _, r := range historyOf(c) {
+		if r.limiter == l && r.Key == d.Key && r.At.Equal(d.At) && r.Err == nil && r.Allowed {
+			return r
+		}
+	}
 	return nil
 }
 
 // noteSettled puts a copy of the record of a decision that was settled in its place.
-func (l *Limiter) noteSettled(c *gin.Context, d *Decision) {
-	h := historyOf(c)
-	for _, old := range h {
-		if old.limiter != l || old.Key != d.Key || !old.At.Equal(d.At) || old.Err != nil || !old.Allowed {
-			continue
-		}
-		r := &record{Decision: *d, limiter: l, policy: old.policy, headers: old.headers, handled: old.handled, shown: old.shown, of: old}
-		if old.of != nil {
-			r.of = old.of
-		}
-		if l.late { // the fields show what is left now
-			now := r.Decision
-			now.Cost = 0
-			if l.take(l.backendContext(c), &now); now.Err == nil {
-				r.Limit, r.Remaining, r.ResetAfter = now.Limit, now.Remaining, now.ResetAfter
-			}
-		}
-		h.keep(c, r, old)
-		return
+func (l *Limiter) noteSettled(c *gin.Context, old *record, d *Decision) {
+	r := &record{Decision: *d, limiter: l, policy: old.policy, headers: old.headers, handled: old.handled, shown: old.shown, flight: old.flight, of: old}
+	if old.of != nil {
+		r.of = old.of
 	}
+	if l.late { // the fields show what is left now
+		now := r.Decision
+		now.Cost = 0
+		if l.take(l.backendContext(c), &now); now.Err == nil {
+			r.Limit, r.Remaining, r.ResetAfter = now.Limit, now.Remaining, now.ResetAfter
+		}
+	}
+	historyOf(c).keep(c, r, old)
 }
 
 // settleFor settles the charge of a request whose handlers ran, if WithSettle or WithRefundIf says
@@ -92,6 +108,6 @@ func (l *Limiter) settleFor(c *gin.Context, r *record) {
 	}
 	d := r.Decision
 	if actual := l.settle(c, d.Cost); actual >= 0 {
-		_ = l.settleCharge(c.Request.Context(), &d, actual)
+		_ = l.settleCharge(c.Request.Context(), &d, actual, r.flight)
 	}
 }

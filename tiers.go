@@ -19,7 +19,7 @@ func (l *Limiter) tierOf(c *gin.Context) (Tier, *policy, error) {
 	if len(tier.Limits) == 0 {
 		return tier, l.own, nil
 	}
-	p, err := l.policies.of(l.name, tier.Limits)
+	p, err := l.policies.of(l.name, tier.Limits, l.ban)
 	return tier, p, err
 }
 

@@ -112,11 +112,13 @@ func UsageHandler(limiters ...*Limiter) gin.HandlerFunc {
 
 func (l *Limiter) usageFrom(r *record, all []Result) limiterUsage {
 	u := limiterUsage{Name: l.name, Tier: r.Tier, Limits: make([]limitUsage, len(all))}
-	unit := "requests"
-	if l.cost != nil {
-		unit = "units"
-	}
 	for i, res := range all {
+		unit := res.Limit.Unit
+		if unit == "" && l.cost != nil {
+			unit = "units"
+		} else if unit == "" {
+			unit = "requests"
+		}
 		of := limitUsage{Name: res.Limit.Name, Unit: unit, Unlimited: res.Limit.IsUnlimited(), Reset: seconds(res.ResetAfter)}
 		if !of.Unlimited {
 			of.Limit, of.Used, of.Remaining = res.Limit.Capacity(), res.Used(), res.Remaining

@@ -70,6 +70,12 @@ func (s *single) take() time.Duration {
 	return s.d.RetryAfter
 }
 
+// guessed reports whether the wait of a refusal is a convention: a place in flight may be free sooner,
+// or later.
+func guessed(d *Decision) bool {
+	return !d.Allowed && d.Limit.Algorithm == backend.Concurrency && !d.Result.Banned() && d.RetryAfter > 0
+}
+
 func (s *single) look() bool {
 	s.l.peek(s.ctx, s.d)
 	return s.d.Err == nil
@@ -89,7 +95,7 @@ func (l *Limiter) waitList() *waitList {
 func (l *Limiter) takeOrWait(ctx context.Context, gone <-chan struct{}, d *Decision) {
 	a := &single{l, ctx, d}
 	if !l.waitList().has(d.Key, d.Limits) || d.Cost == 0 || neverFits(d) {
-		if wait := a.take(); wait <= 0 || wait > l.maxWait || d.Cost == 0 {
+		if wait := a.take(); wait <= 0 || wait > l.maxWait && !guessed(d) || d.Cost == 0 {
 			return
 		}
 	} else if !a.look() {
@@ -107,7 +113,7 @@ func (l *Limiter) hold(gone <-chan struct{}, d *Decision, a attempt, longest tim
 	w := l.waitList()
 	p := w.join(d, func(units int64) bool {
 		d.RetryAfter = max(d.RetryAfter, eta(d, units))
-		return d.RetryAfter <= longest
+		return d.RetryAfter <= longest || guessed(d)
 	})
 	if p == nil {
 		return errFull
@@ -130,11 +136,11 @@ func (l *Limiter) hold(gone <-chan struct{}, d *Decision, a attempt, longest tim
 		return nil
 	}
 	for {
-		wait := a.take()
-		if left := longest - time.Since(start); wait <= 0 || wait > left {
+		wait, left := a.take(), longest-time.Since(start)
+		if wait <= 0 || left <= 0 || wait > left && !guessed(d) {
 			return nil
 		}
-		fits := time.NewTimer(min(wait, askAgain))
+		fits := time.NewTimer(min(wait, askAgain, left))
 		select {
 		case <-fits.C:
 		case <-p.line.again:

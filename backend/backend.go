@@ -370,6 +370,7 @@ type Result struct {
 	Source     Source        // what decided
 
 	banned   bool
+	began    bool // the ban
 	released bool
 	refusing uint32 // bit i: the limit at place i refuses; 0 if it is Limit alone
 }
@@ -411,9 +412,13 @@ func (r Result) WithRefusing(places uint32) Result {
 // Banned reports whether a ban refuses: see [Limit.Banning] and [Banner].
 func (r Result) Banned() bool { return r.banned }
 
-// WithBanned returns r for a refusal by a ban. It is for authors of backends.
-func (r Result) WithBanned() Result {
-	r.banned = true
+// BanBegan reports whether this decision brought the ban about.
+func (r Result) BanBegan() bool { return r.began }
+
+// WithBanned returns r for a refusal by a ban, which began with it or not. It is for authors of
+// backends.
+func (r Result) WithBanned(began bool) Result {
+	r.banned, r.began = true, began
 	return r
 }
 

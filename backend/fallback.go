@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unique"
 )
 
 // FallbackOption changes a default of [Fallback].
@@ -31,7 +32,8 @@ func WithShare(instances int) FallbackOption {
 //
 // What was used in the one is not known to the other: a caller that is over the limit in primary
 // has a share to use when it fails, and what is used of that does not count once primary is back.
-// Reset asks both, and fails if either does.
+// Reset and Ban ask both, and fail if either does. Refusals that bring a ban about are counted by the
+// backend that refuses, by the whole limit.
 //
 // It panics if either, or an option, is nil, and if an option has a value that it cannot have.
 func Fallback(primary, secondary Backend, opts ...FallbackOption) Backend {
@@ -123,6 +125,38 @@ func (f *fallback) Usage(ctx context.Context, key string, limits ...Limit) ([]Re
 	return all, nil
 }
 
+// Renew asks the backend that charged.
+func (f *fallback) Renew(ctx context.Context, key string, taken Result, cost int64, limits ...Limit) (Result, error) {
+	if taken.Source != SourceFallback {
+		return renew(ctx, f.primary, key, taken, cost, limits)
+	}
+	shares, cost := f.share(limits, cost)
+	res, err := renew(context.WithoutCancel(ctx), f.secondary, key, taken, cost, shares)
+	res.Source = SourceFallback
+	return res, err
+}
+
+// Ban asks both, and fails if either does.
+func (f *fallback) Ban(ctx context.Context, key string, d time.Duration) error {
+	return errors.Join(banBy(ctx, f.primary, key, d), banBy(context.WithoutCancel(ctx), f.secondary, key, d))
+}
+
+// renew is Renew of a backend that may be none.
+func renew(ctx context.Context, b Backend, key string, taken Result, cost int64, limits []Limit) (Result, error) {
+	if b, ok := b.(Renewer); ok {
+		return b.Renew(ctx, key, taken, cost, limits...)
+	}
+	return taken, nil
+}
+
+// banBy is Ban of a backend that may be no Banner.
+func banBy(ctx context.Context, b Backend, key string, d time.Duration) error {
+	if b, ok := b.(Banner); ok {
+		return b.Ban(ctx, key, d)
+	}
+	return fmt.Errorf("ginlimit: a %T cannot ban; it has to implement backend.Banner", b)
+}
+
 func (f *fallback) Reset(ctx context.Context, key string) error {
 	return errors.Join(f.primary.Reset(ctx, key), f.secondary.Reset(context.WithoutCancel(ctx), key))
 }
@@ -149,7 +183,9 @@ func (f *fallback) share(limits []Limit, cost int64) ([]Limit, int64) {
 	shares := make([]Limit, len(limits))
 	fits, most := true, cost
 	for i, l := range limits {
-		shares[i] = f.shareOf(l)
+		if shares[i] = f.shareOf(l); l.ban != (unique.Handle[ban]{}) {
+			continue
+		}
 		fits = fits && cost <= l.Capacity()
 		most = min(most, max(1, shares[i].Capacity()))
 	}
@@ -160,7 +196,7 @@ func (f *fallback) share(limits []Limit, cost int64) ([]Limit, int64) {
 }
 
 func (f *fallback) shareOf(l Limit) Limit {
-	if l.IsUnlimited() || l.Count <= 0 {
+	if l.IsUnlimited() || l.Count <= 0 || l.ban != (unique.Handle[ban]{}) {
 		return l
 	}
 	if slower := l.Period * time.Duration(f.instances); l.Algorithm == TokenBucket && slower <= MaxPeriod && slower/time.Duration(f.instances) == l.Period {

@@ -53,12 +53,12 @@ func WithLeaseKeys(n int) LeaseOption { return func(c *leaseConfig) { c.maxKeys 
 // default; any other costs what it costs without Lease. A lease grows with the key's rate. It is
 // never more than the eighth part of what remains, so that instances share the last units of a
 // limit: limits of fewer than 8 units are not leased at all, nor are those with a Period below 10
-// ms. A cost above n/2 is always asked of b.
+// ms, those of requests in flight, and those with a ban. A cost above n/2 is always asked of b.
 //
 // Units are charged before they are spent, so that no number of instances spends more than the
 // limit lets them charge, whether they crash or not. Only the time differs: a unit may be spent up
 // to the lease time after it was charged, which is never more than the tenth part of the shortest
-// Period, and never past the end of a FixedWindow. So in any window, or after any burst, up to n
+// Period, and never past the end of a FixedWindow or a CalendarWindow. So in any window, or after any burst, up to n
 // units for each instance may be spent that were charged before.
 //
 // What is left of a lease when it ends is given back with the key's next request: to each limit
@@ -273,7 +273,7 @@ func (f *leaseFlight) land(sh *leaseShard, e *leased) {
 	close(f.done)
 }
 
-// windowEnd returns until when no FixedWindow ends that res was charged to. If there are other
+// windowEnd returns until when no window ends that res was charged to. If there are other
 // limits the store has to be asked, once in a window. Before known it need not be.
 func (l *lease) windowEnd(ctx context.Context, key string, known, sent time.Duration, res Result, limits []Limit) time.Duration {
 	if sent < known {
@@ -281,7 +281,7 @@ func (l *lease) windowEnd(ctx context.Context, key string, known, sent time.Dura
 	}
 	end := time.Duration(math.MaxInt64)
 	for i, limit := range limits {
-		if limit.Algorithm != FixedWindow || limit.IsUnlimited() {
+		if limit.Algorithm != FixedWindow && limit.Algorithm != CalendarWindow || limit.IsUnlimited() {
 			continue
 		}
 		if len(limits) > 1 {
@@ -435,11 +435,27 @@ func (l *lease) Usage(ctx context.Context, key string, limits ...Limit) ([]Resul
 	return l.b.Usage(ctx, key, limits...)
 }
 
+// Renew asks b, because units that are held are never leased.
+func (l *lease) Renew(ctx context.Context, key string, taken Result, cost int64, limits ...Limit) (Result, error) {
+	return renew(ctx, l.b, key, taken, cost, limits)
+}
+
+// Ban bans in b, and drops the lease of this instance.
+func (l *lease) Ban(ctx context.Context, key string, d time.Duration) error {
+	defer l.drop(key)
+	return banBy(ctx, l.b, key, d)
+}
+
 // Prepare tells b, as a limiter would if it had b itself.
 func (l *lease) Prepare(limits ...Limit) { prepare(l.b, limits) }
 
 func (l *lease) Reset(ctx context.Context, key string) error {
-	err := l.b.Reset(ctx, key)
+	defer l.drop(key)
+	return l.b.Reset(ctx, key)
+}
+
+// drop forgets the lease of a key.
+func (l *lease) drop(key string) {
 	sh, _ := l.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -447,5 +463,4 @@ func (l *lease) Reset(ctx context.Context, key string) error {
 		delete(sh.keys, key)
 		e.drain(0) // for requests that are about to look at it
 	}
-	return err
 }

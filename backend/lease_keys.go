@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 )
 
 // leaseShard is a part of the keys with a lock of its own, which is never held while b is asked.
@@ -33,7 +34,7 @@ type leased struct {
 	want      int64         // units to lease, if there are enough
 	seen      time.Duration // the last request
 	calm      time.Duration // no lease before then
-	windowEnd time.Duration // no FixedWindow among limits ends before then
+	windowEnd time.Duration // no window among limits ends before then
 	flight    *leaseFlight  // fetches a lease; nil if none does
 
 	charge     Result        // the lease: what the store said when it was charged
@@ -63,6 +64,8 @@ func (b *leftover) of(i int) int64 {
 	switch {
 	case decided && b.age >= b.charge.ResetAfter, l.IsUnlimited() || l.Count == 0:
 		return 0
+	case l.Algorithm == CalendarWindow: // and the store knows whether that window is over
+		return b.units
 	case l.Algorithm != TokenBucket && b.age >= 2*l.Period:
 		return 0
 	case l.Algorithm != TokenBucket:
@@ -156,8 +159,11 @@ func (l *lease) makeRoom(sh *leaseShard, now time.Duration) bool {
 func (l *lease) lifetime(limits []Limit) time.Duration {
 	d := l.time
 	for i := range limits {
-		if !limits[i].IsUnlimited() {
-			d = min(d, limits[i].Period/leasedPeriod)
+		switch l := &limits[i]; {
+		case l.Algorithm == Concurrency || l.ban != (unique.Handle[ban]{}):
+			return 0
+		case !l.IsUnlimited() && l.Algorithm != CalendarWindow:
+			d = min(d, l.Period/leasedPeriod)
 		}
 	}
 	return d

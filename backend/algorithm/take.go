@@ -65,7 +65,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 	}
 	rules[decided].fill(res, &mine[decided], now, wait)
 	refuse(res, refusing)
-	if left > 0 && refuseBanned(res, left) && counter != nil {
+	if left > 0 && bans.refuseBanned(res, left) && counter != nil {
 		decided = len(rules)
 	}
 	return decided, next
@@ -85,7 +85,7 @@ func Judge(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (d
 	refuse(res, refusing)
 	if len(beside) > 0 && (counter != nil || Looks(rules)) {
 		bans := bansOf(beside, now)
-		if left := bans.left(now); left > 0 && refuseBanned(res, left) && counter != nil {
+		if left := bans.left(now); left > 0 && bans.refuseBanned(res, left) && counter != nil {
 			decided = len(rules)
 		}
 	}

@@ -39,19 +39,21 @@ func TestQuickDecides(t *testing.T) {
 	many := backend.Limit{Count: 1_000_000_000, Period: 24 * time.Hour}
 	fixed := backend.Limit{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}
 	sliding := backend.Limit{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}
+	day := backend.PerCalendarDay(90).In("Europe/Berlin")
 	for i, limits := range [][]backend.Limit{
+		{day}, {day, whole, backend.PerCalendarMonth(500)},
 		{whole}, {parts}, {odd}, {many}, {fixed}, {sliding}, {whole, parts}, {parts, fixed}, {sliding, whole}, {fixed, sliding, parts, whole},
 		slices.Repeat([]backend.Limit{parts}, 8), slices.Repeat([]backend.Limit{sliding, fixed}, 4),
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
 			p := ownPlan(t, limits)
 			r := rand.New(rand.NewPCG(uint64(i), 7))
-			require.Empty(t, p.one.args, "not a script of its own")
+			require.True(t, p.calendars || len(p.at(0).one.args) == 0, "not a script of its own")
 			now, charged, refused := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), 0, 0
 			for step := range 150 {
 				cost := 1 + r.Int64N(3)
 				clock := fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra)
-				c, given := p.call(cost, clock), p.newCall(cost)
+				c, given := p.call(cost, 0, clock, now), p.newCall(p.at(now), cost, 0)
 				given.args[0] += clock
 				if step%2 == 0 {
 					c = given
@@ -59,7 +61,7 @@ func TestQuickDecides(t *testing.T) {
 				alone, _, ok := strings.Cut(c.script.text, "local now, format")
 				require.True(t, ok)
 				got := eval(fmt.Sprint("quick", i), alone+left, c.args)
-				want := eval(fmt.Sprint("general", i), lua.Take(), given.args[:1+len(limits)])
+				want := eval(fmt.Sprint("general", i), lua.Take(), given.args[:1+len(p.at(now).words)])
 				require.Equal(t, strings.HasPrefix(want, "-"), strings.HasPrefix(got, "-"), "step %d", step)
 				require.Equal(t, server.TTL(fmt.Sprint("general", i)), server.TTL(fmt.Sprint("quick", i)), "step %d", step)
 				if want[0] == '-' { // quick.lua.tmpl answers with the value as it stands
@@ -72,16 +74,19 @@ func TestQuickDecides(t *testing.T) {
 				if r.IntN(50) == 0 {
 					now += r.Int64N(120_000_000)
 				}
+				if p.calendars && r.IntN(30) == 0 {
+					now += r.Int64N(2 * 86_400_000_000)
+				}
 			}
-			require.Greater(t, charged, 20)
+			require.Greater(t, charged, 15)
 			if limits[0] != many && limits[0] != odd {
-				require.Greater(t, refused, 20)
+				require.Greater(t, refused, 15)
 			}
 		})
 	}
 
 	p := ownPlan(t, []backend.Limit{parts})
-	c, given := p.call(1, fmt.Sprintf(" 1767225600 0 %d", testExtra)), p.newCall(1)
+	c, given := p.call(1, 0, fmt.Sprintf(" 1767225600 0 %d", testExtra), 0), p.newCall(p.at(0), 1, 0)
 	given.args[0] = c.args[0]
 	for value, want := range map[string]string{
 		"1767225600 0 7/1s+20 5,6": "1767225600 0 7/1s+20 142863",
@@ -147,7 +152,7 @@ func TestQuickDecidesAll(t *testing.T) {
 			server.FlushAll()
 		}
 		clock := fmt.Sprintf(" %d %d %d", now/1_000_000, now%1_000_000, testExtra)
-		c := b.scripts.takeAll(parts, true, clock)
+		c := b.scripts.takeAll(parts, true, clock, now)
 		require.NotEqual(t, takeAllScript(), c.script)
 		if len(c.args) == 1 {
 			own++
@@ -184,12 +189,12 @@ func TestQuickDecidesAll(t *testing.T) {
 		return part{Charge: &backend.Charge{Cost: 1, Limits: limits}, plan: p}
 	}
 	general := takeAllScript()
-	require.Equal(t, general, b.scripts.takeAll([]part{one(lists[0]...), one(backend.Unlimited())}, true, "").script)
-	require.Equal(t, general, b.scripts.takeAll([]part{one(lists[0]...), one(lists[1]...)}, false, "").script)
-	require.Equal(t, general, b.scripts.takeAll(slices.Repeat([]part{one(lists[0]...)}, maxQuick+1), true, "").script)
+	require.Equal(t, general, b.scripts.takeAll([]part{one(lists[0]...), one(backend.Unlimited())}, true, "", 0).script)
+	require.Equal(t, general, b.scripts.takeAll([]part{one(lists[0]...), one(lists[1]...)}, false, "", 0).script)
+	require.Equal(t, general, b.scripts.takeAll(slices.Repeat([]part{one(lists[0]...)}, maxQuick+1), true, "", 0).script)
 	for i := range 100 { // orders of lists
-		b.scripts.takeAll([]part{one(lists[i%5]...), one(lists[i/5%5]...), one(lists[i/25]...)}, true, "")
-		b.scripts.takeAll([]part{one(lists[i%5]...), one(lists[i/5%5]...), one(lists[i/25]...), one(backend.Limit{Count: 99, Period: time.Minute})}, true, "")
+		b.scripts.takeAll([]part{one(lists[i%5]...), one(lists[i/5%5]...), one(lists[i/25]...)}, true, "", 0)
+		b.scripts.takeAll([]part{one(lists[i%5]...), one(lists[i/5%5]...), one(lists[i/25]...), one(backend.Limit{Count: 99, Period: time.Minute})}, true, "", 0)
 	}
 	require.Len(t, *b.scripts.ownAll.Load(), maxOwn)
 	require.Len(t, *b.scripts.toldAll.Load(), maxTold)
@@ -249,7 +254,7 @@ func TestOwnScripts(t *testing.T) {
 		}
 		p, err := b.newPlan(limits)
 		require.NoError(t, err)
-		require.Equal(t, i%2 == 0 && i < 2*maxOwn, len(p.call(1, "").args) == 0, "list %d", i)
+		require.Equal(t, i%2 == 0 && i < 2*maxOwn, len(p.call(1, 0, "", 0).args) == 0, "list %d", i)
 		// No quick script decides for this value.
 		res, err := b.Take(ctx, fmt.Sprint(i), 1, limits[0].WithBurst(2))
 		require.NoError(t, err)
@@ -271,10 +276,10 @@ func BenchmarkOwn(b *testing.B) {
 	p := ownPlan(b, []backend.Limit{{Count: 1_000_000, Period: time.Hour}})
 	ctx := context.Background()
 	var micros, calls [3]float64
-	told := p.newCall(1)
+	told := p.newCall(p.at(0), 1, 0)
 	general := call{takeScript(), told.args[:1+len(p.limits)]}
 	for b.Loop() {
-		for i, c := range []call{p.one, told, general} {
+		for i, c := range []call{p.at(0).one, told, general} {
 			require.NoError(b, client.Do(ctx, client.B().ScriptLoad().Script(c.script.text).Build()).Error())
 			require.NoError(b, client.Do(ctx, client.B().ConfigResetstat().Build()).Error())
 			for range 40 {
@@ -316,10 +321,10 @@ func TestNotQuick(t *testing.T) {
 		"many":               {1, slices.Repeat([]backend.Limit{bucket}, 9)},
 	} {
 		p := ownPlan(t, c.limits)
-		got := p.call(c.cost, "")
+		got := p.call(c.cost, 0, "", 0)
 		require.NotContains(t, got.script.text, marker, name)
 		require.Len(t, got.args, 1+len(c.limits), name)
 	}
 	p := ownPlan(t, []backend.Limit{bucket})
-	require.Contains(t, p.call(1, "").script.text, marker)
+	require.Contains(t, p.call(1, 0, "", 0).script.text, marker)
 }
