@@ -171,8 +171,9 @@ func TestParseLimit(t *testing.T) {
 	text, err := l.Named("a \"b\"").MarshalText()
 	require.NoError(t, err)
 	assert.Equal(t, `7/h named "a \"b\""`, string(text))
-	_, err = backend.Limit{}.MarshalText()
-	assert.Error(t, err)
+	text, err = backend.Limit{}.MarshalText()
+	assert.NoError(t, err)
+	assert.Error(t, l.UnmarshalText(text))
 }
 
 // FuzzParseLimit: what a limit says of itself is that limit.

@@ -78,11 +78,9 @@ func periodText(d time.Duration) string {
 	return d.String() // not possible: the last unit fits
 }
 
-// MarshalText returns l in the language of [ParseLimit], with its name.
+// MarshalText returns l in the language of [ParseLimit], with its name. It never fails. What it says
+// of a limit that is not valid, as the zero Limit, UnmarshalText refuses.
 func (l Limit) MarshalText() ([]byte, error) {
-	if err := l.Validate(); err != nil {
-		return nil, err
-	}
 	text := l.String()
 	if l.Name != "" {
 		text += " named " + strconv.Quote(l.Name)

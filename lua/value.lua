@@ -63,7 +63,7 @@ local function read(raw, rules)
         if rest >= r.count or time - 2 > 2 * r.full_us then
           return nil
         end
-      elseif a == '' or b == '' and r.algorithm ~= 'f' then
+      elseif a == '' or b == '' and r.algorithm ~= 'f' or r ~= banned and time + 0 > 0 then -- of the future
         return nil
       else
         used = a + 0.0

@@ -65,8 +65,11 @@ func (k keyspace) tryTake(b *redis.Backend, key string, cost int64, limits ...ba
 func longestState(limits ...backend.Limit) (longest time.Duration) {
 	for _, l := range limits {
 		d := 2 * l.Period
-		if l.Algorithm == backend.TokenBucket {
-			d = time.Duration(math.Ceil(float64(l.Capacity()) / float64(l.Count) * float64(l.Period)))
+		switch l.Algorithm {
+		case backend.TokenBucket: // and a debt of as much
+			d = 2 * time.Duration(math.Ceil(float64(l.Capacity())/float64(l.Count)*float64(l.Period)))
+		case backend.CalendarWindow:
+			d = 63 * 24 * time.Hour
 		}
 		longest = max(longest, d)
 	}

@@ -51,7 +51,7 @@ local function scaled(r, age, from)
   return us
 end
 local function new_rule(text)
-  local algorithm, count, period, unit, burst = string.match(text, '^([fsl]?)(%d+)/(%d+)(s?)(%+?%d*)$')
+  local algorithm, count, period, unit, burst = string.match(text, '^([fslch]?)(%d+)/(%d+)(s?)(%+?%d*)$')
   if not algorithm or #count > 15 or #period > 15 or #burst > 16 then
     return nil
   end
@@ -64,6 +64,8 @@ local function new_rule(text)
   end
   if r.count < 1 or r.period < 1000 or r.period > 31622400000000 then
     return nil
+  elseif algorithm == 'c' then
+    return (burst == '' or string.find(burst, '^%+[1-9]')) and r or nil
   elseif algorithm ~= '' then
     return burst == '' and r or nil
   end
@@ -83,14 +85,32 @@ local function new_rule(text)
   end
   return r
 end
+local function dated(r, text)
+  local start, stop, next_stop = string.match(text, '^=(%-?%d+),(%-?%d+),(%-?%d+)$')
+  r.start, r.stop, r.next_stop = start + 0.0, stop + 0.0, next_stop + 0.0
+  return now >= r.start * 1000000 and now < r.stop * 1000000
+end
 local function new_rules(texts, from, n)
-  local rules, keep = {}, false
-  for i = 1, n do
-    local text = texts[from + i - 1]
-    rules[i] = new_rule(text) or {text = text, stateless = true}
-    keep = keep or not rules[i].stateless
+  local rules, keep, ban, timely = {}, false, nil, true
+  for i = from, from + n - 1 do
+    local text = texts[i]
+    local mark = string.sub(text, 1, 1)
+    if mark == '=' then
+      if not dated(rules[#rules], text) then
+        timely = false -- miniredis' Lua gets "timely = dated(…) and timely" wrong
+      end
+    elseif mark == '!' then
+      local rule, shortest, longest, more, window = string.match(text, '^!([^!]+)!(%d+)!(%d+)!(%d+)!(.*)$')
+      ban = {refusals = new_rule(rule), first = shortest + 0.0, longest = longest + 0.0, more = more + 0.0}
+      if window ~= '' and not dated(ban.refusals, window) then
+        timely = false
+      end
+    else
+      rules[#rules + 1] = new_rule(text) or {text = text, stateless = true}
+      keep = keep or not rules[#rules].stateless
+    end
   end
-  return rules, keep
+  return rules, keep, ban, timely
 end
 local function token_bucket()
 local function token_bucket_age(r, st, now)
@@ -348,6 +368,58 @@ return {
   carry = fixed_window_carry, charge = fixed_window_charge, refund = fixed_window_refund,
 }
 end
+local function calendar_window()
+local function calendar_window_end(st)
+  return st.time + math.fmod(st.rest, 8388608) * 1000000
+end
+local function calendar_window_next_end(st)
+  return calendar_window_end(st) + math.floor(st.rest / 8388608) * 1000000
+end
+local function calendar_window_age(r, st, now)
+  local stop = calendar_window_end(st)
+  if stop <= now then
+    st.time, st.used, st.rest = stop, st.used - r.capacity, math.floor(st.rest / 8388608)
+  end
+end
+local function calendar_window_used(r, st, now)
+  return st.used
+end
+local function calendar_window_expiry(r, st)
+  return st.used > r.capacity and calendar_window_next_end(st) or calendar_window_end(st)
+end
+local function calendar_window_charge(r, st, now, cost)
+  st.used = st.used + cost
+  if r.start then
+    st.time, st.rest = r.start * 1000000, r.stop - r.start
+    if st.used > r.capacity then
+      st.rest = st.rest + (r.next_stop - r.stop) * 8388608
+    end
+  end
+end
+local function calendar_window_carry(r, st, now, old)
+  calendar_window_charge(r, st, now, 0.0)
+end
+local function calendar_window_refund(r, st, now, charged, cost)
+  if st.used == 0 or charged < st.time or charged >= calendar_window_end(st) then
+    return false
+  end
+  st.used = math.max(0.0, st.used - cost)
+  return true
+end
+return {
+  age = calendar_window_age, used = calendar_window_used, expiry = calendar_window_expiry,
+  carry = calendar_window_carry, charge = calendar_window_charge, refund = calendar_window_refund,
+}
+end
+local function concurrency()
+local row = sliding_log()
+row.carry = function(r, st, now, old)
+  if st.log ~= '' then
+    row.age(r, st, now)
+  end
+end
+return row
+end
 local rows = {}
 row = function(letter)
   local made = rows[letter]
@@ -358,6 +430,10 @@ row = function(letter)
       made = sliding_window()
     elseif letter == 'l' then
       made = sliding_log()
+    elseif letter == 'c' then
+      made = calendar_window()
+    elseif letter == 'h' then
+      made = concurrency()
     else
       made = fixed_window()
     end
@@ -444,12 +520,16 @@ local function charge(slots, rules, found, now, cost)
   end
   return charged
 end
+local banned = {
+  text = '!', algorithm = 's', capacity = 4503599627370496.0,
+  row = {expiry = function(r, slot) return slot.time + slot.rest end},
+}
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
   if not sec or #sec > 10 or #usec > 6 then
     return nil
   end
-  local slots, base, back = {}, sec * 1000000.0 + usec, 0.0
+  local slots, beside, base, back = {}, {}, sec * 1000000.0 + usec, 0.0
   if base > now then
     base, back = now, now - base
   end
@@ -462,8 +542,12 @@ local function read(raw, rules)
     if text == '-' then
       slots[#slots + 1] = {}
     else
-      local r = rules[#slots + 1]
-      if not r or r.text ~= text then
+      local r, of = rules[#slots + 1], string.sub(text, 1, 1)
+      if text == '!' then
+        r = banned
+      elseif of == '!' then
+        r = new_rule(string.sub(text, 2))
+      elseif not r or r.text ~= text then
         r = new_rule(text)
       end
       if not r or #time > 16 or #a > 16 or #b > 16 then
@@ -477,18 +561,18 @@ local function read(raw, rules)
         if rest >= r.count or time - 2 > 2 * r.full_us then
           return nil
         end
-      elseif a == '' or b == '' and r.algorithm ~= 'f' then
+      elseif a == '' or b == '' and r.algorithm ~= 'f' or r ~= banned and time + 0 > 0 then -- of the future
         return nil
       else
         used = a + 0.0
       end
       local most = 2 * r.capacity -- a Settle may have left a debt
-      if r.algorithm == 's' then
+      if r.algorithm == 's' or r.algorithm == 'c' then
         rest = b + 0.0
-        if rest > 1999999999999998 then -- the limit may have been larger
+        if rest > (r.algorithm == 's' and 1999999999999998 or 70368744177663) then -- the limit may have been larger
           return nil
         end
-      elseif r.algorithm == 'l' then
+      elseif r.algorithm == 'l' or r.algorithm == 'h' then
         log = string.sub(raw, pos + 1, pos + b)
         if #log ~= b + 0.0 or #log % 8 ~= 0 or (used > 0) ~= (log ~= '') then
           return nil
@@ -501,41 +585,49 @@ local function read(raw, rules)
       if used > most then
         return nil
       end
-      slots[#slots + 1] = {rule = r, time = base + time, used = used, rest = rest, log = log}
-    end
-  end
-  return slots, base, back < 0
-end
-local function write(slots, base)
-  local text = ''
-  for i = 1, #slots do
-    local slot = slots[i]
-    local r = slot.rule
-    if not r then
-      text = text .. ' - 0'
-    else
-      text = text .. ' ' .. r.text .. format(' %.0f', slot.time - base)
-      if r.algorithm == '' then
-        if slot.rest > 0 then
-          text = text .. format(',%.0f', slot.rest)
-        end
-      elseif r.algorithm == 'f' then
-        text = text .. format(',%.0f', slot.used)
-      elseif r.algorithm == 's' then
-        text = text .. format(',%.0f,%.0f', slot.used, slot.rest)
+      local slot = {rule = r, time = base + time, used = used, rest = rest, log = log}
+      if of ~= '!' then
+        slots[#slots + 1] = slot
+      elseif r == banned then
+        beside.ban = slot
       else
-        text = text .. format(',%.0f,%.0f:', slot.used, #slot.log) .. slot.log
+        beside.refusals = slot
       end
     end
   end
+  return slots, beside, base, back < 0
+end
+local function written(slot, base)
+  local r = slot.rule
+  local text = r.text .. format(' %.0f', slot.time - base)
+  if r.algorithm == '' then
+    return slot.rest > 0 and text .. format(',%.0f', slot.rest) or text
+  elseif r.algorithm == 'f' then
+    return text .. format(',%.0f', slot.used)
+  elseif r.algorithm == 's' or r.algorithm == 'c' then
+    return text .. format(',%.0f,%.0f', slot.used, slot.rest)
+  end
+  return text .. format(',%.0f,%.0f:', slot.used, #slot.log) .. slot.log
+end
+local function write(slots, beside, base)
+  local text = ''
+  for i = 1, #slots do
+    text = text .. ' ' .. (slots[i].rule and written(slots[i], base) or '- 0')
+  end
+  if beside.refusals then
+    text = text .. ' !' .. written(beside.refusals, base)
+  end
+  if beside.ban then
+    text = text .. ' ' .. written(beside.ban, base)
+  end
   return text
 end
-local function store(key, slots)
-  local last = 0.0
+local function store(key, slots, beside)
+  local last = math.max(beside.refusals and expiry(beside.refusals) or 0.0, beside.ban and expiry(beside.ban) or 0.0)
   for i = 1, #slots do
     last = math.max(last, expiry(slots[i]))
   end
-  local value = sec .. ' ' .. usec .. write(slots, now)
+  local value = sec .. ' ' .. usec .. write(slots, beside, now)
   if last > now then
     call('SET', key, value, 'PX', format('%.0f', math.ceil((last - now) / 1000) + extra))
   else
@@ -560,15 +652,51 @@ local function foreign(key, raw, rules)
   end
   return redis.error_reply('GINLIMIT the key holds a value that is not ours')
 end
+local function in_force(beside)
+  local b = {}
+  if beside.refusals and expiry(beside.refusals) > now then
+    b.refusals = beside.refusals
+    b.refusals.rule.row.age(b.refusals.rule, b.refusals, now)
+  end
+  if beside.ban and expiry(beside.ban) > now then
+    b.ban = beside.ban
+  end
+  return b
+end
+local function fits_refusals(beside, r, refusals)
+  local old = beside.refusals
+  return r and (old and old.rule.row.used(old.rule, old, now) or 0.0) + refusals <= r.capacity
+end
+local function count_refusals(beside, r, refusals)
+  beside.refusals = take_over(r, beside.refusals, now)
+  r.row.charge(r, beside.refusals, now, refusals)
+end
+local function refuse(beside, ban, refusals)
+  if fits_refusals(beside, ban.refusals, refusals) then
+    count_refusals(beside, ban.refusals, refusals)
+    return
+  end
+  local length, last = ban.first, beside.ban
+  if last and last.used > 0 and now < last.time + ban.longest then
+    length = math.min(2 * last.used, ban.longest)
+  end
+  beside.refusals = nil
+  beside.ban = {rule = banned, time = now + length, used = length, rest = ban.longest}
+end
 local function judge(key, cost, from, n, raw)
-  local rules, keep = new_rules(ARGV, from, n)
-  local slots, base, back = {}, 0.0, false
-  if keep and raw == nil then
+  local rules, keep, ban, timely = new_rules(ARGV, from, n)
+  if not timely then
+    return nil, '=' .. sec .. ' ' .. usec
+  end
+  local slots, beside, base, back = {}, {}, 0.0, false
+  if not keep and not ban then
+    raw = nil
+  elseif raw == nil then
     raw = redis.pcall('GET', key)
   end
   if raw then
     if type(raw) == 'string' then
-      slots, base, back = read(raw, rules)
+      slots, beside, base, back = read(raw, rules)
     end
     if type(raw) ~= 'string' or not slots then
       return nil, foreign(key, raw, cost > 0 and rules)
@@ -576,21 +704,34 @@ local function judge(key, cost, from, n, raw)
   end
   load(slots, now)
   local found, claimed = match(slots, rules)
+  beside = in_force(beside)
+  local allowed = fits(slots, rules, found, now, math.max(cost, 1))
+  local free = not beside.ban or beside.ban.time <= now
   return {
-    key = key, raw = raw, cost = cost, rules = rules, keep = keep, slots = slots, base = base, back = back,
-    found = found, claimed = claimed, fits = fits(slots, rules, found, now, math.max(cost, 1)),
+    key = key, raw = raw, cost = cost, rules = rules, keep = keep, slots = slots, beside = beside, base = base, back = back,
+    found = found, claimed = claimed, fits = allowed and free, counts = not allowed and free and cost > 0 and ban, ban = ban,
   }
 end
 local function answer(p, wanted)
-  local slots, base, value = p.slots, p.base, nil
+  local slots, beside, base, value = p.slots, p.beside, p.base, nil
   local charged = wanted and p.cost > 0
   if charged then
     slots = charge(slots, p.rules, p.found, now, p.cost)
+    if p.ban and p.ban.more > 0 and fits_refusals(beside, p.ban.refusals, p.ban.more) then
+      count_refusals(beside, p.ban.refusals, p.ban.more)
+    end
   end
   if charged and not p.keep then -- an unlimited charge forgets nothing
-    return sec .. ' ' .. usec .. write(slots, now)
-  elseif charged or p.back and p.cost > 0 then -- otherwise a wait would begin anew with each refusal
-    value, base = store(p.key, slots), now
+    return sec .. ' ' .. usec .. write(slots, {}, now)
+  elseif charged then
+    value, base = store(p.key, slots, beside), now
+  elseif p.counts then
+    refuse(beside, p.ban, 1 + p.ban.more)
+    local as_written = p.raw and read(p.raw, p.rules) or {} -- what has expired stays as good as forgotten
+    value, base = store(p.key, as_written, beside), now
+    value = nil
+  elseif p.back and p.cost > 0 then -- otherwise a wait would begin anew with each refusal
+    value, base = store(p.key, slots, beside), now
   end
   local short = not value
   for i = 1, #slots do
@@ -601,37 +742,46 @@ local function answer(p, wanted)
     end
   end
   if short then
-    local written = string.match(value or p.raw or '0 0', '^%d+ %d+')
-    if p.back then
-      written = sec .. ' ' .. usec
+    local last = string.match(value or p.raw or '0 0', '^%d+ %d+')
+    if p.back or p.counts then
+      last = sec .. ' ' .. usec
     end
-    value = written .. write(slots, base)
+    value = last .. write(slots, beside, base)
   end
   if charged then
     return value
   end
   return '-' .. sec .. ' ' .. usec .. ' ' .. value
 end
+local held = ARGV[#ARGV] + 0.0
 local function refund(slots, rules, found, now, charged, cost)
   local given = false
   for i = 1, #rules do
     local slot = found[i] and slots[found[i]]
-    if slot and slot.rule.row == rules[i].row then
-      given = slot.rule.row.refund(slot.rule, slot, now, charged, cost) or given
+    local back = rules[i].algorithm == 'h' and held or cost
+    if slot and back > 0 and slot.rule.row == rules[i].row then
+      given = slot.rule.row.refund(slot.rule, slot, now, charged, back) or given
     end
   end
   return given
 end
-local function settle_up(slots, rules, found, now, units)
+local function settle_up(slots, rules, found, now, charged_at, units)
   local charged = {}
   for i = 1, #rules do
     local r, slot = rules[i], found[i] and slots[found[i]]
     charged[i] = {}
-    if not r.stateless then
+    if r.algorithm == 'h' then
+      if slot and slot.rule.row.used(slot.rule, slot, now) > 0 then
+        if held > 0 and slot.rule.row == r.row then
+          r.row.refund(slot.rule, slot, now, charged_at, held)
+        end
+        charged[i] = slot
+      end
+    elseif not r.stateless then
       if not slot or slot.rule.row.used(slot.rule, slot, now) <= r.capacity then
         slot = take_over(r, slot, now)
       end
-      local own = slot.rule
+      local own = slot.rule.text == r.text and r or slot.rule
       local more = math.min(units, 2 * own.capacity - own.row.used(own, slot, now))
       if more > 0 then
         own.row.charge(own, slot, now, more)
@@ -642,11 +792,14 @@ local function settle_up(slots, rules, found, now, units)
   return charged
 end
 local more = string.sub(first, 1, 1) == '+'
-local raw, rules, slots = redis.pcall('GET', KEYS[1]), new_rules(ARGV, 2, #ARGV - 2), {}
+local raw, charged, slots, beside = redis.pcall('GET', KEYS[1]), ARGV[#ARGV - 1] + 0.0, {}, {}
+local rules, _, _, timely = new_rules(ARGV, 2, #ARGV - 3)
 if not raw and not more then
   return 0
+elseif more and not timely then
+  return '=' .. sec .. ' ' .. usec
 elseif type(raw) == 'string' then
-  slots = read(raw, rules)
+  slots, beside = read(raw, rules)
 elseif raw then
   slots = nil
 end
@@ -656,9 +809,9 @@ end
 load(slots, now)
 local found = match(slots, rules)
 if more then
-  slots = settle_up(slots, rules, found, now, string.sub(first, 2) + 0.0)
-elseif not refund(slots, rules, found, now, ARGV[#ARGV] + 0.0, first + 0.0) then
+  slots = settle_up(slots, rules, found, now, charged, string.sub(first, 2) + 0.0)
+elseif not refund(slots, rules, found, now, charged, first + 0.0) then
   return 0
 end
-store(KEYS[1], slots)
+store(KEYS[1], slots, beside)
 return 1
