@@ -212,6 +212,12 @@ func autoName(l Limit) string {
 		return "unlimited"
 	}
 	count := strconv.FormatInt(l.Count, 10)
+	switch l.Algorithm {
+	case backend.Concurrency:
+		return count + "-in-flight"
+	case backend.CalendarWindow:
+		return count + "-per-" + l.Calendar.Unit()
+	}
 	for _, u := range []struct {
 		unit time.Duration
 		name string

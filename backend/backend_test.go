@@ -51,7 +51,7 @@ func TestValidate(t *testing.T) {
 		{per(1, 365*24*time.Hour-time.Microsecond).WithBurst(100), ""},
 		{per(1, time.Second).WithAlgorithm(backend.SlidingWindow).WithBurst(1), "only a token bucket"},
 		{per(1, time.Second).WithAlgorithm(backend.FixedWindow).WithBurst(-1), "only a token bucket"},
-		{per(1, time.Second).WithAlgorithm(4), "unknown algorithm; use"},
+		{per(1, time.Second).WithAlgorithm(6), "unknown algorithm; use"},
 		{per(backend.MaxCount, backend.MaxPeriod).WithAlgorithm(backend.SlidingWindow), ""},
 	} {
 		err := test.limit.Validate()

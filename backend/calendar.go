@@ -85,6 +85,9 @@ func (l Limit) StartingOn(day int) Limit {
 	return l
 }
 
+// Unit returns "day", "week" or "month", or "" of the zero Calendar.
+func (c Calendar) Unit() string { return everyName[c.of().every] }
+
 // Window returns the window that an instant is in: from start, before end. The zero Calendar, and
 // one in a zone that is not known, has none.
 func (c Calendar) Window(at time.Time) (start, end time.Time) {

@@ -136,3 +136,49 @@ func ExampleSource() {
 	// lease
 	// fallback
 }
+
+func ExampleInFlight() {
+	ctx, store := context.Background(), memory.New()
+	five := backend.InFlight(5)
+	taken, err := store.Take(ctx, "user:alice", 5, five)
+	fmt.Println(taken.Allowed, taken.Remaining, err)
+	refused, err := store.Take(ctx, "user:alice", 1, five)
+	fmt.Println(refused.Allowed, refused.RetryAfter, err)
+	// Settle gives all of it back.
+	fmt.Println(store.Settle(ctx, "user:alice", taken, 5, 5, five))
+	taken, err = store.Take(ctx, "user:alice", 1, five)
+	fmt.Println(taken.Allowed, taken.Remaining, err)
+	// Output:
+	// true 0 <nil>
+	// false 1s <nil>
+	// <nil>
+	// true 4 <nil>
+}
+
+func ExamplePerCalendarDay() {
+	fmt.Println(backend.PerCalendarDay(100).In("America/New_York"))
+	// Output: 100/day America/New_York calendar
+}
+
+func ExamplePerCalendarWeek() {
+	fmt.Println(backend.PerCalendarWeek(100).StartingOn(0).Validate(), backend.PerCalendarWeek(100).StartingOn(7).Validate())
+	// Output: <nil> ginlimit: limit 100/week from 7 calendar: there is no day 7 of the week; use 0 (Sunday) to 6
+}
+
+func ExamplePerCalendarMonth() {
+	fmt.Println(backend.PerCalendarMonth(100).StartingOn(15))
+	// Output: 100/month from 15 calendar
+}
+
+func ExampleParseLimit() {
+	for _, text := range []string{"100/m", "5/15m sliding-log", "10000/day Europe/Berlin calendar", "5 in flight", "100000/m counting tokens"} {
+		limit, err := backend.ParseLimit(text)
+		fmt.Println(limit.Algorithm, limit.Capacity(), err)
+	}
+	// Output:
+	// token bucket 100 <nil>
+	// sliding log 5 <nil>
+	// calendar window 10000 <nil>
+	// concurrency 5 <nil>
+	// token bucket 100000 <nil>
+}

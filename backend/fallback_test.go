@@ -20,7 +20,7 @@ import (
 
 // breakable is a backend that fails while err is set, and counts what it is asked.
 type breakable struct {
-	backend.Backend
+	*memory.Backend
 	err   error
 	asked int
 }

@@ -139,8 +139,8 @@ func QuickTakeAll(keys []QuickKey, args []string) string {
 type view struct {
 	Groups  []group
 	Ban     bool // refusals of one of them are counted
-	limits  int // of all groups
-	general int // how many arguments the general script has
+	limits  int  // of all groups
+	general int  // how many arguments the general script has
 }
 
 // group is a key.
@@ -151,7 +151,7 @@ type group struct {
 }
 
 type limit struct {
-	I, Rule, X             int // which it is of all, its rule, and the first of its numbers
+	I, Rule, X                       int // which it is of all, its rule, and the first of its numbers
 	Parts, Window, Sliding, Calendar bool
 	numbers                          int
 }

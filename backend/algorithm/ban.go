@@ -134,9 +134,9 @@ func Ban(slots []Slot, now, length int64) []Slot {
 
 // refuseBanned makes res a refusal by a ban that lasts for left, and reports whether that is longer
 // than what res has to wait for otherwise. Then nothing remains until the ban is over.
-func (b *bans) refuseBanned(res *backend.Result, left int64) (decides bool) {
+func refuseBanned(res *backend.Result, left int64, began bool) (decides bool) {
 	res.Allowed = false
-	*res = res.WithBanned(left == b.ban.State.Used)
+	*res = res.WithBanned(began)
 	wait := time.Duration(left) * time.Microsecond
 	if res.RetryAfter < 0 || res.RetryAfter >= wait {
 		return false

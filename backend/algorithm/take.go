@@ -46,7 +46,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 	var few [inline]Slot
 	mine := arranged(few[:0], own, rules, now)
 	decided, wait, refusing := judge(mine, rules, now, cost)
-	left := bans.left(now)
+	left, began := bans.left(now), false
 	switch {
 	case left > 0: // nothing is charged, and nothing counted
 	case wait == 0 && cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps):
@@ -58,6 +58,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 	case wait != 0 && cost > 0 && counter != nil:
 		bans.refuse(counter, now, 1)
 		left = bans.left(now)
+		began = left > 0
 		next = bans.appended(slices.Clone(own)) // as they are: what has expired stays as good as forgotten
 	}
 	if wait == 0 {
@@ -65,7 +66,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 	}
 	rules[decided].fill(res, &mine[decided], now, wait)
 	refuse(res, refusing)
-	if left > 0 && bans.refuseBanned(res, left) && counter != nil {
+	if left > 0 && refuseBanned(res, left, began) && counter != nil {
 		decided = len(rules)
 	}
 	return decided, next
@@ -85,7 +86,8 @@ func Judge(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (d
 	refuse(res, refusing)
 	if len(beside) > 0 && (counter != nil || Looks(rules)) {
 		bans := bansOf(beside, now)
-		if left := bans.left(now); left > 0 && bans.refuseBanned(res, left) && counter != nil {
+		// A store that took, and says what came of it, did so at now.
+		if left := bans.left(now); left > 0 && refuseBanned(res, left, left == bans.ban.State.Used) && counter != nil {
 			decided = len(rules)
 		}
 	}

@@ -115,8 +115,8 @@ func (b *Backend) judge(res *backend.Result, p *part, now int64, rules []*algori
 // charge takes what p asks for and reports whether it did: another part may have used up the bucket
 // that both share.
 func (b *Backend) charge(p *part, now int64, rules []*algorithm.Rule) bool {
-	p.at, p.found = p.table.find(p.hash) // another part's entry may have moved this one's
-	if p.quick {
+	p.at, p.found = p.table.find(p.hash) // another part's entry may have moved this one's, or swept it away
+	if p.quick && p.found {
 		if p.charge.Cost > 0 {
 			p.table.entries[p.at].set(p.next)
 		}

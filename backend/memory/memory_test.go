@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/backendtest"
 	"github.com/ginlimit/ginlimit/backend/memory"
@@ -431,4 +433,28 @@ func TestOverflowWindows(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTakeAllSweeps: a key that a TakeAll finds may have expired, and its entry goes when another key
+// of the same TakeAll gets one.
+func TestTakeAllSweeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.New(memory.WithMaxKeys(1000)) // one shard
+		limit := backend.Limit{Count: 5, Period: time.Minute, Algorithm: backend.FixedWindow}
+		for round := range 200 {
+			old, fresh := fmt.Sprint("old ", round), fmt.Sprint("new ", round)
+			_, err := b.Take(context.Background(), old, 5, limit)
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			all, err := b.TakeAll(context.Background(),
+				backend.Charge{Key: fresh, Cost: 1, Limits: []backend.Limit{limit}}, backend.Charge{Key: old, Cost: 2, Limits: []backend.Limit{limit}})
+			require.NoError(t, err)
+			require.Equal(t, []int64{4, 3}, []int64{all[0].Remaining, all[1].Remaining})
+			for key, left := range map[string]int64{old: 3, fresh: 4} {
+				res, err := b.Take(context.Background(), key, 0, limit)
+				require.NoError(t, err)
+				require.Equal(t, left, res.Remaining, key)
+			}
+		}
+	})
 }
