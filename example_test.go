@@ -100,7 +100,10 @@ func ExampleLimit_algorithms() {
 	smooth := ginlimit.PerMinute(600).WithAlgorithm(ginlimit.SlidingWindow) // three numbers, however large the count
 	quota := ginlimit.PerDay(10_000).WithAlgorithm(ginlimit.FixedWindow)    // a day from the first request
 	odd := ginlimit.Per(3, 7*time.Millisecond).Named("sampling")            // odd rates are exact too
-	for _, l := range []ginlimit.Limit{steady, exact, smooth, quota, odd} {
+	day := ginlimit.PerCalendarDay(10_000).In("Europe/Berlin")              // from midnight to midnight there
+	month := ginlimit.PerCalendarMonth(1_000_000).StartingOn(31)            // or on the last day of a shorter month
+	places := ginlimit.InFlight(5)                                          // five at the same time
+	for _, l := range []ginlimit.Limit{steady, exact, smooth, quota, odd, day, month, places} {
 		fmt.Println(l)
 	}
 	// Output:
@@ -109,6 +112,9 @@ func ExampleLimit_algorithms() {
 	// 600/m sliding-window
 	// 10000/d fixed-window
 	// 3/7ms
+	// 10000/day Europe/Berlin calendar
+	// 1000000/month from 31 calendar
+	// 5 in flight
 }
 
 func ExampleFirstOf() {
