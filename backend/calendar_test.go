@@ -132,10 +132,10 @@ func TestBanning(t *testing.T) {
 	after := backend.Limit{Count: 3, Period: time.Minute}
 	assert.NoError(t, after.Banning(time.Minute, time.Hour).Validate())
 	for want, l := range map[string]backend.Limit{
-		"the shorter first":      after.Banning(time.Hour, time.Minute),
-		"use durations between":  after.Banning(0, time.Minute),
-		"whole number":           after.Banning(time.Minute+1, time.Hour),
-		"cannot count refusals":  backend.InFlight(1).Banning(time.Minute, time.Hour),
+		"the shorter first":        after.Banning(time.Hour, time.Minute),
+		"use durations between":    after.Banning(0, time.Minute),
+		"whole number":             after.Banning(time.Minute+1, time.Hour),
+		"cannot count refusals":    backend.InFlight(1).Banning(time.Minute, time.Hour),
 		"limit unlimited refusals": backend.Unlimited().Banning(time.Minute, time.Hour),
 	} {
 		assert.ErrorContains(t, l.Validate(), want)

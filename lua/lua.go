@@ -43,7 +43,7 @@ func TakeAll() string { return join("open") + "local seen = {}\n" + law() + join
 
 // Settle returns the script that corrects a charge; settle.lua says what it is called with, and
 // what it replies.
-func Settle() string { return join("open") + law() + join("settle") }
+func Settle() string { return join("open", "release") + law() + join("settle") }
 
 // Renew returns the script that holds units for longer; renew.lua says what it is called with, and
 // what it replies.
@@ -138,7 +138,7 @@ func QuickTakeAll(keys []QuickKey, args []string) string {
 // view is what quick.lua.tmpl is made of. What stands in the arguments is named by its index there.
 type view struct {
 	Groups  []group
-	Ban     bool // refusals of one of them are counted
+	General bool // refusals are the general script's: a ban counts them, or they have a log
 	limits  int  // of all groups
 	general int  // how many arguments the general script has
 }
@@ -147,13 +147,14 @@ type view struct {
 type group struct {
 	G             int // which it is
 	Cost, Pattern int
+	Held          int // the limit that has a log, the last one; 0 without
 	Limits        []limit
 }
 
 type limit struct {
-	I, Rule, X                       int // which it is of all, its rule, and the first of its numbers
-	Parts, Window, Sliding, Calendar bool
-	numbers                          int
+	I, Rule, X                             int // which it is of all, its rule, and the first of its numbers
+	Parts, Window, Sliding, Calendar, Held bool
+	numbers                                int
 }
 
 // add adds a key whose rules follow the general script's arguments so far.
@@ -165,14 +166,17 @@ func (v *view) add(key QuickKey, cost int) {
 		sliding := l.Algorithm == backend.SlidingWindow
 		g.Limits = append(g.Limits, limit{
 			I: v.limits, Rule: v.general, Parts: l.Parts, Window: sliding || l.Algorithm == backend.FixedWindow, Sliding: sliding,
-			Calendar: l.Algorithm == backend.CalendarWindow, numbers: l.Numbers(),
+			Calendar: l.Algorithm == backend.CalendarWindow, Held: l.Algorithm == backend.Concurrency, numbers: l.Numbers(),
 		})
+		if l.Algorithm == backend.Concurrency {
+			v.General, g.Held = true, v.limits
+		}
 		if l.Algorithm == backend.CalendarWindow { // its window comes after its rule
 			v.general++
 		}
 	}
 	if key.Ban {
-		v.Ban = true
+		v.General = true
 		v.general++
 	}
 	v.Groups = append(v.Groups, g)

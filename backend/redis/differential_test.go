@@ -173,7 +173,8 @@ func (s *schedule) next(t *testing.T, b backend.Backend) {
 		st.charge = max(0, len(s.steps)-1-s.IntN(6))
 		charged := s.steps[st.charge]
 		st.op, st.cost, st.limits = "Settle", charged.cost, charged.limits
-		st.actual = []int64{0, st.cost / 2, st.cost + 1, st.cost + s.cost()}[s.IntN(4)]
+		more := math.MaxInt64 - st.cost // at most
+		st.actual = []int64{0, st.cost / 2, st.cost + min(more, 1), st.cost + min(more, s.cost())}[s.IntN(4)]
 		err = b.Settle(ctx, "key", charged.want, st.cost, st.actual, st.limits...)
 	case kind < 30:
 		st.want, err = b.Take(ctx, "key", 0, st.limits...)

@@ -184,14 +184,15 @@ func TestRepliesAreShort(t *testing.T) {
 		for i := range charges { // as sliding_log.lua writes them
 			log = binary.BigEndian.AppendUint64(log, uint64(start+i)<<8|uint64(units))
 		}
-		slot := fmt.Sprintf(" l10000/3600s %d,%d,%d:%s", charges-1, charges*units, len(log), log)
+		slot := fmt.Sprintf(" l10000/3600s 0,%d,%d:%s", charges*units, len(log), log)
+		last := start + charges - 1
 		clock.advance(time.Minute)
 		for i, limits := range [][]backend.Limit{
 			{hourly(5001, backend.SlidingLog)}, {hourly(5001, backend.TokenBucket)},
 			{{Count: 5001, Period: time.Minute, Algorithm: backend.SlidingLog}, hourly(20_000, backend.SlidingLog)},
 		} {
 			key := fmt.Sprint(units, i)
-			k.set(redis.StateKey(b, key), fmt.Sprint(start/1_000_000, " 0", slot, slot, slot)) // two are no limit's
+			k.set(redis.StateKey(b, key), fmt.Sprint(last/1_000_000, " ", last%1_000_000, slot, slot, slot)) // two are no limit's
 			res := decide(t, b, key, 1, limits...)
 			require.False(t, res.Allowed)
 			require.Less(t, len(r.calls[len(r.calls)-1].reply), 200)

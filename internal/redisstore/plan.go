@@ -275,7 +275,7 @@ func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 		p.keeps = true
 		p.holds = p.holds || l.Algorithm == backend.Concurrency
 		p.calendars = p.calendars || l.Algorithm == backend.CalendarWindow
-		if l.Algorithm == backend.SlidingLog || l.Algorithm == backend.Concurrency || l.Count > exact {
+		if l.Algorithm == backend.SlidingLog || l.Algorithm == backend.Concurrency && i < len(p.own)-1 || l.Count > exact {
 			continue
 		}
 		q := lua.QuickLimit{Algorithm: l.Algorithm}
@@ -289,6 +289,8 @@ func (s *scripts) newPlan(limits []backend.Limit) (*plan, error) {
 			}
 		case backend.SlidingWindow, backend.CalendarWindow:
 			state += ",(%d+)"
+		case backend.Concurrency: // and what the log's bytes are: it is the last
+			state += ",(%d+):(.*)"
 		}
 		p.shape = append(p.shape, q)
 		pattern += " " + strings.ReplaceAll(p.texts[i], "+", "%+") + state
@@ -414,6 +416,8 @@ func (p *plan) newCall(d *dated, cost, refusals int64) call {
 			}
 		case backend.FixedWindow:
 			ok = cost <= exact
+		case backend.Concurrency:
+			numbers[1], ok = l.Hold().Microseconds(), cost < 10 // one entry of a log
 		case backend.CalendarWindow:
 			numbers, ok = []int64{l.Count, d.windows[i][0], d.windows[i][1]}, cost <= exact
 		case backend.SlidingWindow:

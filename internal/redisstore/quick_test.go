@@ -40,10 +40,11 @@ func TestQuickDecides(t *testing.T) {
 	fixed := backend.Limit{Count: 50, Period: time.Minute, Algorithm: backend.FixedWindow}
 	sliding := backend.Limit{Count: 60, Period: 90 * time.Second, Algorithm: backend.SlidingWindow}
 	day := backend.PerCalendarDay(90).In("Europe/Berlin")
+	places := backend.Limit{Count: 40, Period: 5 * time.Second, Algorithm: backend.Concurrency}
 	for i, limits := range [][]backend.Limit{
-		{day}, {day, whole, backend.PerCalendarMonth(500)},
 		{whole}, {parts}, {odd}, {many}, {fixed}, {sliding}, {whole, parts}, {parts, fixed}, {sliding, whole}, {fixed, sliding, parts, whole},
 		slices.Repeat([]backend.Limit{parts}, 8), slices.Repeat([]backend.Limit{sliding, fixed}, 4),
+		{day}, {day, whole, backend.PerCalendarMonth(500)}, {places}, {whole, places},
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
 			p := ownPlan(t, limits)
@@ -61,20 +62,28 @@ func TestQuickDecides(t *testing.T) {
 				alone, _, ok := strings.Cut(c.script.text, "local now, format")
 				require.True(t, ok)
 				got := eval(fmt.Sprint("quick", i), alone+left, c.args)
+				if p.holds && got == "left" {
+					got = eval(fmt.Sprint("quick", i), lua.Take(), given.args[:1+len(p.at(now).words)])
+				}
 				want := eval(fmt.Sprint("general", i), lua.Take(), given.args[:1+len(p.at(now).words)])
 				require.Equal(t, strings.HasPrefix(want, "-"), strings.HasPrefix(got, "-"), "step %d", step)
 				require.Equal(t, server.TTL(fmt.Sprint("general", i)), server.TTL(fmt.Sprint("quick", i)), "step %d", step)
 				if want[0] == '-' { // quick.lua.tmpl answers with the value as it stands
 					refused++
 				} else {
-					require.Equal(t, want, got, "step %d", step)
+					if !p.holds { // logs are shortened in replies
+						require.Equal(t, want, got, "step %d", step)
+					}
 					charged++
 				}
+				stored, _ := server.Get(fmt.Sprint("general", i))
+				quickly, _ := server.Get(fmt.Sprint("quick", i))
+				require.Equal(t, stored, quickly, "step %d", step)
 				now += r.Int64N(300_000)
 				if r.IntN(50) == 0 {
 					now += r.Int64N(120_000_000)
 				}
-				if p.calendars && r.IntN(30) == 0 {
+				if p.calendars && r.IntN(120) == 0 {
 					now += r.Int64N(2 * 86_400_000_000)
 				}
 			}

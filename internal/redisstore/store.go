@@ -167,14 +167,16 @@ func (b *Backend) take(t *trip, p *plan, key string, cost, refusals int64, res *
 // eval runs the script that do returns for an instant that the server's clock is at about. If the
 // server says that a calendar is in another window then, it asks once more.
 func (b *Backend) eval(t *trip, do func(at int64) call) (reply string, err error) {
+	at := b.serverTime()
 	for range 3 {
-		if reply, err = t.eval(do(b.serverTime())); err != nil || !strings.HasPrefix(reply, "=") {
+		if reply, err = t.eval(do(at)); err != nil || !strings.HasPrefix(reply, "=") {
 			return reply, err
 		}
 		now, rest, ok := instant(reply[1:])
 		if !ok || rest != "" {
 			return "", b.unavailable(t.op, badReply(reply))
 		}
+		at = now
 		b.ahead.Store(now - b.localTime())
 	}
 	return "", b.unavailable(t.op, errors.New("the clocks of the servers do not agree on the window of a calendar"))
