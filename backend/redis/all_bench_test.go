@@ -39,10 +39,7 @@ func BenchmarkTakeAll(b *testing.B) {
 			b.Error(res, err)
 		}
 	}
-	kinds := []struct {
-		name string
-		do   func(n int)
-	}{
+	kinds := []kind{
 		{"take", func(n int) { take(n, 0) }},
 		{"three", func(n int) { take(n, 0); take(n, 1); take(n, 2) }},
 		{"all", func(n int) {
@@ -53,10 +50,58 @@ func BenchmarkTakeAll(b *testing.B) {
 			}
 		}},
 	}
+	compare(b, server, kinds)
+}
+
+// kind is a way to ask.
+type kind struct {
+	name string
+	do   func(n int)
+}
+
+// BenchmarkLimits compares one Take of a token bucket, with constants in its script and without, with
+// one of a calendar window and of a bucket with a ban, and with a place in flight that is taken and
+// given back.
+func BenchmarkLimits(b *testing.B) {
+	server := testserver.Redis(b)
+	be, err := Dial(b.Context(), server.URL(), WithTimeout(time.Minute), WithPing(), WithDenyCache(false))
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = be.Close() })
+	ctx := context.Background()
+	bucket := backend.Limit{Count: 36_000_000, Period: time.Hour}
+	ban := backend.Limit{Count: 10, Period: time.Hour}.Banning(time.Minute, time.Hour)
+	be.Prepare(bucket)
+	be.Prepare(bucket, ban)
+	be.Prepare(bucket.WithAlgorithm(backend.FixedWindow))
+	be.Prepare(backend.InFlight(100))
+	take := func(name string, limits ...backend.Limit) kind {
+		return kind{name, func(n int) {
+			key := fmt.Sprint(name, n%1000)
+			res, err := be.Take(ctx, key, 1, limits...)
+			if err != nil || !res.Allowed {
+				b.Error(res, err)
+			}
+			if limits[0].Algorithm != backend.Concurrency {
+				return
+			}
+			if err := be.Settle(ctx, key, res, 1, 1, limits...); err != nil {
+				b.Error(err)
+			}
+		}}
+	}
+	compare(b, server, []kind{
+		take("bucket", bucket), take("told", bucket.WithBurst(35_999_999)), take("ban", bucket, ban),
+		take("fixed", bucket.WithAlgorithm(backend.FixedWindow)), take("calendar", backend.PerCalendarMonth(36_000_000)),
+		take("flight", backend.InFlight(100)),
+	})
+}
+
+// compare measures kinds in turns, with some callers.
+func compare(b *testing.B, server *testserver.Server, kinds []kind) {
 	for _, callers := range []int{1, 64} {
 		b.Run(fmt.Sprint(callers), func(b *testing.B) {
 			const calls = 20_000
-			var micros, cpu [3]float64
+			micros, cpu := make([]float64, len(kinds)), make([]float64, len(kinds))
 			rounds := 0.0
 			for b.Loop() {
 				rounds++
@@ -76,6 +121,7 @@ func BenchmarkTakeAll(b *testing.B) {
 					cpu[i] += serverCPU(b, server)
 				}
 			}
+			b.ReportMetric(0, "ns/op") // of all
 			for i, k := range kinds {
 				b.ReportMetric(micros[i]/rounds, "µs/"+k.name)
 				b.ReportMetric(cpu[i]/rounds/calls, "cpu-µs/"+k.name)
