@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -47,7 +48,7 @@ func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backe
 	if len(parts) > 0 {
 		slices.SortFunc(parts, func(x, y part) int { return cmp.Compare(x.name, y.name) })
 		var err error
-		if now, err = b.takeParts(parts, fits); err != nil {
+		if now, err = b.takeParts(parts, fits, b.there(), 0); err != nil {
 			return nil, b.fail("take all", err)
 		}
 		b.sweepNow()
@@ -59,16 +60,19 @@ func (b *Backend) TakeAll(_ context.Context, charges ...backend.Charge) ([]backe
 }
 
 // takeParts has the database decide about parts together, which it charges if all fit and wanted
-// says so. It returns the time of the decision.
-func (b *Backend) takeParts(parts []part, wanted bool) (now int64, err error) {
-	var names, rules []string
+// says so. It returns the time of the decision, which is taken to be about that of the call. It was
+// tried so often before with other windows of calendars.
+func (b *Backend) takeParts(parts []part, wanted bool, about int64, tried int) (now int64, err error) {
+	var names, rules, bans, windows []string
 	var costs []int64
 	for _, p := range parts {
 		names, rules, costs = append(names, p.name), append(rules, p.plan.text), append(costs, min(p.Cost, backend.MaxCount+1))
+		bans, windows = append(bans, textOf(p.plan.ban)), append(windows, textOf(p.plan.windowsAt(about)))
 	}
-	var charged, refused bool
-	err = b.query(b.gate.Context(), b.sql.takeAll, []any{names, rules, costs, wanted, b.now()}, func(rows pgx.Rows) error {
-		charged, refused = false, !wanted // what an answer before said was undone
+	var charged, refused, outside bool
+	args := []any{names, rules, costs, bans, windows, wanted, b.now()}
+	err = b.query(b.gate.Context(), b.sql.takeAll, args, func(rows pgx.Rows) error {
+		charged, refused, outside = false, !wanted, false // what an answer before said was undone
 		for i, more := 0, true; more; i, more = i+1, rows.Next() {
 			p := &parts[i]
 			var a answer
@@ -76,16 +80,24 @@ func (b *Backend) takeParts(parts []part, wanted bool) (now int64, err error) {
 				return err
 			}
 			now = a.now
+			if outside = a.outside; outside {
+				return nil
+			}
 			if a.charged {
 				charged = true
 				p.res.Limit = p.Limits[algorithm.Admitted(a.slots, p.plan.rules, a.now, p.res)]
 				continue
 			}
-			p.res.Limit = p.Limits[algorithm.Judge(a.slots, p.plan.rules, a.now, p.Cost, p.res)]
+			p.res.Limit = p.Limits[a.judge(p.plan, p.Cost, p.res)]
 			refused = refused || !p.res.Allowed
 		}
 		return nil
 	})
+	if err == nil && outside {
+		if err = b.learn(now, tried); err == nil {
+			return b.takeParts(parts, wanted, now, tried+1)
+		}
+	}
 	if err != nil {
 		return now, err
 	}
@@ -96,4 +108,16 @@ func (b *Backend) takeParts(parts []part, wanted bool) (now int64, err error) {
 		b.failing.Worked()
 	}
 	return now, nil
+}
+
+// textOf returns numbers as the function reads them, "" for none.
+func textOf(numbers []int64) string {
+	var text []byte
+	for i, n := range numbers {
+		if i > 0 {
+			text = append(text, ' ')
+		}
+		text = strconv.AppendInt(text, n, 10)
+	}
+	return string(text)
 }

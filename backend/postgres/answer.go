@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,9 +18,21 @@ const inline = 4
 // answer is what the database says of a key.
 type answer struct {
 	charged bool
+	counted bool  // the refusal, for a ban
+	outside bool  // now is in other windows of the calendars: nothing was decided
 	now     int64 // the database's clock, µs
 	base    int64 // when the row was written; now, if the database has brought it up to now
 	slots   []algorithm.Slot
+}
+
+// judge fills res in, all but Limit, for what was not charged, and returns the index of the limit
+// that decided. Only a refusal that was counted brings a ban about.
+func (a *answer) judge(p *plan, cost int64, res *backend.Result) (decided int) {
+	decided = algorithm.Judge(a.slots, p.rules, a.now, cost, res)
+	if res.BanBegan() && !a.counted {
+		*res = res.WithBanned(false)
+	}
+	return decided
 }
 
 // readReply reads what a statement of statements.take, or the function, answers with. What cannot
@@ -31,19 +44,23 @@ func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 	if err != nil {
 		return err
 	}
-	const tried = 3 // the largest verdict; a larger first number is the time of a state that was charged
-	if len(n) > 0 && n[0] > tried {
+	const tried, outside = 3, 4 // the largest verdicts; a larger first number is the time of a state that was charged
+	if len(n) > 0 && n[0] > outside {
 		a.charged, a.now, a.base = true, n[0], n[0]
 		return a.readState(n[1:], p)
 	}
 	if len(n) < 3 {
 		return ErrForeign
 	}
-	if n[0] == tried {
+	switch n[0] {
+	case tried:
 		a.now, a.base = n[1], n[2]
 		return a.readState(n[3:], p)
+	case outside:
+		a.outside, a.now = true, n[1]
+		return nil
 	}
-	a.charged, a.now, a.base = n[0] == 1, n[1], n[1]
+	a.charged, a.counted, a.now, a.base = n[0] == 1, n[0] == 2 && p.ban != nil, n[1], n[1]
 	if n[0] < 0 {
 		return ErrForeign
 	}
@@ -53,10 +70,10 @@ func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 // readState reads the numbers of a row that was written under the plan's rules, none of which is a
 // sliding log.
 func (a *answer) readState(n []int64, p *plan) error {
-	if len(n) != 3*len(p.rules) {
+	if len(n) != 3*len(p.limits) {
 		return ErrForeign
 	}
-	for i, r := range p.rules {
+	for i, r := range p.rules[:len(p.limits)] {
 		switch {
 		case r.Stateless():
 			a.slots = append(a.slots, algorithm.Slot{})
@@ -74,7 +91,7 @@ func (a *answer) readState(n []int64, p *plan) error {
 func (a *answer) readSlots(n []int64, p *plan) error {
 	for len(n) >= 7 {
 		width := 7
-		if n[0] == int64(backend.SlidingLog) {
+		if hasLog(n[0]) {
 			if n[6] < 0 || n[6] > int64(len(n)-width)/2 {
 				return ErrForeign
 			}
@@ -85,7 +102,8 @@ func (a *answer) readSlots(n []int64, p *plan) error {
 		}
 		n = n[width:]
 	}
-	if len(n) != 0 || a.charged && len(a.slots) != len(p.rules) {
+	own, _ := algorithm.Own(a.slots)
+	if len(n) != 0 || a.charged && len(own) != len(p.limits) {
 		return ErrForeign
 	}
 	return nil
@@ -94,22 +112,37 @@ func (a *answer) readSlots(n []int64, p *plan) error {
 // readSlot reads a slot that was written under a rule.
 func (a *answer) readSlot(p *plan, rule, state, log []int64) error {
 	if rule[0] == unlimited || rule[0] == blocked {
-		a.slots = append(a.slots, algorithm.Slot{})
-		return nil
+		return a.add(algorithm.Slot{})
+	}
+	if rule[0] == banned {
+		const most = int64(backend.MaxPeriod / time.Microsecond)
+		if state[0] < 0 || state[0] > latest || state[0] > a.base+most || state[1] < 0 || state[1] > most || state[2] < 0 || state[2] > most {
+			return ErrForeign
+		}
+		return a.add(algorithm.Slot{Rule: algorithm.Banned(), State: algorithm.State{Time: state[0], Used: state[1], Rest: state[2]}})
 	}
 	r := p.ruleOf(len(a.slots), rule)
 	if r == nil || !sound(r, a.base, state) {
 		return ErrForeign
 	}
 	slot := slotOf(r, state)
-	if r.Algorithm() == backend.SlidingLog {
+	if hasLog(rule[0]) {
 		charges, ok := readLog(log, state[1])
 		if !ok {
 			return ErrForeign
 		}
 		slot.State.Log = &charges
 	}
-	a.slots = append(a.slots, slot)
+	return a.add(slot)
+}
+
+// add appends a slot. None that is of a limit stands after one of a ban.
+func (a *answer) add(s algorithm.Slot) error {
+	_, before := algorithm.Own(a.slots)
+	a.slots = append(a.slots, s)
+	if _, beside := algorithm.Own(a.slots); len(before) > 0 && len(beside) == 0 {
+		return ErrForeign
+	}
 	return nil
 }
 
@@ -120,7 +153,7 @@ func slotOf(r *algorithm.Rule, n []int64) algorithm.Slot {
 	switch r.Algorithm() {
 	case backend.TokenBucket:
 		st.Rest = n[1]
-	case backend.SlidingWindow:
+	case backend.SlidingWindow, backend.CalendarWindow:
 		st.Used, st.Rest = n[1], n[2]
 	default:
 		st.Used = n[1]
@@ -191,7 +224,7 @@ func (a *answer) readOld(text string, state []int64, p *plan) error {
 		}
 		numbers := state[1+3*i:][:3]
 		var log []int64
-		if rule[0] == int64(backend.SlidingLog) {
+		if hasLog(rule[0]) {
 			if numbers[2] < 0 || numbers[2] > int64(len(logs))/2 {
 				return ErrForeign
 			}
@@ -218,6 +251,9 @@ func sound(r *algorithm.Rule, base int64, n []int64) bool {
 		return false
 	}
 	l := r.Limit()
+	if r.Algorithm() == backend.CalendarWindow && n[1] > 0 && n[2]%(1<<23) == 0 {
+		return false // a window without an end
+	}
 	if r.Algorithm() != backend.TokenBucket {
 		return n[0] <= base && n[1] <= 2*l.Count
 	}

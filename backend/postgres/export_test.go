@@ -8,6 +8,9 @@ import (
 // SetClock makes now the clock of b, instead of the database's.
 func SetClock(b *Backend, now func() (micros int64)) { b.clock = now }
 
+// SetClient makes now the clock of the process that b is in.
+func SetClient(b *Backend, now func() (micros int64)) { b.client = now }
+
 // SetSlow makes the function decide everything, as if the first try of every statement had failed.
 func SetSlow(b *Backend) { b.slow = true }
 

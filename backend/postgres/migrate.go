@@ -20,7 +20,7 @@ var functionsSQL string
 // schemaVersion is the version of the schema that [Migrate] makes. A later one adds to it: its
 // functions have names of their own, so that this version goes on beside it, as long as the later
 // one says so in oldest. It has to look at more than the version, because this one makes a table
-// that was dropped again as it knows it.
+// that was dropped again as it knows it. Functions by themselves have [functionsVersion].
 const schemaVersion = 1
 
 // ErrTooOld is in the chain of Migrate's error if the schema is of a later version that this one
@@ -99,7 +99,7 @@ func (c *config) version(ctx context.Context, tx pgx.Tx) (version, oldest int, e
 	return version, oldest, err
 }
 
-// there reports whether the table and all functions of version 1 are there.
+// there reports whether the table and all functions of this version are there.
 func (c *config) there(ctx context.Context, tx pgx.Tx) (table, functions bool, err error) {
 	var names []string
 	for _, name := range functionNames() {
@@ -119,8 +119,8 @@ func functionNames() (names []string) {
 
 var created = regexp.MustCompile(`FUNCTION \{\{\.(\w+)\}\}`)
 
-// newFunctions returns the functions of version 1 with their names, and with a quote around their
-// bodies that no name ends.
+// newFunctions returns the functions of this version with their names, and with a quote around
+// their bodies that no name ends.
 func (c *config) newFunctions() string {
 	var text strings.Builder
 	if err := functions.Execute(&text, c.words()); err != nil {

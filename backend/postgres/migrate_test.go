@@ -74,10 +74,10 @@ func TestMigrateMakesWhatIsMissing(t *testing.T) {
 		kept       bool // what was used
 	}{
 		{"table", "DROP TABLE {}", false},
-		{"function", "DROP FUNCTION {}_take_v1, {}_expiry_v1", true},
-		{"table and functions", "DROP TABLE {}; DROP FUNCTION {}_take_v1, {}_settle_v1", false},
+		{"function", "DROP FUNCTION {}_take_v2, {}_expiry_v2", true},
+		{"table and functions", "DROP TABLE {}; DROP FUNCTION {}_take_v2, {}_settle_v2", false},
 		{"both tables", "DROP TABLE {}, {}_schema", false},
-		{"function beside a later version", "UPDATE {}_schema SET version = 7; DROP FUNCTION {}_settle_v1", true},
+		{"function beside a later version", "UPDATE {}_schema SET version = 7; DROP FUNCTION {}_settle_v2", true},
 	} {
 		for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 			t.Run(fmt.Sprint(c.name, "/", m), func(t *testing.T) {

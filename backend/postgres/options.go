@@ -67,13 +67,17 @@ func newNames(schema, name string) names {
 	return names{schema, name, pgx.Identifier{schema, name}.Sanitize()}
 }
 
+// functionsVersion is the version of the functions, which is in their names. Another one has other
+// arguments, or returns something else. The table is the same for all.
+const functionsVersion = "2"
+
 // function returns the quoted name of a function of this version, which others do not change.
 func (n names) function(name string) string {
 	return pgx.Identifier{n.schema, n.functionName(name)}.Sanitize()
 }
 
 // functionName is function without the schema, not quoted.
-func (n names) functionName(name string) string { return n.name + "_" + name + "_v" + layout }
+func (n names) functionName(name string) string { return n.name + "_" + name + "_v" + functionsVersion }
 
 // versions returns the quoted name of the table that says which version of the schema there is.
 func (n names) versions() string { return pgx.Identifier{n.schema, n.name + "_schema"}.Sanitize() }

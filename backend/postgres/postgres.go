@@ -45,14 +45,19 @@ type Backend struct {
 	// isolate is set once the server has shown that its transactions are stricter than READ
 	// COMMITTED by default.
 	isolate atomic.Bool
+	ahead   atomic.Int64 // µs that the database's clock is ahead, as far as calendars have asked
 
-	// clock, if set, stands for the database's, and slow for a key whose first try always fails:
-	// for the tests of this package.
-	clock func() (micros int64)
-	slow  bool
+	// clock, if set, stands for the database's, client for that of this process, and slow for a key
+	// whose first try always fails: for the tests of this package.
+	clock, client func() (micros int64)
+	slow          bool
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var _ interface {
+	backend.Backend
+	backend.Renewer
+	backend.Banner
+} = (*Backend)(nil)
 
 // New returns a Backend that uses pool and never closes it. It panics if an option is nil or not
 // valid, or the pool is nil. It asks the database nothing: [Migrate] has to have made the table
@@ -106,7 +111,9 @@ func stateKey(key string) string {
 
 // Take implements [backend.Backend]. It is one statement, or none if no limit keeps a state. A key
 // that was refused a moment ago is only read, which locks and writes nothing; should it have room
-// by now, a second statement charges it.
+// by now, a second statement charges it. Under a limit with a ban a refusal is counted, and so
+// written. Where this process takes the database's time to be in another window of a calendar, one
+// more statement is sent, and the difference is remembered.
 //
 // The context's deadline and cancellation do not matter: a decision has the time of [WithTimeout].
 func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...backend.Limit) (backend.Result, error) {
@@ -146,27 +153,98 @@ func (b *Backend) now() any {
 // here returns the time of a decision that needs no database.
 func (b *Backend) here() (micros int64) {
 	if b.clock == nil {
-		return time.Now().UnixMicro()
+		return b.mine()
 	}
 	return b.clock()
 }
 
-// Settle implements [backend.Backend]. It is one statement, or none if the cost was right. As for
-// Take, the context's end does not matter.
+// mine returns the time of this process.
+func (b *Backend) mine() (micros int64) {
+	if b.client == nil {
+		return time.Now().UnixMicro()
+	}
+	return b.client()
+}
+
+// there returns about the time of the database.
+func (b *Backend) there() (micros int64) { return b.mine() + b.ahead.Load() }
+
+// learn remembers the database's time, which is in other windows of calendars than those that were
+// sent. A statement that is sent again with those of that time can only fail if the clock was set
+// meanwhile, or has just passed the end of one.
+func (b *Backend) learn(now int64, tried int) error {
+	const tries = 4
+	if tried == tries {
+		return errors.New("the database's clock is always in another window of a calendar than it said")
+	}
+	b.ahead.Store(now - b.mine())
+	return nil
+}
+
+// Settle implements [backend.Backend]. It is one statement, or none if the cost was right and no
+// place in flight is held. As for Take, the context's end does not matter.
 func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, cost, actual int64, limits ...backend.Limit) error {
 	if err := algorithm.CheckSettle(cost, actual, limits); err != nil {
 		return err
 	}
 	p, err := b.plans.Of(limits, (*plan).is, newPlan)
-	if err != nil || !taken.Allowed || cost == actual || p.stateless {
+	held := algorithm.Held(taken, cost, limits)
+	if err != nil || !taken.Allowed || cost == actual && held == 0 || !p.keeps {
 		return err
 	}
 	c := call{Backend: b, ctx: b.gate.Context(), plan: p, key: stateKey(key)}
-	if err := c.settle(taken.At.UnixMicro(), cost, actual); err != nil {
+	if err := c.settle(taken.At.UnixMicro(), cost, actual, held); err != nil {
 		return b.fail("settle", err)
 	}
 	b.refused.forget(b.refused.mark(c.key))
 	return nil
+}
+
+// Renew implements [backend.Renewer]. It is one statement. As for Take, the context's end does not
+// matter.
+func (b *Backend) Renew(_ context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
+	if err := algorithm.CheckTake(cost, limits); err != nil {
+		return taken, err
+	}
+	p, err := b.plans.Of(limits, (*plan).is, newPlan)
+	held := algorithm.Held(taken, cost, limits)
+	if err != nil || !taken.Allowed || held == 0 {
+		return taken, err
+	}
+	now := b.here()
+	if !p.stateless {
+		args := []any{stateKey(key), p.text, taken.At.UnixMicro(), min(2*backend.MaxCount, held), b.now()}
+		if err := b.change(b.sql.renew, args, &now); err != nil {
+			return taken, b.fail("renew", err)
+		}
+	}
+	taken.At = time.UnixMicro(now)
+	return taken, nil
+}
+
+// Ban implements [backend.Banner]. It is one statement. As for Take, the context's end does not
+// matter.
+func (b *Backend) Ban(_ context.Context, key string, d time.Duration) error {
+	if err := algorithm.CheckBan(d); err != nil {
+		return err
+	}
+	name := stateKey(key)
+	var changed int64
+	if err := b.change(b.sql.ban, []any{name, d.Microseconds(), b.now()}, &changed); err != nil {
+		return b.fail("ban", err)
+	}
+	b.refused.forget(b.refused.mark(name))
+	return nil
+}
+
+// change sends a statement that changes a row, and reads its answer, which is negative if the row is
+// not ours.
+func (b *Backend) change(text string, args []any, answer *int64) error {
+	err := b.query(b.gate.Context(), text, args, func(rows pgx.Rows) error { return rows.Scan(answer) })
+	if err == nil && *answer < 0 {
+		err = ErrForeign
+	}
+	return err
 }
 
 // Usage implements [backend.Backend]. It is one SELECT. As for Take, the context's end does not

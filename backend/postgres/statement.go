@@ -30,17 +30,18 @@ func render(name string, data any) string {
 // statements are the texts that a Backend sends.
 type statements struct {
 	names
-	look, function, takeAll, settle, reset, sweep string
+	look, function, takeAll, settle, renew, ban, reset, sweep string
 
 	mu    sync.RWMutex
 	quick map[shape]string
 }
 
 // shape is what tells one statement of statements.of from another: the template, a letter for each
-// limit, see shapeOf, and whether the last argument is the clock of a test.
+// limit, see shapeOf, and whether the last arguments are a ban, the windows of calendars, and the
+// clock of a test.
 type shape struct {
-	template, letters string
-	clock             bool
+	template, letters  string
+	bans, dated, clock bool
 }
 
 func newStatements(n names) *statements {
@@ -48,7 +49,7 @@ func newStatements(n names) *statements {
 	return &statements{
 		names: n, quick: map[shape]string{},
 		look: render("look", words), function: render("function", words), takeAll: render("take all", words),
-		settle: render("settle", words), reset: render("reset", words), sweep: render("sweep", words),
+		settle: render("settle", words), renew: render("renew", words), ban: render("ban", words), reset: render("reset", words), sweep: render("sweep", words),
 	}
 }
 
@@ -82,6 +83,7 @@ type clock struct{ Start, Clock, Argument string }
 type quickLimit struct {
 	clock
 	Kind, T, A, B, Cost, Part, Full, Count, Period, Charged string
+	From, Until                                             string // of the window that now is in
 }
 
 func (s *statements) newQuick(sh shape) string {
@@ -103,11 +105,27 @@ func (s *statements) newQuick(sh shape) string {
 			l.Cost, l.Part, l.Full, l.Count = param(), param(), param(), param()
 		case "f", "s":
 			l.Count, l.Period = param(), param()
+		case "c":
+			l.Count = param()
 		}
 	}
 	var charged string
 	if sh.template == settleLess {
 		charged = param()
+	}
+	ban, calendars := "NULL", "NULL"
+	if sh.bans {
+		ban = param() + "[]"
+	}
+	if sh.dated {
+		calendars = param() + "[]"
+		at := 1
+		for i := range limits {
+			if l := &limits[i]; l.Kind == "c" {
+				l.From, l.Until = fmt.Sprintf("(%s)[%d]", calendars, at), fmt.Sprintf("(%s)[%d]", calendars, at+1)
+				at += 3
+			}
+		}
 	}
 	now := clock{render("start", nil), render("clock", nil), "NULL"}
 	if sh.clock {
@@ -119,7 +137,8 @@ func (s *statements) newQuick(sh shape) string {
 	}
 	return render(sh.template, struct {
 		clock
-		Table, Take, Settle, Charged string
-		Limits                       []quickLimit
-	}{now, s.table, s.names.function("take"), s.names.function("settle"), charged, limits})
+		Table, Take, Settle, Charged, Ban, Calendars string
+		Dated                                        bool // a new row has a calendar's window
+		Limits                                       []quickLimit
+	}{now, s.table, s.names.function("take"), s.names.function("settle"), charged, ban, calendars, strings.Contains(sh.letters, "c"), limits})
 }

@@ -14,19 +14,31 @@
 -- period, burst, the rule that the slot was last charged under. Its state is the instant of the
 -- last write, three numbers for each slot, and the charges of all logs, in the order of the slots:
 --
---   kind 0, token bucket:   when the bucket will be full; what that lacks, in 1/count of a µs; 0
---   kind 1, sliding window: when the window began; units in it; units in the one before
---   kind 2, sliding log:    when the last charge was; units; the number of charges
---   kind 3, fixed window:   when the window began; units in it; 0
---   kind 4, unlimited:      zeros, also for count, period and burst, as in any slot that is empty
---   kind 5, blocked:        the same
+--   kind 0, token bucket:    when the bucket will be full; what that lacks, in 1/count of a µs; 0
+--   kind 1, sliding window:  when the window began; units in it; units in the one before
+--   kind 2, sliding log:     when the last charge was; units; the number of charges
+--   kind 3, fixed window:    when the window began; units in it; 0
+--   kind 4, unlimited:       zeros, also for count, period and burst, as in any slot that is empty
+--   kind 5, blocked:         the same
+--   kind 6, calendar window: when the window began; units in it; how many seconds it has, and while
+--                            units are above count 2^23 times those of the next one
+--   kind 7, in flight:       as a sliding log
+--   kind 100 and more:       refusals, counted for a ban as kind - 100 counts units
+--   kind 200, ban:           when it ends; how long it was, 0 if by hand; how long after its end the
+--                            next one is twice as long. Count, period and burst are 0
 --
--- A log is as many pairs of a time and units, oldest first.
+-- A log is as many pairs of a time and units, oldest first. A calendar window has about how long it
+-- is as its period, and a number of its zone and first day as its burst. The slots from kind 100 on
+-- stand beside those of the limits, after them. No limit finds its past there, and whatever a key
+-- is charged keeps them until they expire.
 --
 -- The functions work on {1, slot, slot, …}, where a slot is those seven numbers, and its log. A
 -- rule, as they see it, is 8 numbers: kind, count, period, burst, and for a token bucket the spans
 -- that refill the cost and the capacity: microseconds, 1/count of one, microseconds, 1/count of
--- one.
+-- one. For a calendar window they are when the one that now is in began and ends, when the one
+-- after that ends, and 0. Only callers know calendars, so that they send these three times for each
+-- calendar window, the one of refusals last. What is decided outside of a window that was sent is
+-- nothing: the reply is 4 and the time, and the caller asks again.
 
 -- mul_add_div returns the quotient and the remainder of (a*b + c) / d.
 CREATE OR REPLACE FUNCTION {{.mul_add_div}}(a bigint, b bigint, c bigint, d bigint) RETURNS bigint[]
@@ -46,6 +58,8 @@ DECLARE
   n int;
   at int; -- of state, where the next log begins
   slots bigint[] := '{1}';
+  kind bigint;
+  beside bool := false;
 BEGIN
   IF (rules ~ '^1( [0-9]{1,15}){4,}$') IS NOT TRUE THEN
     RETURN NULL;
@@ -59,20 +73,24 @@ BEGIN
     RETURN NULL;
   END IF;
   FOR i IN 1..n LOOP
-    IF r[4*i-2] = 0 AND (state[3*i-1] - state[1] - 1)::numeric * r[4*i-1]
-      > 2::numeric * coalesce(nullif(r[4*i+1], 0), r[4*i-1]) * r[4*i]
-    THEN
-      RETURN NULL; -- more than a debt can be
+    kind := r[4*i-2];
+    IF beside AND kind < 100 THEN
+      RETURN NULL;
+    ELSIF kind >= 100 THEN
+      beside := true;
+      kind := CASE WHEN kind < 200 THEN kind - 100 ELSE kind END;
     END IF;
-    -- A Settle may have left a debt of twice the capacity; nothing else is of the future.
-    IF state[3*i-1] > state[1] AND (r[4*i-2] BETWEEN 1 AND 3
-      OR r[4*i-2] = 0 AND (state[3*i-1] - state[1] - 1)::numeric * r[4*i-1]
-        > 2 * coalesce(nullif(r[4*i+1], 0), r[4*i-1])::numeric * r[4*i])
+    -- A Settle may have left a debt of twice the capacity, and a ban ends later; nothing else is of
+    -- the future.
+    IF state[3*i-1] > state[1] AND (kind BETWEEN 1 AND 3 OR kind BETWEEN 6 AND 7
+      OR kind = 0 AND (state[3*i-1] - state[1] - 1)::numeric * r[4*i-1]
+        > 2 * coalesce(nullif(r[4*i+1], 0), r[4*i-1])::numeric * r[4*i]
+      OR kind = 200 AND state[3*i-1] - 31622400000000 > state[1])
     THEN
       RETURN NULL;
     END IF;
     slots := slots || r[4*i-2:4*i+1] || state[3*i-1:3*i+1];
-    IF r[4*i-2] = 2 THEN
+    IF kind = 2 OR kind = 7 THEN
       IF state[3*i+1] NOT BETWEEN 0 AND 100000000 THEN
         RETURN NULL;
       END IF;
@@ -95,7 +113,7 @@ DECLARE
 BEGIN
   WHILE at <= array_length(slots, 1) LOOP
     rules := rules || slots[at:at+3];
-    at := at + 7 + (CASE WHEN slots[at] = 2 THEN 2 * slots[at+6] ELSE 0 END);
+    at := at + 7 + (CASE WHEN slots[at] IN (2, 7, 102) THEN 2 * slots[at+6] ELSE 0 END);
   END LOOP;
   RETURN array_to_string(rules, ' ');
 END $$;
@@ -110,7 +128,7 @@ DECLARE
 BEGIN
   WHILE at <= array_length(slots, 1) LOOP
     state := state || slots[at+4:at+6];
-    IF slots[at] = 2 THEN
+    IF slots[at] IN (2, 7, 102) THEN
       logs := logs || slots[at + 7 : at + 6 + 2 * slots[at+6]];
       at := at + 2 * slots[at+6];
     END IF;
@@ -120,7 +138,7 @@ BEGIN
 END $$;
 
 -- numbers returns the rules that a caller sends, each in 8 numbers.
-CREATE OR REPLACE FUNCTION {{.numbers}}(rules text, cost bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION {{.numbers}}(rules text, cost bigint, calendars bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   r bigint[] := string_to_array(rules, ' ')::bigint[];
@@ -135,11 +153,46 @@ BEGIN
       numbers := numbers || CASE WHEN asked <= capacity THEN {{.mul_add_div}}(asked, r[i+2], 0, r[i+1])
         ELSE ARRAY[4000000000000000, 0] END -- more than any bucket takes to fill
         || {{.mul_add_div}}(capacity, r[i+2], 0, r[i+1]);
+    ELSIF r[i] = 6 AND calendars IS NOT NULL THEN
+      numbers := numbers || calendars[1:3] || 0::bigint;
+      calendars := calendars[4:];
     ELSE
       numbers := numbers || '{0,0,0,0}'::bigint[];
     END IF;
   END LOOP;
   RETURN numbers;
+END $$;
+
+-- outside reports whether now is not in one of the windows that a caller has sent.
+CREATE OR REPLACE FUNCTION {{.outside}}(calendars bigint[], now bigint) RETURNS bool
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  FOR i IN 1..coalesce(array_length(calendars, 1), 0) BY 3 LOOP
+    IF now < calendars[i] OR now >= calendars[i+1] THEN
+      RETURN true;
+    END IF;
+  END LOOP;
+  RETURN false;
+END $$;
+
+-- own_end returns where those of slots end that are of limits.
+CREATE OR REPLACE FUNCTION {{.own_end}}(slots bigint[]) RETURNS int
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 2;
+BEGIN
+  WHILE at <= array_length(slots, 1) LOOP
+    EXIT WHEN slots[at] >= 100;
+    at := at + 7 + CASE WHEN slots[at] IN (2, 7) THEN 2 * slots[at+6] ELSE 0 END;
+  END LOOP;
+  RETURN at - 1;
+END $$;
+
+-- capacity returns that of a rule, or of a slot's.
+CREATE OR REPLACE FUNCTION {{.capacity}}(rule bigint[]) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN CASE WHEN rule[1] = 0 AND rule[4] > 0 THEN rule[4] ELSE rule[2] END;
 END $$;
 
 -- slot_at returns the slot that begins at a place of slots, or NULL if it is not one that a version
@@ -148,18 +201,25 @@ CREATE OR REPLACE FUNCTION {{.slot_at}}(slots bigint[], at int) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   slot bigint[] := slots[at:at+6];
+  kind bigint := slot[1];
 BEGIN
-  IF slot[1] BETWEEN 4 AND 5 THEN
+  IF kind BETWEEN 4 AND 5 THEN
     RETURN slot;
+  ELSIF kind = 200 THEN
+    RETURN CASE WHEN slot[5] BETWEEN 0 AND 9000000000000000 AND slot[6] BETWEEN 0 AND 31622400000000
+      AND slot[7] BETWEEN 0 AND 31622400000000 THEN slot END;
+  ELSIF kind >= 100 THEN
+    kind := CASE WHEN kind IN (100, 101, 102, 103, 106) THEN kind - 100 ELSE -1 END;
   END IF;
-  IF (slot[1] BETWEEN 0 AND 3 AND slot[2] BETWEEN 1 AND 999999999999999
+  IF ((kind BETWEEN 0 AND 3 OR kind BETWEEN 6 AND 7) AND slot[2] BETWEEN 1 AND 999999999999999
       AND slot[3] BETWEEN 1000 AND 31622400000000 AND slot[4] BETWEEN 0 AND 999999999999999 AND slot[5] BETWEEN 0 AND 9000000000000000
       AND slot[7] BETWEEN 0 AND 1999999999999998 -- the limit may have been larger
-      AND (slot[1] = 0 AND slot[6] BETWEEN 0 AND slot[2] - 1
-        OR slot[1] <> 0 AND slot[4] = 0 AND slot[6] BETWEEN 0 AND 2 * slot[2])) IS NOT TRUE THEN
+      AND (kind = 0 AND slot[6] BETWEEN 0 AND slot[2] - 1
+        OR kind <> 0 AND (slot[4] = 0 OR kind = 6) AND slot[6] BETWEEN 0 AND 2 * slot[2])
+      AND (kind <> 6 OR slot[6] = 0 OR slot[7] % 8388608 > 0)) IS NOT TRUE THEN
     RETURN NULL;
   END IF;
-  IF slot[1] = 2 THEN
+  IF kind = 2 OR kind = 7 THEN
     IF slot[7] > (array_length(slots, 1) - at - 6) / 2 OR (slot[6] > 0) <> (slot[7] > 0) THEN
       RETURN NULL;
     END IF;
@@ -173,15 +233,19 @@ END $$;
 CREATE OR REPLACE FUNCTION {{.expiry}}(slot bigint[]) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-  RETURN CASE slot[1]
+  RETURN CASE CASE WHEN slot[1] BETWEEN 100 AND 199 THEN slot[1] - 100 ELSE slot[1] END
     WHEN 0 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 1 ELSE 0 END
     WHEN 1 THEN slot[5] + CASE WHEN slot[6] > 0 THEN 2 * slot[3] ELSE slot[3] END
     WHEN 2 THEN CASE WHEN slot[7] > 0 THEN slot[5] + slot[3] ELSE 0 END
     WHEN 3 THEN slot[5] + greatest(1, (slot[6] + slot[2] - 1) / slot[2]) * slot[3]
+    WHEN 6 THEN slot[5] + (slot[7] % 8388608 + CASE WHEN slot[6] > slot[2] THEN slot[7] / 8388608 ELSE 0 END) * 1000000
+    WHEN 7 THEN CASE WHEN slot[7] > 0 THEN slot[5] + slot[3] ELSE 0 END
+    WHEN 200 THEN slot[5] + slot[7]
     ELSE 0 END;
 END $$;
 
--- starts returns where each slot begins, 0 for one that is empty, and NULL if one is not ours.
+-- starts returns where each slot begins, 0 for one that is no limit's past, and NULL if one is not
+-- ours.
 CREATE OR REPLACE FUNCTION {{.starts}}(slots bigint[]) RETURNS int[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -194,7 +258,7 @@ BEGIN
     IF slot IS NULL THEN
       RETURN NULL;
     END IF;
-    starts := starts || CASE WHEN slot[1] <= 3 THEN at ELSE 0 END;
+    starts := starts || CASE WHEN slot[1] IN (4, 5) OR slot[1] >= 100 THEN 0 ELSE at END;
     at := at + array_length(slot, 1);
   END LOOP;
   RETURN starts;
@@ -216,15 +280,15 @@ BEGIN
   FOR pass IN 1..7 LOOP
     FOR i IN 1..n LOOP
       r := 8 * i - 7;
-      CONTINUE WHEN matched[i] > 0 OR rules[r] > 3;
+      CONTINUE WHEN matched[i] > 0 OR rules[r] IN (4, 5);
       FOR j IN 1..size LOOP
         at := starts[j];
         CONTINUE WHEN at = 0 OR j <> i AND pass % 2 = 1;
         alike := slots[at+2] = rules[r+2] AND (pass > 4 OR slots[at] = rules[r]);
         IF pass <= 2 THEN
-          alike := alike AND slots[at+1] = rules[r+1]
+          alike := alike AND slots[at+1] = rules[r+1] AND (slots[at+3] = rules[r+3] OR rules[r] = 0
             AND coalesce(nullif(slots[at+3], 0), slots[at+1])
-              = coalesce(nullif(rules[r+3], 0), rules[r+1]);
+              = coalesce(nullif(rules[r+3], 0), rules[r+1]));
         END IF;
         IF alike OR pass = 7 THEN
           matched[i] := at;
@@ -247,10 +311,10 @@ DECLARE
 BEGIN
   WHILE at <= array_length(slots, 1) LOOP
     last := at + 6;
-    IF slots[at] <= 3 THEN
+    IF slots[at] NOT IN (4, 5) THEN
       slots[at+4] := slots[at+4] + by_us;
     END IF;
-    IF slots[at] = 2 THEN
+    IF slots[at] IN (2, 7, 102) THEN
       last := last + 2 * slots[at+6];
       FOR i IN at + 7..last BY 2 LOOP
         slots[i] := slots[i] + by_us;
@@ -273,7 +337,7 @@ DECLARE
   first int := 8; -- of a log, the oldest charge that is kept
   over bigint;
 BEGIN
-  IF kind > 3 THEN
+  IF kind BETWEEN 4 AND 5 THEN
     RETURN slot;
   ELSIF {{.expiry}}(slot) <= now THEN
     RETURN slot[1:4] || ARRAY[now, 0, 0];
@@ -282,7 +346,13 @@ BEGIN
   ELSIF kind = 3 THEN
     over := (now - time) / period;
     RETURN slot[1:4] || ARRAY[time + over * period, used - over * slot[2], 0];
-  ELSIF kind <> 2 THEN
+  ELSIF kind = 6 THEN
+    time := time + slot[7] % 8388608 * 1000000;
+    IF time <= now THEN
+      RETURN slot[1:4] || ARRAY[time, used - slot[2], slot[7] / 8388608];
+    END IF;
+    RETURN slot;
+  ELSIF kind NOT IN (2, 7) THEN
     RETURN slot;
   END IF;
   WHILE now - slot[first] >= period LOOP -- ends before the last, because the log has not expired
@@ -292,8 +362,9 @@ BEGIN
   RETURN slot[1:5] || ARRAY[used, slot[7] - (first - 8) / 2] || slot[first:];
 END $$;
 
--- loaded returns when slots expire, and the slots as they are now, NULL if one is not ours.
-CREATE OR REPLACE FUNCTION {{.loaded}}(slots bigint[], now bigint) RETURNS bigint[]
+-- loaded returns when slots expire, and the slots as they are now, NULL if one is not ours. Unless
+-- aged they are as they were written.
+CREATE OR REPLACE FUNCTION {{.loaded}}(slots bigint[], aged bool, now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   at int := 2;
@@ -307,7 +378,9 @@ BEGIN
       RETURN NULL;
     END IF;
     at := at + array_length(slot, 1);
-    slot := {{.age}}(slot, now);
+    IF aged THEN
+      slot := {{.age}}(slot, now);
+    END IF;
     last := greatest(last, {{.expiry}}(slot));
     new := new || slot;
   END LOOP;
@@ -342,8 +415,17 @@ BEGIN
   RETURN slot[6] <= units;
 END $$;
 
+-- window returns the slot of a calendar window that now is in, with used units.
+CREATE OR REPLACE FUNCTION {{.window}}(rule bigint[], used bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN rule[1:4] || ARRAY[rule[5], used, (rule[6] - rule[5]) / 1000000
+    + CASE WHEN used > rule[2] THEN (rule[7] - rule[6]) / 1000000 * 8388608 ELSE 0 END];
+END $$;
+
 -- carry returns an aged slot under another rule, with the units that are in use. Ages stay what
--- they are of a period. Another algorithm takes the units over as if they were charged now.
+-- they are of a period, but those of what is in flight what they are: Settle finds it by them.
+-- Another algorithm takes the units over as if they were charged now.
 CREATE OR REPLACE FUNCTION {{.carry}}(slot bigint[], rule bigint[], now bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -359,8 +441,10 @@ BEGIN
     IF rule[1] = 0 THEN
       units := {{.mul_add_div}}(used, rule[3], 0, rule[2]);
       RETURN new || ARRAY[now + units[1], units[2], 0];
-    ELSIF rule[1] = 2 AND used > 0 THEN
+    ELSIF rule[1] IN (2, 7) AND used > 0 THEN
       RETURN new || ARRAY[now, used, 1, now, used];
+    ELSIF rule[1] = 6 THEN
+      RETURN {{.window}}(rule, used);
     END IF;
     RETURN new || ARRAY[now, used, 0];
   ELSIF slot[1] = 0 THEN
@@ -372,6 +456,10 @@ BEGIN
     rest := {{.mul_add_div}}(units[2], rule[3], 0, slot[3]);
     units := {{.mul_add_div}}(units[1], rule[3], rest[1] + (rest[2] > 0)::int, rule[2]);
     RETURN new || ARRAY[now + units[1], units[2], 0];
+  ELSIF slot[1] = 6 THEN
+    RETURN {{.window}}(rule, slot[6]);
+  ELSIF slot[1] = 7 THEN
+    RETURN {{.age}}(new || slot[5:], now);
   ELSIF slot[1] <> 2 THEN
     at := now - div((now - slot[5])::numeric * rule[3], slot[3])::bigint;
     RETURN new || ARRAY[at, slot[6], slot[7]];
@@ -387,6 +475,30 @@ BEGIN
     END IF;
   END LOOP;
   RETURN new || ARRAY[at, slot[6], array_length(log, 1) / 2] || log;
+END $$;
+
+-- charge returns an aged slot with units more, which may be above what is left. Only where the slot
+-- is under a rule that was asked the windows of its calendar are known.
+CREATE OR REPLACE FUNCTION {{.charge}}(slot bigint[], rule bigint[], now bigint, units bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  span bigint[];
+BEGIN
+  IF slot[1] = 0 THEN
+    span := {{.mul_add_div}}(units, slot[3], slot[6], slot[2]);
+    RETURN slot[1:4] || ARRAY[slot[5] + span[1], span[2], 0];
+  ELSIF slot[1] = 6 AND slot[1:4] = rule[1:4] THEN
+    RETURN {{.window}}(rule, slot[6] + units);
+  END IF;
+  slot[6] := slot[6] + units;
+  IF slot[1] IN (2, 7) AND slot[7] > 0 AND slot[5] = now THEN
+    slot[7 + 2*slot[7]] := slot[7 + 2*slot[7]] + units;
+  ELSIF slot[1] IN (2, 7) THEN
+    slot[5] := now;
+    slot[7] := slot[7] + 1;
+    slot := slot || ARRAY[now, units];
+  END IF;
+  RETURN slot;
 END $$;
 
 -- decide is Take without the store. It returns the verdict, the time, when the state expires, and
@@ -433,11 +545,11 @@ BEGIN
       time := slots[at+4];
       a := slots[at+5];
       b := slots[at+6];
-      next := at + 7 + CASE kind WHEN 2 THEN 2 * b ELSE 0 END;
+      next := at + 7 + CASE WHEN kind IN (2, 7) THEN 2 * b ELSE 0 END;
     ELSE
       at := places[i];
     END IF;
-    IF kind > 3 THEN
+    IF kind = 4 OR kind = 5 THEN
       fits := fits AND kind = 4;
       charged := charged || ARRAY[kind, 0, 0, 0, 0, 0, 0];
       CONTINUE;
@@ -447,6 +559,8 @@ BEGIN
     IF same AND (CASE kind
         WHEN 0 THEN time < now + rules[r+6] AND a < count
         WHEN 2 THEN time <= now AND a BETWEEN 1 AND count AND b > 0
+        WHEN 6 THEN false
+        WHEN 7 THEN time <= now AND a BETWEEN 1 AND count AND b > 0
         ELSE time <= now AND a <= count AND b <= count END)
     THEN -- the common case: there is no debt
       IF (CASE kind WHEN 0 THEN time < now
@@ -461,7 +575,7 @@ BEGIN
         time := time + period;
         b := a;
         a := 0;
-      ELSIF kind = 2 THEN
+      ELSIF kind = 2 OR kind = 7 THEN
         at := at + 7;
         WHILE now - slots[at] >= period LOOP -- ends before the last charge
           a := a - slots[at+1];
@@ -480,7 +594,7 @@ BEGIN
       IF at > 0 THEN
         slot := {{.age}}(slot, now);
         IF slot[1] <> kind OR slot[2] <> count OR slot[3] <> period OR slot[4] <> rules[r+3] THEN
-          fits := fits AND {{.fits}}(slot, now, coalesce(nullif(rules[r+3], 0), count) - asked);
+          fits := fits AND {{.fits}}(slot, now, CASE WHEN kind = 0 AND rules[r+3] > 0 THEN rules[r+3] ELSE count END - asked);
           EXIT WHEN NOT fits;
           slot := {{.carry}}(slot, rules[r:r+7], now);
           judged := true; -- a window's weight may be a hair above the limit now
@@ -516,7 +630,14 @@ BEGIN
         fits := fits AND (judged OR b <= room
           OR b::numeric * (time + period - now) <= room::numeric * period);
         last := greatest(last, time + 2 * period);
-      ELSIF kind = 2 THEN
+      ELSIF kind = 6 THEN
+        fits := fits AND room >= 0;
+        slot := {{.window}}(rules[r:r+7], a);
+        last := greatest(last, rules[r+5]);
+        charged := charged || slot;
+        EXIT WHEN NOT fits;
+        CONTINUE;
+      ELSIF kind = 2 OR kind = 7 THEN
         fits := fits AND room >= 0;
         IF b > 0 AND time = now THEN
           log[2*b] := log[2*b] + asked;
@@ -531,7 +652,7 @@ BEGIN
         last := greatest(last, time + period);
       END IF;
       charged := charged || ARRAY[kind, count, period, 0, time, a, b];
-      IF kind = 2 THEN
+      IF kind = 2 OR kind = 7 THEN
         charged := charged || log;
       END IF;
     END IF;
@@ -540,10 +661,106 @@ BEGIN
   IF fits AND cost > 0 THEN
     RETURN ARRAY[1, now, last] || charged;
   ELSIF cost > 0 AND moved THEN
-    charged := {{.loaded}}(slots, now);
+    charged := {{.loaded}}(slots, true, now);
     RETURN CASE WHEN charged IS NULL THEN ARRAY[-1, now, 0] ELSE ARRAY[2, now] || charged END;
   END IF;
   RETURN ARRAY[0, now, 0];
+END $$;
+
+-- bans_of returns what of the slots beside those of limits matters now, the ban first, NULL if one
+-- is not ours.
+CREATE OR REPLACE FUNCTION {{.bans_of}}(beside bigint[], now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  at int := 1;
+  slot bigint[];
+  ban bigint[] := '{}';
+  refusals bigint[] := '{}';
+BEGIN
+  WHILE at <= array_length(beside, 1) LOOP
+    slot := {{.slot_at}}(beside, at);
+    IF slot IS NULL THEN
+      RETURN NULL;
+    END IF;
+    at := at + array_length(slot, 1);
+    CONTINUE WHEN {{.expiry}}(slot) <= now;
+    IF slot[1] = 200 THEN
+      ban := slot;
+    ELSE
+      slot[1] := slot[1] - 100;
+      refusals := {{.age}}(slot, now);
+      refusals[1] := refusals[1] + 100;
+    END IF;
+  END LOOP;
+  RETURN ban || refusals;
+END $$;
+
+-- refuse returns what bans_of does after one more refusal. It is counted under the rule of a ban:
+-- kind, count, period and burst of the limit of refusals, how long the first ban is, and the
+-- longest. If there are more refusals than that allows, it brings a ban about.
+CREATE OR REPLACE FUNCTION {{.refuse}}(bans bigint[], ban bigint[], rule bigint[], now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  last bigint[] := CASE WHEN bans[1] = 200 THEN bans[1:7] ELSE '{}' END;
+  slot bigint[] := bans[coalesce(array_length(last, 1), 0) + 1 :];
+  most bigint := {{.capacity}}(rule);
+  length bigint := ban[5];
+BEGIN
+  IF slot = '{}' THEN
+    slot := rule[1:4] || ARRAY[now, 0, 0];
+  ELSE
+    slot[1] := slot[1] - 100;
+  END IF;
+  IF most > 0 AND {{.fits}}(slot, now, most - 1) THEN
+    IF slot[1:4] <> rule[1:4] THEN
+      slot := {{.carry}}(slot, rule, now);
+    END IF;
+    slot := {{.charge}}(slot, rule, now, 1);
+    slot[1] := slot[1] + 100;
+    RETURN last || slot;
+  END IF;
+  IF last[6] > 0 AND now < last[5] + ban[6] THEN
+    length := least(2 * last[6], ban[6]);
+  END IF;
+  RETURN ARRAY[200, 0, 0, 0, now + length, length, ban[6]];
+END $$;
+
+-- decide_beside is decide for a key that has slots beside, or that a ban counts the refusals of.
+-- ban is as refuse has it, NULL if refusals are not counted. While a ban lasts nothing is charged,
+-- and nothing counted. The verdict is 2 also if a refusal was counted.
+CREATE OR REPLACE FUNCTION {{.decide_beside}}(slots bigint[], beside bigint[], same bool, cost bigint, rules bigint[],
+  ban bigint[], calendars bigint[], moved bool, now bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  bans bigint[] := {{.bans_of}}(beside, now);
+  reply bigint[] := ARRAY[0, now, 0];
+  new bigint[];
+  last bigint[];
+BEGIN
+  IF bans IS NULL THEN
+    RETURN ARRAY[-1, now, 0];
+  ELSIF bans[1] = 200 AND bans[5] > now THEN
+    IF cost = 0 OR NOT moved THEN
+      RETURN reply;
+    END IF;
+    new := {{.loaded}}(slots, true, now);
+  ELSE
+    reply := {{.decide}}(slots, same, cost, rules, moved, now);
+    IF reply[1] < 0 OR cost = 0 OR reply[1] = 0 AND ban IS NULL THEN
+      RETURN reply;
+    ELSIF reply[1] = 1 OR ban IS NULL THEN
+      new := reply[3:];
+    ELSE
+      bans := {{.refuse}}(bans, ban, {{.numbers}}('1 ' || array_to_string(ban[1:4], ' '), 1,
+        calendars[array_length(calendars, 1) - 2 :]), now);
+      new := {{.loaded}}(slots, false, now);
+    END IF;
+  END IF;
+  last := {{.loaded}}(1::bigint || bans, false, now);
+  IF new IS NULL OR last IS NULL THEN
+    RETURN ARRAY[-1, now, 0];
+  END IF;
+  RETURN ARRAY[CASE WHEN reply[1] = 1 THEN 1 ELSE 2 END, now, greatest(new[1], last[1])] || new[2:] || bans;
 END $$;
 
 -- summary returns decide's reply with as much of each log as an answer needs: the oldest charges,
@@ -571,7 +788,7 @@ BEGIN
   END IF;
   WHILE at <= array_length(slots, 1) LOOP
     i := i + 1;
-    IF slots[at] <> 2 THEN
+    IF slots[at] NOT IN (2, 7, 102) THEN
       summed := summed || slots[at:at+6];
       at := at + 7;
       CONTINUE;
@@ -584,9 +801,9 @@ BEGIN
       first := first + 2;
     END LOOP;
     over := 0;
-    rule := CASE WHEN same THEN i ELSE array_position(places, at) END;
+    rule := CASE WHEN slots[at] >= 100 THEN NULL WHEN same THEN i ELSE array_position(places, at) END;
     IF reply[1] <> 1 AND rule IS NOT NULL THEN
-      over := used + greatest(cost, 1) - coalesce(nullif(rules[8*rule-4], 0), rules[8*rule-6]);
+      over := used + greatest(cost, 1) - {{.capacity}}(rules[8*rule-7:8*rule-4]);
     END IF;
     next := first;
     WHILE next <= last AND over > 0 LOOP
@@ -647,6 +864,7 @@ BEGIN
   RETURN slot;
 END $$;
 
+-- sliding_log_refund is of what is in flight too.
 CREATE OR REPLACE FUNCTION {{.sliding_log_refund}}(slot bigint[], charged_at bigint, cost bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -670,6 +888,16 @@ BEGIN
   RETURN slot;
 END $$;
 
+CREATE OR REPLACE FUNCTION {{.calendar_window_refund}}(slot bigint[], charged_at bigint, cost bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF slot[6] = 0 OR charged_at < slot[5] OR charged_at >= slot[5] + slot[7] % 8388608 * 1000000 THEN
+    RETURN NULL;
+  END IF;
+  slot[6] := greatest(0, slot[6] - cost);
+  RETURN slot;
+END $$;
+
 CREATE OR REPLACE FUNCTION {{.fixed_window_refund}}(slot bigint[], charged_at bigint, cost bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -680,9 +908,11 @@ BEGIN
   RETURN slot;
 END $$;
 
--- refunded is a Settle for less without the store. It returns when the state expires and the slots
--- to be written, NULL if nothing is given back, {-1} if a slot is not ours.
-CREATE OR REPLACE FUNCTION {{.refunded}}(slots bigint[], same bool, charged_at bigint, cost bigint, rules bigint[], now bigint)
+-- refunded is a Settle for less without the store, or for the same, of a charge that holds units in
+-- flight. It returns when the state expires and the slots to be written, NULL if nothing is given
+-- back, {-1} if a slot is not ours. The slots beside stay as they are.
+CREATE OR REPLACE FUNCTION {{.refunded}}(slots bigint[], same bool, charged_at bigint, cost bigint, held bigint, rules bigint[],
+  now bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   starts int[] := {{.starts}}(slots);
@@ -704,13 +934,18 @@ BEGIN
     slot := {{.slot_at}}(slots, at);
     width := array_length(slot, 1);
     i := array_position(places, at);
-    slot := {{.age}}(slot, now);
+    IF slot[1] < 100 THEN
+      slot := {{.age}}(slot, now);
+    END IF;
     at := at + width;
-    IF slot[1] = rules[8*i-7] THEN -- otherwise nothing was charged here, or what was is forgotten
+    -- Otherwise nothing was charged here, or what was is forgotten.
+    IF slot[1] = rules[8*i-7] AND (CASE slot[1] WHEN 7 THEN held ELSE cost END) > 0 THEN
       CASE slot[1]
         WHEN 0 THEN less := {{.token_bucket_refund}}(slot, charged_at, cost, now);
         WHEN 1 THEN less := {{.sliding_window_refund}}(slot, charged_at, cost);
         WHEN 2 THEN less := {{.sliding_log_refund}}(slot, charged_at, cost);
+        WHEN 6 THEN less := {{.calendar_window_refund}}(slot, charged_at, cost);
+        WHEN 7 THEN less := {{.sliding_log_refund}}(slot, charged_at, held);
         ELSE less := {{.fixed_window_refund}}(slot, charged_at, cost);
       END CASE;
       IF less IS NOT NULL THEN
@@ -724,9 +959,20 @@ BEGIN
   RETURN CASE WHEN given THEN last || new END;
 END $$;
 
+-- released returns an aged slot without the units that a charge held.
+CREATE OR REPLACE FUNCTION {{.released}}(slot bigint[], charged_at bigint, held bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF slot[1] = 7 AND held > 0 THEN
+    RETURN coalesce({{.sliding_log_refund}}(slot, charged_at, held), slot);
+  END IF;
+  RETURN slot;
+END $$;
+
 -- settled_up is a Settle for more without the store: units are charged whatever is left, until twice
--- the capacity is in use. It returns what refunded does.
-CREATE OR REPLACE FUNCTION {{.settled_up}}(slots bigint[], same bool, units bigint, rules bigint[], now bigint)
+-- the capacity is in use. What was held in flight is given back. It returns what refunded does.
+CREATE OR REPLACE FUNCTION {{.settled_up}}(slots bigint[], same bool, charged_at bigint, units bigint, held bigint, rules bigint[],
+  now bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   places int[] := {{.starts}}(slots);
@@ -735,7 +981,7 @@ DECLARE
   last bigint := 0;
   slot bigint[];
   more bigint;
-  span bigint[];
+  beside bigint[];
 BEGIN
   IF places IS NULL THEN
     RETURN '{-1}';
@@ -744,42 +990,118 @@ BEGIN
   END IF;
   FOR i IN 1..array_length(rules, 1) / 8 LOOP
     r := 8 * i - 7;
-    IF rules[r] > 3 THEN
+    slot := NULL;
+    IF rules[r] IN (4, 5) THEN
       new := new || ARRAY[rules[r], 0, 0, 0, 0, 0, 0];
       CONTINUE;
     END IF;
-    slot := rules[r:r+3] || ARRAY[now, 0, 0];
     IF places[i] > 0 THEN
       slot := {{.age}}({{.slot_at}}(slots, places[i]), now);
-      IF slot[1:4] <> rules[r:r+3]
-        AND {{.used}}(slot, now) <= coalesce(nullif(rules[r+3], 0), rules[r+1])
-      THEN
-        slot := {{.carry}}(slot, rules[r:r+7], now);
-      END IF;
     END IF;
-    more := least(units, 2 * coalesce(nullif(slot[4], 0), slot[2]) - {{.used}}(slot, now));
-    IF more > 0 AND slot[1] = 0 THEN
-      span := {{.mul_add_div}}(more, slot[3], slot[6], slot[2]);
-      slot := slot[1:4] || ARRAY[slot[5] + span[1], span[2], 0];
-    ELSIF more > 0 THEN
-      slot[6] := slot[6] + more;
-      IF slot[1] = 2 AND slot[7] > 0 AND slot[5] = now THEN
-        slot[7 + 2*slot[7]] := slot[7 + 2*slot[7]] + more;
-      ELSIF slot[1] = 2 THEN
-        slot[5] := now;
-        slot[7] := slot[7] + 1;
-        slot := slot || ARRAY[now, more];
+    IF rules[r] = 7 THEN
+      IF slot IS NULL OR {{.used}}(slot, now) = 0 THEN
+        slot := '{4,0,0,0,0,0,0}';
       END IF;
+      slot := {{.released}}(slot, charged_at, held);
+      new := new || slot;
+      last := greatest(last, {{.expiry}}(slot));
+      CONTINUE;
+    END IF;
+    IF slot IS NULL THEN
+      slot := rules[r:r+3] || ARRAY[now, 0, 0];
+    ELSIF slot[1:4] <> rules[r:r+3] AND {{.used}}(slot, now) <= {{.capacity}}(rules[r:r+3]) THEN
+      slot := {{.carry}}(slot, rules[r:r+7], now);
+    END IF;
+    more := least(units, 2 * {{.capacity}}(slot) - {{.used}}(slot, now));
+    IF more > 0 THEN
+      slot := {{.charge}}(slot, rules[r:r+7], now, more);
     END IF;
     new := new || slot;
     last := greatest(last, {{.expiry}}(slot));
   END LOOP;
-  RETURN last || new;
+  beside := slots[{{.own_end}}(slots) + 1 :];
+  RETURN greatest(last, ({{.loaded}}(1::bigint || beside, false, now))[1]) || new || beside;
+END $$;
+
+-- renewed is a Renew without the store: units that were charged at an instant are held for another
+-- period, also where they were lost, but never more than twice the capacity. It returns what
+-- refunded does.
+CREATE OR REPLACE FUNCTION {{.renewed}}(slots bigint[], charged_at bigint, units bigint, rules bigint[], now bigint)
+RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  cut int := {{.own_end}}(slots);
+  beside bigint[] := slots[cut+1:];
+  loaded bigint[] := {{.loaded}}(slots[:cut], false, now);
+  n int := array_length(rules, 1) / 8;
+  places int[];
+  at int := 2;
+  j int := 0;
+  i int;
+  width int;
+  slot bigint[];
+  room bigint;
+  new bigint[] := '{1}';
+BEGIN
+  IF loaded IS NULL OR {{.starts}}(slots) IS NULL THEN
+    RETURN '{-1}';
+  END IF;
+  slots := CASE WHEN loaded[1] > now THEN slots[:cut] ELSE '{1}' END; -- a sweep may have forgotten them
+  places := {{.match}}(slots, {{.starts}}(slots), rules);
+  WHILE at <= array_length(slots, 1) OR j < n LOOP
+    j := j + 1;
+    i := array_position(places, at);
+    IF at <= array_length(slots, 1) THEN
+      slot := {{.slot_at}}(slots, at);
+      width := array_length(slot, 1);
+    ELSE
+      slot := '{4,0,0,0,0,0,0}';
+      width := 0;
+    END IF;
+    IF i IS NULL AND slot[1] IN (4, 5) AND j <= n AND rules[8*j-7] = 7 AND places[j] = 0 THEN
+      i := j; -- what was held is lost
+      slot := rules[8*j-7:8*j-4] || ARRAY[now, 0, 0];
+    END IF;
+    IF rules[8*i-7] = 7 THEN
+      slot := {{.released}}({{.age}}(slot, now), charged_at, units);
+      room := 2 * slot[2] - slot[6];
+      IF slot[1] = 7 AND room > 0 THEN
+        slot := {{.charge}}(slot, NULL, now, least(units, room));
+      END IF;
+    END IF;
+    new := new || slot;
+    at := at + width;
+  END LOOP;
+  new := new || beside;
+  RETURN ({{.loaded}}(new, false, now))[1] || new;
+END $$;
+
+-- banned is a Ban without the store, for a time from now on. How long the last ban was stays known.
+-- It returns what refunded does.
+CREATE OR REPLACE FUNCTION {{.banned}}(slots bigint[], length bigint, now bigint) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  cut int := {{.own_end}}(slots);
+  bans bigint[] := {{.bans_of}}(slots[cut+1:], now);
+  new bigint[];
+BEGIN
+  IF bans IS NULL THEN
+    RETURN '{-1}';
+  END IF;
+  new := slots[:cut] || ARRAY[200, 0, 0, 0, now + length] || CASE WHEN bans[1] = 200 THEN bans[6:]
+    ELSE '{0,0}'::bigint[] || bans END;
+  RETURN coalesce(({{.loaded}}(new, false, now))[1], -1) || new;
 END $$;
 
 -- micros is the database's clock.
 CREATE OR REPLACE FUNCTION {{.micros}}() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint $$;
+
+-- has_log reports whether a reply under rules, or about a row with them, may have a log. It may be
+-- wrong in that it may not.
+CREATE OR REPLACE FUNCTION {{.has_log}}(rules text, ban bigint[]) RETURNS bool
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT rules LIKE '% 2 %' OR rules LIKE '% 7 %' OR rules LIKE '% 102 %' OR coalesce(ban[1] = 2, false)
+$$;
 
 -- take decides for the limits of one key and charges all of them or none. It returns decide's
 -- reply, with the slots as they are now.
@@ -791,8 +1113,8 @@ LANGUAGE sql VOLATILE AS $$ SELECT (date_part('epoch', clock_timestamp()) * 1000
 --
 -- tried says that a statement has tried already, and has the row locked. If that stands under the
 -- same rules, there was no room: the reply is 3, the time, and the row's state, for the caller to find
--- the same.
-CREATE OR REPLACE FUNCTION {{.take}}(k text, rules text, cost bigint, clock bigint, tried bool)
+-- the same, unless a ban counts refusals.
+CREATE OR REPLACE FUNCTION {{.take}}(k text, rules text, cost bigint, ban bigint[], calendars bigint[], clock bigint, tried bool)
 RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   r bigint[];
@@ -804,14 +1126,27 @@ DECLARE
   now bigint;
   locked bool := false;
   same bool;
+  beside bigint[];
+  cut int;
 BEGIN
   SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k;
-  IF tried AND old_rules = rules AND old[1] <= coalesce(clock, {{.micros}}()) THEN
-    RETURN ARRAY[3, coalesce(clock, {{.micros}}())] || old;
+  IF tried AND ban IS NULL AND old_rules = rules AND old[1] <= coalesce(clock, {{.micros}}()) THEN
+    IF calendars IS NULL THEN
+      RETURN ARRAY[3, coalesce(clock, {{.micros}}())] || old;
+    END IF;
+    now := coalesce(clock, {{.micros}}());
+    IF NOT {{.outside}}(calendars, now) THEN
+      RETURN ARRAY[3, now] || old;
+    END IF;
   END IF;
-  r := {{.numbers}}(rules, cost);
+  r := {{.numbers}}(rules, cost, calendars);
   LOOP
     now := coalesce(clock, {{.micros}}());
+    IF calendars IS NOT NULL THEN
+      IF {{.outside}}(calendars, now) THEN
+        RETURN ARRAY[4, now, 0];
+      END IF;
+    END IF;
     slots := CASE WHEN old IS NULL THEN '{1}' ELSE {{.slots}}(old_rules, old) END;
     IF slots IS NULL THEN
       RETURN ARRAY[-1, now, 0];
@@ -820,10 +1155,22 @@ BEGIN
       slots := {{.shifted}}(slots, now - old[1]);
     END IF;
     same := coalesce(old_rules = rules, false);
-    reply := {{.decide}}(slots, same, cost, r, coalesce(old[1] > now, false), now);
+    beside := NULL;
+    IF NOT same AND old IS NOT NULL THEN -- under the same rules nothing is beside
+      cut := {{.own_end}}(slots);
+      beside := CASE WHEN cut < array_length(slots, 1) THEN slots[cut+1:] END;
+    END IF;
+    IF ban IS NULL AND beside IS NULL THEN
+      reply := {{.decide}}(slots, same, cost, r, coalesce(old[1] > now, false), now);
+    ELSE
+      reply := {{.decide_beside}}(CASE WHEN beside IS NULL THEN slots ELSE slots[:cut] END, coalesce(beside, '{}'), same, cost, r, ban,
+        calendars, coalesce(old[1] > now, false), now);
+    END IF;
     IF reply[1] <= 0 THEN
       reply := reply || slots;
       EXIT;
+    ELSIF reply[1] = 1 AND ban IS NOT NULL AND rules ~ '^1( [45] 0 0 0)*$' THEN
+      EXIT; -- no limit keeps a state
     END IF;
     new := reply[4:];
     IF old IS NULL THEN
@@ -838,47 +1185,17 @@ BEGIN
     SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
     locked := FOUND;
   END LOOP;
-  IF reply[1] >= 0 AND (rules LIKE '% 2 %' OR old_rules LIKE '% 2 %') THEN
+  IF reply[1] >= 0 AND {{.has_log}}(coalesce(old_rules || ' ' || rules, rules), ban) THEN
     reply := {{.summary}}(reply, same OR reply[1] = 1, cost, r);
   END IF;
   RETURN reply;
 END $$;
 
--- settle corrects what a take charged under these rules, by units less or units more, whichever is
--- not 0. It returns 1 if anything changed, 0 if not, -1 if the row is not ours.
-CREATE OR REPLACE FUNCTION {{.settle}}(k text, rules text, charged_at bigint, less bigint, more bigint, clock bigint)
-RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-  now bigint;
-  old_rules text;
-  old bigint[];
-  slots bigint[];
-  new bigint[];
+-- write makes a row, which is locked, what refunded and the others return: 1 if that is anything, 0 if
+-- not, -1 if the row is not ours. What has expired by then is deleted.
+CREATE OR REPLACE FUNCTION {{.write}}(k text, new bigint[], now bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-  LOOP
-    SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
-    EXIT WHEN FOUND OR more = 0;
-    now := coalesce(clock, {{.micros}}());
-    new := {{.settled_up}}('{1}', false, more, {{.numbers}}(rules, 1), now);
-    INSERT INTO {{.table}} (key, rules, expires, state)
-    VALUES (k, {{.rules_of}}(new[2:]), new[1], {{.state_of}}(new[2:], now)) ON CONFLICT DO NOTHING;
-    IF FOUND THEN
-      RETURN 1;
-    END IF;
-  END LOOP;
-  IF old IS NULL THEN
-    RETURN 0;
-  END IF;
-  now := coalesce(clock, {{.micros}}());
-  slots := {{.slots}}(old_rules, old);
-  IF slots IS NULL THEN
-    RETURN -1;
-  ELSIF old[1] > now THEN
-    slots := {{.shifted}}(slots, now - old[1]);
-  END IF;
-  new := CASE WHEN more = 0
-    THEN {{.refunded}}(slots, old_rules = rules, charged_at, less, {{.numbers}}(rules, 1), now)
-    ELSE {{.settled_up}}(slots, old_rules = rules, more, {{.numbers}}(rules, 1), now) END;
   IF new IS NULL THEN
     RETURN 0;
   ELSIF new[1] < 0 THEN
@@ -893,14 +1210,133 @@ BEGIN
   RETURN 1;
 END $$;
 
+-- settle corrects what a take charged under these rules, by units less or units more, of which one
+-- is 0, and gives back what it held in flight. It returns 1 if anything changed, 0 if not, -1 if the
+-- row is not ours, and the time if that is outside of calendars that are needed.
+CREATE OR REPLACE FUNCTION {{.settle}}(k text, rules text, charged_at bigint, less bigint, more bigint, held bigint,
+  calendars bigint[], clock bigint)
+RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  now bigint;
+  old_rules text;
+  old bigint[];
+  slots bigint[];
+  new bigint[];
+  r bigint[];
+BEGIN
+  LOOP
+    SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
+    EXIT WHEN FOUND OR more = 0;
+    now := coalesce(clock, {{.micros}}());
+    IF calendars IS NOT NULL AND {{.outside}}(calendars, now) THEN
+      RETURN now;
+    END IF;
+    new := {{.settled_up}}('{1}', false, charged_at, more, held, {{.numbers}}(rules, 1, calendars), now);
+    IF new[1] <= now THEN
+      RETURN 0; -- places in flight alone
+    END IF;
+    INSERT INTO {{.table}} (key, rules, expires, state)
+    VALUES (k, {{.rules_of}}(new[2:]), new[1], {{.state_of}}(new[2:], now)) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+      RETURN 1;
+    END IF;
+  END LOOP;
+  IF old IS NULL THEN
+    RETURN 0;
+  END IF;
+  now := coalesce(clock, {{.micros}}());
+  IF more > 0 AND calendars IS NOT NULL AND {{.outside}}(calendars, now) THEN
+    RETURN now;
+  END IF;
+  slots := {{.slots}}(old_rules, old);
+  IF slots IS NULL THEN
+    RETURN -1;
+  ELSIF old[1] > now THEN
+    slots := {{.shifted}}(slots, now - old[1]);
+  END IF;
+  r := {{.numbers}}(rules, 1, calendars);
+  new := CASE WHEN more = 0
+    THEN {{.refunded}}(slots, old_rules = rules, charged_at, less, held, r, now)
+    ELSE {{.settled_up}}(slots, old_rules = rules, charged_at, more, held, r, now) END;
+  RETURN {{.write}}(k, new, now);
+END $$;
+
+-- renew holds what a take charged under these rules in flight for longer. It returns the time, or -1
+-- if the row is not ours.
+CREATE OR REPLACE FUNCTION {{.renew}}(k text, rules text, charged_at bigint, units bigint, clock bigint)
+RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  now bigint;
+  old_rules text;
+  old bigint[];
+  slots bigint[];
+  new bigint[];
+  r bigint[] := {{.numbers}}(rules, 1, NULL);
+BEGIN
+  IF rules !~ '^1( [0-9]+ [0-9]+ [0-9]+ [0-9]+)* 7 [0-9]+ [0-9]+ [0-9]+( |$)' THEN
+    RETURN coalesce(clock, {{.micros}}());
+  END IF;
+  LOOP
+    SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
+    now := coalesce(clock, {{.micros}}());
+    EXIT WHEN FOUND;
+    new := {{.renewed}}('{1}', charged_at, units, r, now);
+    INSERT INTO {{.table}} (key, rules, expires, state)
+    VALUES (k, {{.rules_of}}(new[2:]), new[1], {{.state_of}}(new[2:], now)) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+      RETURN now;
+    END IF;
+  END LOOP;
+  slots := {{.slots}}(old_rules, old);
+  IF slots IS NULL THEN
+    RETURN -1;
+  ELSIF old[1] > now THEN
+    slots := {{.shifted}}(slots, now - old[1]);
+  END IF;
+  RETURN CASE WHEN {{.write}}(k, {{.renewed}}(slots, charged_at, units, r, now), now) < 0 THEN -1 ELSE now END;
+END $$;
+
+-- ban bans a key for a time. It returns 1, or -1 if the row is not ours.
+CREATE OR REPLACE FUNCTION {{.ban}}(k text, length bigint, clock bigint)
+RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  now bigint;
+  old_rules text;
+  old bigint[];
+  slots bigint[];
+  new bigint[];
+BEGIN
+  LOOP
+    SELECT t.rules, t.state INTO old_rules, old FROM {{.table}} t WHERE t.key = k FOR UPDATE;
+    now := coalesce(clock, {{.micros}}());
+    EXIT WHEN FOUND;
+    new := {{.banned}}('{1}', length, now);
+    INSERT INTO {{.table}} (key, rules, expires, state)
+    VALUES (k, {{.rules_of}}(new[2:]), new[1], {{.state_of}}(new[2:], now)) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+      RETURN 1;
+    END IF;
+  END LOOP;
+  slots := {{.slots}}(old_rules, old);
+  IF slots IS NULL THEN
+    RETURN -1;
+  ELSIF old[1] > now THEN
+    slots := {{.shifted}}(slots, now - old[1]);
+  END IF;
+  RETURN {{.write}}(k, {{.banned}}(slots, length, now), now);
+END $$;
+
 -- take_all is take for several keys, in their order, which is one for everybody. Each is charged, or
--- none; none is if not wanted. It returns a reply for each.
+-- none; none is if not wanted. It returns a reply for each. bans and calendars have those of each
+-- key as texts, empty if there are none. If the time is outside of a calendar's window the first
+-- reply says so, and there are no others.
 --
 -- The first try locks nothing: what is refused is so by what was committed last. Otherwise the rows
 -- are locked one after another, and those that are not there are made, as they will be. If all are as
 -- they were read, that decision stands. If one is not, it is made again, by the time at which all are
 -- locked. A key of cost 0 is never locked: what was read of it decides.
-CREATE OR REPLACE FUNCTION {{.take_all}}(ks text[], rules text[], costs bigint[], wanted bool, clock bigint)
+CREATE OR REPLACE FUNCTION {{.take_all}}(ks text[], rules text[], costs bigint[], bans text[], calendars text[], wanted bool,
+  clock bigint)
 RETURNS SETOF bigint[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   n int := array_length(ks, 1);
@@ -913,7 +1349,7 @@ DECLARE
   replies bigint[]; -- decide's for all, and where each ends
   ends int[];
   fits bool;
-  moved bool; -- a clock that went back is to be written
+  writes bool; -- a clock that went back is to be written, or a refusal to be counted
   unchanged bool;
   old_rules text;
   old bigint[];
@@ -921,6 +1357,11 @@ DECLARE
   reply bigint[];
   new bigint[];
   new_rules text;
+  ban bigint[];
+  calendar bigint[];
+  beside bigint[];
+  cut int;
+  same bool;
 BEGIN
   LOOP
     texts := '{}';
@@ -937,8 +1378,15 @@ BEGIN
       old_ends := old_ends || coalesce(array_length(olds, 1), 0);
     END LOOP;
     now := coalesce(clock, {{.micros}}());
+    FOR i IN 1..n LOOP
+      IF calendars[i] <> '' AND {{.outside}}(string_to_array(calendars[i], ' ')::bigint[], now) THEN
+        DELETE FROM {{.table}} t WHERE t.key = ANY (made);
+        RETURN NEXT ARRAY[4, now, 0];
+        RETURN;
+      END IF;
+    END LOOP;
     fits := true;
-    moved := false;
+    writes := false;
     replies := '{}';
     ends := '{0}';
     FOR i IN 1..n LOOP
@@ -948,17 +1396,27 @@ BEGIN
         reply := ARRAY[-1, now, 0];
       ELSE
         IF old[1] > now THEN
-          moved := moved OR costs[i] > 0;
+          writes := writes OR costs[i] > 0;
           slots := {{.shifted}}(slots, now - old[1]);
         END IF;
-        reply := {{.decide}}(slots, coalesce(texts[i] = rules[i], false), greatest(costs[i], 1),
-          {{.numbers}}(rules[i], costs[i]), false, now);
+        same := coalesce(texts[i] = rules[i], false);
+        cut := CASE WHEN NOT same THEN {{.own_end}}(slots) END;
+        beside := CASE WHEN cut < array_length(slots, 1) THEN slots[cut+1:] END;
+        ban := CASE WHEN costs[i] > 0 AND bans[i] <> '' THEN string_to_array(bans[i], ' ')::bigint[] END;
+        calendar := CASE WHEN calendars[i] <> '' THEN string_to_array(calendars[i], ' ')::bigint[] END;
+        IF ban IS NULL AND beside IS NULL THEN
+          reply := {{.decide}}(slots, same, greatest(costs[i], 1), {{.numbers}}(rules[i], costs[i], calendar), false, now);
+        ELSE
+          reply := {{.decide_beside}}(CASE WHEN beside IS NULL THEN slots ELSE slots[:cut] END, coalesce(beside, '{}'), same,
+            greatest(costs[i], 1), {{.numbers}}(rules[i], costs[i], calendar), ban, calendar, false, now);
+        END IF;
+        writes := writes OR reply[1] = 2;
       END IF;
       fits := fits AND reply[1] = 1;
       replies := replies || reply;
       ends := ends || array_length(replies, 1);
     END LOOP;
-    EXIT WHEN locked OR NOT (fits AND wanted OR moved);
+    EXIT WHEN locked OR NOT (fits AND wanted OR writes);
     unchanged := true;
     FOR i IN 1..n LOOP
       CONTINUE WHEN costs[i] = 0;
@@ -988,7 +1446,10 @@ BEGIN
   FOR i IN 1..n LOOP
     reply := replies[ends[i]+1:ends[i+1]];
     new_rules := rules[i];
-    IF reply[1] >= 0 AND NOT (fits AND costs[i] > 0) THEN
+    IF reply[1] = 2 OR reply[1] = 1 AND texts[i] <> rules[i] THEN
+      new_rules := {{.rules_of}}(reply[4:]);
+    END IF;
+    IF reply[1] BETWEEN 0 AND 1 AND NOT (fits AND costs[i] > 0) THEN
       old := olds[old_ends[i]+1:old_ends[i+1]];
       slots := CASE WHEN texts[i] IS NULL THEN '{1}' ELSE {{.slots}}(texts[i], old) END;
       IF old[1] > now THEN
@@ -996,26 +1457,32 @@ BEGIN
       END IF;
       reply := ARRAY[0, now, 0] || slots;
       IF old[1] > now AND costs[i] > 0 THEN
-        new := {{.loaded}}(slots, now);
-        IF new IS NULL THEN
+        cut := {{.own_end}}(slots);
+        beside := {{.bans_of}}(slots[cut+1:], now);
+        new := {{.loaded}}(slots[:cut] || beside, true, now);
+        IF new IS NULL OR beside IS NULL THEN
           reply := ARRAY[-1, now, 0];
         ELSE
           reply := ARRAY[2, now] || new;
-          new_rules := texts[i];
+          new_rules := {{.rules_of}}(reply[4:]);
         END IF;
       END IF;
     END IF;
-    IF reply[1] = 2 OR reply[1] = 1 AND NOT (unchanged AND ks[i] = ANY (made)) THEN
-      UPDATE {{.table}} t
-      SET rules = new_rules, expires = reply[3], state = {{.state_of}}(reply[4:], now)
-      WHERE t.key = ks[i];
-    END IF;
-    IF reply[1] = 1 THEN
+    IF reply[1] BETWEEN 1 AND 2
+      AND NOT (reply[1] = 1 AND bans[i] <> '' AND rules[i] ~ '^1( [45] 0 0 0)*$') -- no limit keeps a state
+    THEN
+      IF reply[1] = 2 OR NOT (unchanged AND ks[i] = ANY (made)) THEN
+        UPDATE {{.table}} t
+        SET rules = new_rules, expires = reply[3], state = {{.state_of}}(reply[4:], now)
+        WHERE t.key = ks[i];
+      END IF;
       made := array_remove(made, ks[i]);
     END IF;
-    IF reply[1] >= 0 AND (rules[i] LIKE '% 2 %' OR texts[i] LIKE '% 2 %') THEN
+    IF reply[1] >= 0 AND {{.has_log}}(coalesce(texts[i] || ' ' || rules[i], rules[i]),
+      CASE WHEN bans[i] <> '' THEN string_to_array(bans[i], ' ')::bigint[] END)
+    THEN
       reply := {{.summary}}(reply, reply[1] = 1 OR coalesce(texts[i] = rules[i], false), costs[i],
-        {{.numbers}}(rules[i], costs[i]));
+        {{.numbers}}(rules[i], costs[i], NULL));
     END IF;
     RETURN NEXT reply;
   END LOOP;

@@ -13,13 +13,21 @@ SELECT t.rules, t.state, coalesce($2::bigint, {{template "clock"}})
 FROM (SELECT) one LEFT JOIN {{.table}} t ON t.key = $1
 {{- end}}
 
-{{define "function"}}SELECT {{.take}}($1::text, $2::text, $3::bigint, $4::bigint, false){{end}}
+{{define "function" -}}
+SELECT {{.take}}($1::text, $2::text, $3::bigint, $4::bigint[], $5::bigint[], $6::bigint, false)
+{{- end}}
 
-{{define "take all"}}SELECT {{.take_all}}($1::text[], $2::text[], $3::bigint[], $4::bool, $5::bigint){{end}}
+{{define "take all" -}}
+SELECT {{.take_all}}($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bool, $7::bigint)
+{{- end}}
 
 {{define "settle" -}}
-SELECT {{.settle}}($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::bigint)
+SELECT {{.settle}}($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint[], $8::bigint)
 {{- end}}
+
+{{define "renew"}}SELECT {{.renew}}($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint){{end}}
+
+{{define "ban"}}SELECT {{.ban}}($1::text, $2::bigint, $3::bigint){{end}}
 
 {{define "reset"}}DELETE FROM {{.table}} WHERE key = $1{{end}}
 
@@ -50,7 +58,8 @@ t.ctid >= format('(%s,0)', $1::bigint)::tid AND t.ctid < format('(%s,0)', $2::bi
 
 {{/*
 The statement that decides for a shape: a list of limits by their kinds. w is a token bucket whose
-spans are whole microseconds, t any other one, f a fixed window, s a sliding window, u no limit.
+spans are whole microseconds, t any other one, f a fixed window, s a sliding window, c a calendar
+window, u no limit.
 
 Its first part is for what nearly every decision is: the key is new, or it was written under the
 same rules and has room. It is one INSERT … ON CONFLICT DO UPDATE, as a counter would be, with the
@@ -58,20 +67,24 @@ clock read after the row was locked. WHERE may see an earlier time than SET, and
 has room later too.
 
 What the first part leaves alone, the function looks at, which sees the row as it is then, and
-locked: a refusal, another rule, a clock that went back, a state that is not ours.
+locked: a refusal, another rule, a ban, a clock that went back, a state that is not ours. It leaves
+alone a new key too while the clock is outside of a calendar's window.
 
-$1 is the key, $2 the rules, $3 the cost. Then come the arguments of each limit, and the clock of a
-test.
+$1 is the key, $2 the rules, $3 the cost. Then come the arguments of each limit, those of a ban and
+of calendars, which are NULL if the list has none, and the clock of a test.
 */}}
 {{define "take" -}}
 WITH w AS ({{template "charge" .}} RETURNING s.state)
-SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Argument}}, true))
+SELECT coalesce((SELECT state FROM w), {{.Take}}($1, $2, $3::bigint, {{.Ban}}, {{.Calendars}}, {{.Argument}}, true))
 {{- end}}
 
 {{define "charge" -}}
 INSERT INTO {{.Table}} AS s (key, rules, expires, state)
-  VALUES ($1, $2, greatest({{range $i, $l := .Limits}}{{if $i}}, {{end}}{{template "first expiry" $l}}{{end}}),
-    ARRAY[{{.Start}}{{range .Limits}}, {{template "first" .}}{{end}}])
+  {{if .Dated}}SELECT $1::text, $2::text, {{else}}VALUES ($1, $2, {{end -}}
+    greatest({{range $i, $l := .Limits}}{{if $i}}, {{end}}{{template "first expiry" $l}}{{end}}),
+    ARRAY[{{.Start}}{{range .Limits}}, {{template "first" .}}{{end}}]
+  {{- if .Dated}} WHERE true{{range .Limits}}{{if eq .Kind "c"}} AND {{.Start}} >= {{.From}} AND {{.Start}} < {{.Until}}{{end}}{{end}}
+  {{- else}}){{end}}
   ON CONFLICT (key) DO UPDATE SET (expires, state) = (
     SELECT greatest({{range $i, $l := .Limits}}{{if $i}}, {{end}}{{template "next expiry" $l}}{{end}}),
       ARRAY[now{{range .Limits}}, {{template "next" .}}{{end}}]
@@ -84,6 +97,7 @@ INSERT INTO {{.Table}} AS s (key, rules, expires, state)
 {{if eq .Kind "w"}}{{.Start}} + {{.Cost}}, 0, 0
 {{- else if eq .Kind "t"}}{{.Start}} + {{.Cost}}, {{.Part}}, 0
 {{- else if eq .Kind "u"}}0, 0, 0
+{{- else if eq .Kind "c"}}{{.From}}, $3::bigint, ({{.Until}} - {{.From}}) / 1000000
 {{- else}}{{.Start}}, $3::bigint, 0{{end}}
 {{- end}}
 
@@ -93,6 +107,7 @@ INSERT INTO {{.Table}} AS s (key, rules, expires, state)
 {{- else if eq .Kind "t"}}{{.Start}} + {{.Cost}} + 1
 {{- else if eq .Kind "f"}}{{.Start}} + {{.Period}}
 {{- else if eq .Kind "s"}}{{.Start}} + 2 * {{.Period}}
+{{- else if eq .Kind "c"}}{{.Until}}
 {{- else}}0{{end}}
 {{- end}}
 
@@ -111,6 +126,9 @@ INSERT INTO {{.Table}} AS s (key, rules, expires, state)
         ELSE {{.B}} * ({{.Period}} - now + {{.T}})
           <= ({{.Count}} - {{.A}} - $3::bigint) * {{.Period}} END
       FROM (SELECT {{.Clock}} AS now) c)
+{{- else if eq .Kind "c"}}{{.Clock}} >= {{.From}} AND {{.Clock}} < {{.Until}}
+    AND {{.T}} <= s.state[1] AND {{.A}} BETWEEN 0 AND {{.Count}} AND {{.B}} BETWEEN 0 AND 1999999999999998
+    AND ({{.A}} = 0 OR {{.B}} % 8388608 > 0) AND ({{.A}} + $3::bigint <= {{.Count}} OR {{template "end" .}} <= {{.Clock}})
 {{- else}}true{{end}}
 {{- end}}
 
@@ -124,6 +142,8 @@ INSERT INTO {{.Table}} AS s (key, rules, expires, state)
 {{- else if eq .Kind "s"}}{{template "time" .}},
       CASE WHEN {{template "gone" .}} THEN 0 ELSE {{.A}} END + $3::bigint,
       CASE WHEN {{template "both gone" .}} THEN 0 WHEN {{template "gone" .}} THEN {{.A}} ELSE {{.B}} END
+{{- else if eq .Kind "c"}}{{.From}}, CASE WHEN {{template "end" .}} <= now THEN 0 ELSE {{.A}} END + $3::bigint,
+      ({{.Until}} - {{.From}}) / 1000000
 {{- else}}0, 0, 0{{end}}
 {{- end}}
 
@@ -133,6 +153,7 @@ INSERT INTO {{.Table}} AS s (key, rules, expires, state)
 {{- else if eq .Kind "t"}}{{template "time" .}} + {{template "part" .}} / {{.Count}} + 1
 {{- else if eq .Kind "f"}}{{template "time" .}} + {{.Period}}
 {{- else if eq .Kind "s"}}{{template "time" .}} + 2 * {{.Period}}
+{{- else if eq .Kind "c"}}{{.Until}}
 {{- else}}0{{end}}
 {{- end}}
 
@@ -146,6 +167,9 @@ INSERT INTO {{.Table}} AS s (key, rules, expires, state)
 
 {{/* A bucket's parts of a microsecond after the charge; they can be one. */}}
 {{define "part"}}(CASE WHEN {{.T}} < now THEN 0 ELSE {{.A}} END + {{.Part}}){{end}}
+
+{{/* When the window of a calendar ends that a slot is in. */}}
+{{define "end"}}{{.T}} + {{.B}} % 8388608 * 1000000{{end}}
 
 {{/* Whether a window is over, and whether the one after it is over or empty too. */}}
 {{define "gone"}}now - {{.T}} >= {{.Period}}{{end}}
@@ -162,7 +186,7 @@ is not over since the charge, and a window is still the one that was charged.
 {{define "settle for more" -}}
 WITH w AS ({{template "charge" .}} RETURNING 1)
 SELECT CASE WHEN EXISTS (SELECT FROM w) THEN 1
-  ELSE {{.Settle}}($1, $2, 0, 0, $3::bigint, {{.Argument}}) END
+  ELSE {{.Settle}}($1, $2, 0, 0, $3::bigint, 0, {{.Calendars}}, {{.Argument}}) END
 {{- end}}
 
 {{define "settle for less" -}}
@@ -175,7 +199,7 @@ WITH w AS (
     AND s.state[1] <= {{.Clock}}{{range .Limits}} AND {{template "gives" .}}{{end}}
   RETURNING 1)
 SELECT CASE WHEN EXISTS (SELECT FROM w) THEN 1
-  ELSE {{.Settle}}($1, $2, {{.Charged}}, $3::bigint, 0, {{.Argument}}) END
+  ELSE {{.Settle}}($1, $2, {{.Charged}}, $3::bigint, 0, 0, NULL, {{.Argument}}) END
 {{- end}}
 
 {{/* Whether a limit gives back, and its slot need not be brought up to now. */}}
@@ -183,6 +207,9 @@ SELECT CASE WHEN EXISTS (SELECT FROM w) THEN 1
 {{if eq .Kind "w"}}{{.A}} = 0 AND {{template "in debt" .}}
 {{- else if eq .Kind "t"}}{{.A}} BETWEEN 0 AND {{.Count}} - 1 AND {{template "in debt" .}}
 {{- else if eq .Kind "u"}}true
+{{- else if eq .Kind "c"}}{{.A}} BETWEEN 1 AND {{.Count}} AND {{.B}} BETWEEN 1 AND 1999999999999998
+    AND {{.T}} <= s.state[1] AND {{.Charged}} >= {{.T}} AND {{.Charged}} < {{template "end" .}}
+    AND {{.Clock}} < {{template "end" .}}
 {{- else}}{{.A}} BETWEEN 1 AND 2 * {{.Count}} AND {{.B}} BETWEEN 0 AND 1999999999999998
     AND {{.T}} <= s.state[1] AND {{.Charged}} - {{.T}} BETWEEN 0 AND {{.Period}} - 1
     AND {{.Clock}} - {{.T}} < {{.Period}}
@@ -211,5 +238,6 @@ SELECT CASE WHEN EXISTS (SELECT FROM w) THEN 1
 {{if eq .Kind "w"}}greatest({{.T}} - {{.Cost}}, now)
 {{- else if eq .Kind "t"}}greatest({{template "less time" .}}, now) + 1
 {{- else if eq .Kind "u"}}0
+{{- else if eq .Kind "c"}}{{template "end" .}}
 {{- else}}{{.T}} + 2 * {{.Period}}{{end}}
 {{- end}}
