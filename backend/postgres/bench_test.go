@@ -158,6 +158,8 @@ func BenchmarkMethods(b *testing.B) {
 		}
 		return all
 	}
+	patient := backend.Limit{Count: 1_000_000_000, Period: time.Hour}.Banning(time.Minute, time.Hour)
+	strict := backend.Limit{Count: 1, Period: time.Hour}.Banning(time.Hour, time.Hour)
 	take := func(key string, limits []backend.Limit) error {
 		_, err := store.Take(ctx, key, 1, limits...)
 		return err
@@ -183,6 +185,24 @@ func BenchmarkMethods(b *testing.B) {
 				err = errors.Join(err, take(c.Key, c.Limits))
 			}
 			return err
+		}},
+		{"calendar", func(i int) error {
+			return take("calendar "+name(i), []backend.Limit{backend.PerCalendarDay(1_000_000_000)})
+		}},
+		{"in-flight-and-back", func(i int) error {
+			key, flight := "flight "+name(i), []backend.Limit{backend.InFlight(1000)}
+			res, err := store.Take(ctx, key, 1, flight...)
+			if err != nil {
+				return err
+			}
+			return store.Settle(ctx, key, res, 1, 1, flight...)
+		}},
+		{"with-a-ban", func(i int) error { return take("ban "+name(i), []backend.Limit{limits[0], patient}) }},
+		{"counted-refusal", func(i int) error {
+			return take("refused "+name(i%97), []backend.Limit{{Count: 1, Period: 24 * time.Hour}, patient})
+		}},
+		{"banned", func(i int) error {
+			return take("banned "+name(i%97), []backend.Limit{{Count: 1, Period: 24 * time.Hour}, strict})
 		}},
 	}
 	micros := make([]float64, len(methods))

@@ -18,11 +18,26 @@ import (
 // step is one call on one key, when it was made, and what package memory answered.
 type step struct {
 	at     time.Time
-	charge int // a refund of that step's charge, or -1
+	charge int // that step's charge is settled, or -1
+	actual int64
+	renew  bool // and not settled
+	ban    time.Duration
 	reset  bool
 	cost   int64
 	limits []backend.Limit
 	want   backend.Result
+}
+
+// counted returns l counted by an algorithm.
+func counted(r *rand.Rand, l backend.Limit, a backend.Algorithm) backend.Limit {
+	l.Algorithm, l.Burst, l.Calendar = a, 0, backend.Calendar{}
+	if a == backend.CalendarWindow {
+		like := []func(int64) backend.Limit{backend.PerCalendarDay, backend.PerCalendarWeek, backend.PerCalendarMonth}[r.IntN(3)](1)
+		l.Period, l.Calendar = 0, like.In([]string{"", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"}[r.IntN(4)]).Calendar
+	} else if l.Period == 0 {
+		l.Period = time.Hour
+	}
+	return l
 }
 
 // extremes are rates that do not divide, or are at the end of what a limit can be.
@@ -39,7 +54,7 @@ var extremes = []backend.Limit{
 }
 
 func randomLimit(r *rand.Rand) backend.Limit {
-	l := extremes[r.IntN(len(extremes))].WithAlgorithm(backend.Algorithm(r.IntN(4)))
+	l := counted(r, extremes[r.IntN(len(extremes))], backend.Algorithm(r.IntN(6)))
 	if r.IntN(3) == 0 {
 		l.Count = 1 + r.Int64N(l.Count)
 	}
@@ -71,7 +86,7 @@ func otherVersion(r *rand.Rand, limits []backend.Limit) []backend.Limit {
 		}
 	case 2:
 		if !l.IsUnlimited() {
-			l.Algorithm, l.Burst = backend.Algorithm(r.IntN(4)), 0
+			*l = counted(r, *l, backend.Algorithm(r.IntN(6)))
 		}
 	case 3:
 		limits = slices.Insert(limits, r.IntN(len(limits)+1), randomLimit(r))
@@ -102,6 +117,12 @@ func record(t *testing.T, seed uint64) (steps []step) {
 	for i := range limits {
 		limits[i] = randomLimit(r)
 	}
+	banning := backend.Limit{Count: 1 + r.Int64N(3), Period: time.Hour, Algorithm: backend.Algorithm(r.IntN(4))}
+	if r.IntN(4) == 0 {
+		banning = counted(r, banning, backend.CalendarWindow)
+	}
+	banning = banning.Banning(time.Duration(1+r.IntN(1000))*time.Millisecond, time.Minute)
+	bans := r.IntN(3) == 0
 	synctest.Test(t, func(t *testing.T) {
 		b := memory.New()
 		var last backend.Result
@@ -119,6 +140,9 @@ func record(t *testing.T, seed uint64) (steps []step) {
 			if r.IntN(6) == 0 { // of an instance of another version
 				s.limits = otherVersion(r, limits)
 			}
+			if bans {
+				s.limits = append(slices.Clone(s.limits), banning)
+			}
 			var err error
 			switch kind := r.IntN(50); {
 			case kind == 0:
@@ -127,7 +151,21 @@ func record(t *testing.T, seed uint64) (steps []step) {
 			case kind < 9 && i > 0:
 				s.charge = max(0, i-1-r.IntN(5))
 				s.cost, s.limits = steps[s.charge].cost, steps[s.charge].limits
-				err = b.Settle(ctx, "key", steps[s.charge].want, s.cost, 0, s.limits...)
+				switch r.IntN(6) {
+				case 0:
+					s.renew = true
+					s.want, err = b.Renew(ctx, "key", steps[s.charge].want, s.cost, s.limits...)
+				case 1:
+					s.actual = s.cost + r.Int64N(2*s.cost+2)
+				case 2:
+					s.actual = s.cost
+				}
+				if !s.renew {
+					err = b.Settle(ctx, "key", steps[s.charge].want, s.cost, s.actual, s.limits...)
+				}
+			case kind == 9:
+				s.ban = time.Duration(1000+r.IntN(1_000_000)) * time.Microsecond
+				err = b.Ban(ctx, "key", s.ban)
 			default:
 				capacity := min(max(1, limits[r.IntN(len(limits))].Capacity()), backend.MaxCount)
 				s.cost = []int64{0, 0, 1, 1, 2, capacity, capacity + 1, capacity/3 + 1, 1 + r.Int64N(capacity), last.Remaining, last.Remaining/2 + 1}[r.IntN(11)]
@@ -164,7 +202,7 @@ func TestMemoryAndPostgresAgree(t *testing.T) {
 				}
 				seed := first + uint64(i)
 				for _, s := range replay(t, b, seed, record(t, seed)) {
-					if s.charge < 0 && !s.reset {
+					if s.charge < 0 && !s.reset && s.ban == 0 {
 						all++
 						if s.want.Allowed {
 							allowed++
@@ -188,8 +226,14 @@ func replay(t *testing.T, b *postgres.Backend, seed uint64, steps []step) []step
 		switch {
 		case s.reset:
 			err = b.Reset(t.Context(), "key")
+		case s.ban > 0:
+			err = b.Ban(t.Context(), "key", s.ban)
+		case s.renew:
+			if got[i], err = b.Renew(t.Context(), "key", got[s.charge], s.cost, s.limits...); got[i].At.Equal(s.want.At) {
+				got[i].At = s.want.At
+			}
 		case s.charge >= 0:
-			err = b.Settle(t.Context(), "key", got[s.charge], s.cost, 0, s.limits...)
+			err = b.Settle(t.Context(), "key", got[s.charge], s.cost, s.actual, s.limits...)
 		default:
 			got[i], err = b.Take(t.Context(), "key", s.cost, s.limits...)
 			require.NoError(t, err, "seed %d, step %d: %+v", seed, i, s)

@@ -106,6 +106,23 @@ func TestMigrateMakesWhatIsMissing(t *testing.T) {
 	}
 }
 
+// Functions of the version before stay as they are, for the instances that still call them.
+func TestMigrateBesideOlderFunctions(t *testing.T) {
+	pool := newPool(t, serverURL(t), 1, nil)
+	opts := newTable(t, pool)
+	b := postgres.New(pool, opts...)
+	name := strings.Trim(strings.TrimPrefix(postgres.Table(b), `"public".`), `"`)
+	_, err := pool.Exec(t.Context(), strings.ReplaceAll("CREATE FUNCTION {}_take_v1(text) RETURNS text LANGUAGE sql AS $$ SELECT 'older' $$; DROP FUNCTION {}_take_v2", "{}", name),
+		pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+	require.NoError(t, postgres.Migrate(t.Context(), pool, opts...))
+	var older string
+	require.NoError(t, pool.QueryRow(t.Context(), "SELECT "+name+"_take_v1('k')").Scan(&older))
+	require.Equal(t, "older", older)
+	_, err = take(b, "k", hourly)
+	require.NoError(t, err)
+}
+
 // A table of somebody else under the same name is not taken for the counters'.
 func TestMigrateForeignTable(t *testing.T) {
 	pool := newPool(t, serverURL(t), 1, nil)

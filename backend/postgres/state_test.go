@@ -138,6 +138,92 @@ func TestForeignRow(t *testing.T) {
 	}
 }
 
+// newKinds are lists of limits with a calendar, with places in flight, and with a ban.
+var newKinds = [][]backend.Limit{
+	{backend.PerCalendarDay(100)},
+	{backend.PerCalendarMonth(7).In("Europe/Berlin").StartingOn(31), hourly},
+	{backend.InFlight(100)},
+	{hourly, backend.InFlight(7)},
+	{per(7, time.Hour), per(3, time.Hour).WithAlgorithm(backend.SlidingLog).Banning(time.Minute, time.Hour)},
+	{per(7, time.Hour).WithAlgorithm(backend.FixedWindow), backend.PerCalendarDay(3).Banning(time.Minute, time.Hour)},
+}
+
+// What is wrong in a calendar window, in what is in flight or in a ban is found, whatever is asked.
+func TestForeignRowOfOtherKinds(t *testing.T) {
+	pool := newPool(t, serverURL(t), 2, nil)
+	opts := newTable(t, pool, postgres.WithSweep(0))
+	table := rows{t, pool, postgres.Table(postgres.New(pool, opts...))}
+	start := time.Now().UTC().Truncate(24 * time.Hour).UnixMicro()
+	now := time.Now().UnixMicro()
+	const ban, day = "200 0 0 0", int64(86400)
+	for name, foreign := range map[string]row{
+		"calendar, no end":         {"1 6 100 86400000000 0", fmt.Sprintf("{%d,%d,1,0}", now, start), now},
+		"calendar, no end of it":   {"1 6 100 86400000000 0", fmt.Sprintf("{%d,%d,1,%d}", now, start, day<<23), now},
+		"calendar, twice as much":  {"1 6 100 86400000000 0", fmt.Sprintf("{%d,%d,201,%d}", now, start, day), now},
+		"calendar of the future":   {"1 6 100 86400000000 0", fmt.Sprintf("{%d,%d,1,%d}", now, now+1, day), now},
+		"calendar, huge end":       {"1 6 100 86400000000 0", fmt.Sprintf("{%d,%d,1,9007199254740993}", now, start), now},
+		"calendar, no period":      {"1 6 100 0 0", fmt.Sprintf("{%d,%d,1,%d}", now, start, day), now},
+		"calendar, a long period":  {"1 6 100 99999999999999 0", fmt.Sprintf("{%d,%d,1,%d}", now, start, day), now},
+		"calendar, a count of 0":   {"1 6 0 86400000000 0", fmt.Sprintf("{%d,%d,1,%d}", now, start, day), now},
+		"calendar, negative":       {"1 6 100 86400000000 0", fmt.Sprintf("{%d,%d,-1,%d}", now, start, day), now},
+		"in flight, no log":        {"1 7 100 60000000 0", fmt.Sprintf("{%d,%d,3,1}", now, now), now},
+		"in flight, no charge":     {"1 7 100 60000000 0", fmt.Sprintf("{%d,%d,3,0}", now, now), now},
+		"in flight, short log":     {"1 7 100 60000000 0", fmt.Sprintf("{%d,%d,3,2,%d,1}", now, now, now), now},
+		"in flight, of the future": {"1 7 100 60000000 0", fmt.Sprintf("{%d,%d,3,1,%d,3}", now, now+1, now+1), now},
+		"in flight, a burst":       {"1 7 100 60000000 7", fmt.Sprintf("{%d,%d,3,1,%d,3}", now, now, now), now},
+		"in flight, more than can": {"1 7 100 60000000 0", fmt.Sprintf("{%d,%d,201,1,%d,201}", now, now, now), now},
+		"a ban that is too long":   {"1 " + ban, fmt.Sprintf("{%d,%d,1,1}", now, now+31622400000001), now},
+		"a length that is too":     {"1 " + ban, fmt.Sprintf("{%d,%d,31622400000001,1}", now, now+1_000_000), now},
+		"a memory that is too":     {"1 " + ban, fmt.Sprintf("{%d,%d,1,31622400000001}", now, now+1_000_000), now},
+		"a limit behind a ban":     {"1 " + ban + " 3 100 60000000 0", fmt.Sprintf("{%d,%d,1,1,%d,1,0}", now, now+1_000_000, now), now},
+		"a kind beyond":            {"1 201 0 0 0", fmt.Sprintf("{%d,%d,1,1}", now, now), now},
+		"refusals of no kind":      {"1 104 100 60000000 0", fmt.Sprintf("{%d,%d,1,0}", now, now), now},
+		"refusals in flight":       {"1 107 100 60000000 0", fmt.Sprintf("{%d,%d,3,1,%d,3}", now, now, now), now},
+		"refusals without a log":   {"1 102 100 60000000 0", fmt.Sprintf("{%d,%d,3,1}", now, now), now},
+		"twice the refusals":       {"1 103 100 60000000 0", fmt.Sprintf("{%d,%d,201,0}", now, now), now},
+		"refusals of the future":   {"1 103 100 60000000 0", fmt.Sprintf("{%d,%d,1,0}", now, now+1), now},
+		"refusals without a count": {"1 103 0 60000000 0", fmt.Sprintf("{%d,%d,1,0}", now, now), now},
+		"refusals and a limit":     {"1 103 100 60000000 0 3 100 60000000 0", fmt.Sprintf("{%d,%d,1,0,%d,1,0}", now, now, now), now},
+	} {
+		for _, slow := range []bool{false, true} {
+			for i, limits := range newKinds {
+				t.Run(fmt.Sprintf("%s/%d/slow=%v", name, i, slow), func(t *testing.T) {
+					table.T = t
+					b := postgres.New(pool, opts...)
+					if slow {
+						postgres.SetSlow(b)
+					}
+					table.put("k", foreign)
+					is := func(err error) {
+						t.Helper()
+						require.ErrorIs(t, err, postgres.ErrForeign)
+						require.ErrorIs(t, err, backend.ErrUnavailable)
+						require.Equal(t, foreign, table.get("k"))
+					}
+					for _, cost := range []int64{0, 1, 200} {
+						_, err := b.Take(t.Context(), "k", cost, limits...)
+						is(err)
+						_, err = b.TakeAll(t.Context(), backend.Charge{Key: "k", Cost: cost, Limits: limits}, backend.Charge{Key: "j", Cost: 1, Limits: limits})
+						is(err)
+					}
+					_, err := b.Usage(t.Context(), "k", limits...)
+					is(err)
+					taken := backend.Result{Allowed: true, At: time.UnixMicro(now)}
+					is(b.Settle(t.Context(), "k", taken, 1, 0, limits...))
+					is(b.Settle(t.Context(), "k", taken, 1, 3, limits...))
+					if i == 2 || i == 3 {
+						_, err = b.Renew(t.Context(), "k", taken, 1, limits...)
+						is(err)
+					}
+					is(b.Ban(t.Context(), "k", time.Minute))
+					require.NoError(t, b.Reset(t.Context(), "k"))
+					require.Zero(t, table.count())
+				})
+			}
+		}
+	}
+}
+
 // Whatever stands in a row, a decision fails as it should, or answers within the limits.
 func TestMutatedRow(t *testing.T) {
 	pool := newPool(t, serverURL(t), 2, nil)
@@ -147,10 +233,17 @@ func TestMutatedRow(t *testing.T) {
 	for _, a := range everyAlgorithm {
 		sets = append(sets, []backend.Limit{{Count: 7, Period: time.Second, Algorithm: a}}, []backend.Limit{hourly, {Count: 100, Period: time.Minute, Algorithm: a}})
 	}
+	short := len(sets)
+	sets = append(sets, newKinds...)
 	var ours []row
 	var charges []backend.Result
 	for i, limits := range sets {
-		for cost := int64(1); cost < 4; cost++ {
+		for cost := int64(1); cost < 4; cost++ { // a ban counts the last of three as a refusal, if there is one
+			if _, _, bans := limits[len(limits)-1].Bans(); bans && cost == 3 {
+				_, err := b.Take(t.Context(), fmt.Sprint(i), 10, limits...)
+				require.NoError(t, err)
+				require.NoError(t, b.Ban(t.Context(), fmt.Sprint(i), time.Millisecond))
+			}
 			res, err := b.Take(t.Context(), fmt.Sprint(i), cost, limits...)
 			require.NoError(t, err)
 			charges = append(charges, res)
@@ -183,10 +276,11 @@ func TestMutatedRow(t *testing.T) {
 			}
 		}
 		to.state, to.rules = "{"+strings.Join(fields, ",")+"}", strings.Join(rules, " ")
-		limits := sets[i/3]
+		set := i / 3
 		if r.IntN(4) == 0 {
-			limits = sets[r.IntN(len(sets))]
+			set = r.IntN(len(sets))
 		}
+		limits := sets[set]
 		table.put("k", to)
 		for _, cost := range []int64{0, 1 + r.Int64N(5)} {
 			res, err := b.Take(t.Context(), "k", cost, limits...)
@@ -199,7 +293,11 @@ func TestMutatedRow(t *testing.T) {
 			decided++
 			require.GreaterOrEqual(t, res.Remaining, int64(0), why)
 			require.LessOrEqual(t, res.Remaining, res.Limit.Capacity(), why)
-			require.LessOrEqual(t, max(res.RetryAfter, res.ResetAfter), 2*res.Limit.Period+time.Microsecond, why)
+			most := 2*res.Limit.Period + time.Microsecond
+			if max(set, i/3) >= short { // windows of a calendar are longer
+				most = backend.MaxPeriod
+			}
+			require.LessOrEqual(t, max(res.RetryAfter, res.ResetAfter), most, why)
 		}
 		table.put("k", to)
 		if err := b.Settle(t.Context(), "k", charges[i], 1, 0, limits...); err != nil {
