@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"context"
 	"time"
 
 	"github.com/ginlimit/ginlimit/backend"
@@ -76,6 +77,62 @@ var expiryRules = []rule{{
 			e.take("k", 0, limits[1])
 			e.kept("k", before.ResetAfter)
 			e.kept("k", e.must("k", 1, limits[1]).ResetAfter)
+		}
+	},
+}, {
+	name:   "a calendar window is kept until its boundary",
+	demand: "A calendar window is kept until the boundary of the calendar at which it ends, and in debt until that after it.",
+	ttl:    true,
+	run: func(e *env) {
+		for _, limit := range []backend.Limit{backend.PerCalendarDay(5), backend.PerCalendarMonth(5).StartingOn(31), backend.PerCalendarWeek(5).In("Asia/Kathmandu")} {
+			e.reset("k")
+			now := e.start.Add(e.now)
+			_, end := limit.Calendar.Window(now)
+			_, next := limit.Calendar.Window(end)
+			charge := e.must("k", 1, limit)
+			e.kept("k", end.Sub(now))
+			e.settle("k", charge, 1, 9, limit)
+			e.kept("k", next.Sub(now))
+		}
+	},
+}, {
+	name:   "what is held is kept for a Period",
+	demand: "Units in flight are kept for one Period after they were taken or renewed, and not at all once they are given back.",
+	ttl:    true,
+	run: func(e *env) {
+		limit := backend.InFlight(5)
+		limit.Period = hour
+		charge := e.must("k", 1, limit)
+		e.kept("k", hour)
+		e.move(30 * time.Minute)
+		if b, ok := e.b.(backend.Renewer); ok {
+			var err error
+			if charge, err = b.Renew(context.Background(), "k", charge, 1, limit); err != nil {
+				e.Fatalf("Renew: got error %v, want none", err)
+			}
+			e.kept("k", hour)
+		}
+		e.settle("k", charge, 1, 1, limit)
+		if got := e.h.TTL(e.T, e.b, "k"); got > slack {
+			e.Errorf("after Settle the store keeps the key for %v more, want not at all", got)
+		}
+	},
+}, {
+	name:   "a ban is kept for as long as it says something",
+	demand: "A ban is kept until longest after its end, because the next one is longer until then.",
+	ttl:    true,
+	run: func(e *env) {
+		limits := []backend.Limit{window(1, sec), window(1, hour).Banning(hour, 5*hour)}
+		e.must("k", 1, limits...)
+		e.refuses("k", 1, limits...)
+		e.kept("k", hour) // the count of refusals
+		e.refuses("k", 1, limits...)
+		e.kept("k", 6*hour)
+		if b, ok := e.b.(backend.Banner); ok {
+			if err := b.Ban(context.Background(), "k", 3*hour); err != nil {
+				e.Fatalf("Ban: got error %v, want none", err)
+			}
+			e.kept("k", 8*hour)
 		}
 	},
 }, {
