@@ -121,6 +121,16 @@ func TestDecides(t *testing.T) {
 			t.Errorf("the rule of %v decides as %v: got %v, want %v", base, limit, got, want)
 		}
 	}
+	month := backend.PerCalendarMonth(5)
+	r = rule(t, month)
+	for limit, want := range map[backend.Limit]bool{
+		month: true, month.In("UTC"): true, month.In("Asia/Kathmandu"): false, month.StartingOn(2): false, backend.PerCalendarDay(5): false,
+		month.Banning(time.Second, time.Minute): false,
+	} {
+		if got := r.Decides(&limit); got != want {
+			t.Errorf("the rule of %v decides as %v: got %v, want %v", month, limit, got, want)
+		}
+	}
 }
 
 // corners are the limits at the ends of the accepted ranges.

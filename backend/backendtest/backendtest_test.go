@@ -20,6 +20,7 @@ type store struct {
 	keys  map[string][]algorithm.Slot
 	since map[string]int64 // when that was written
 	steps bool             // an empty slot more keeps Take from its quick way
+	rules *sync.Map        // of backend.Limit: those that came by before, if they are remembered
 }
 
 var _ backend.Backend = (*store)(nil)
@@ -30,7 +31,7 @@ func (s *store) Take(_ context.Context, key string, cost int64, limits ...backen
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return res, err
 	}
-	rules, err := rulesOf(limits)
+	rules, err := s.rulesOf(limits)
 	if err != nil {
 		return res, err
 	}
@@ -65,7 +66,7 @@ func (s *store) TakeAll(_ context.Context, charges ...backend.Charge) ([]backend
 	}
 	var rules [][]*algorithm.Rule
 	for _, c := range charges {
-		of, err := rulesOf(c.Limits)
+		of, err := s.rulesOf(c.Limits)
 		if err != nil {
 			return nil, err
 		}
@@ -93,7 +94,7 @@ func (s *store) TakeAll(_ context.Context, charges ...backend.Charge) ([]backend
 }
 
 func (s *store) Usage(_ context.Context, key string, limits ...backend.Limit) ([]backend.Result, error) {
-	rules, err := rulesOf(limits)
+	rules, err := s.rulesOf(limits)
 	if err = errors.Join(algorithm.CheckTake(0, limits), err); err != nil {
 		return nil, err
 	}
@@ -108,11 +109,20 @@ func (s *store) Usage(_ context.Context, key string, limits ...backend.Limit) ([
 	return all, nil
 }
 
-func rulesOf(limits []backend.Limit) (rules []*algorithm.Rule, err error) {
+func (s *store) rulesOf(limits []backend.Limit) (rules []*algorithm.Rule, err error) {
 	for _, limit := range limits {
+		if s.rules != nil {
+			if rule, ok := s.rules.Load(limit); ok {
+				rules = append(rules, rule.(*algorithm.Rule))
+				continue
+			}
+		}
 		rule, err := algorithm.NewRule(limit)
 		if err != nil {
 			return nil, err
+		}
+		if s.rules != nil {
+			s.rules.Store(limit, rule)
 		}
 		rules = append(rules, rule)
 	}
@@ -146,7 +156,7 @@ func (s *store) expiry(key string) (at int64) {
 }
 
 func (s *store) Settle(_ context.Context, key string, taken backend.Result, cost, actual int64, limits ...backend.Limit) error {
-	rules, err := rulesOf(limits)
+	rules, err := s.rulesOf(limits)
 	if err = errors.Join(algorithm.CheckSettle(cost, actual, limits), err); err != nil || !taken.Allowed {
 		return err
 	}
@@ -160,7 +170,7 @@ func (s *store) Settle(_ context.Context, key string, taken backend.Result, cost
 }
 
 func (s *store) Renew(_ context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
-	rules, err := rulesOf(limits)
+	rules, err := s.rulesOf(limits)
 	held := algorithm.Held(taken, cost, limits)
 	if err != nil || !taken.Allowed || held == 0 {
 		return taken, err
@@ -205,6 +215,9 @@ func run(t *testing.T, steps bool) {
 		New: func(*testing.T) (backend.Backend, func(time.Duration)) {
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 			s := &store{now: now, keys: map[string][]algorithm.Slot{}, since: map[string]int64{}, steps: steps}
+			if steps {
+				s.rules = new(sync.Map)
+			}
 			return s, s.advance
 		},
 		Backward: true,

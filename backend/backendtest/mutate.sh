@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# mutate.sh breaks the algorithms by hand, one line at a time, and checks that the tests notice each.
+# mutate.sh breaks the algorithms, the calendar and the backend in memory by hand, one line at a time,
+# and checks that the tests notice each.
 #
 #	backend/backendtest/mutate.sh                 # all of them: prints a Markdown table
 #	backend/backendtest/mutate.sh sliding_log     # those whose file or description match the pattern
@@ -31,7 +32,13 @@ copy() {
 	rm "$1/backend/backendtest/mutations_test.go" # of this script
 }
 
-run_tests() { (cd "$1" && go test -short -count=1 -failfast -timeout 60s ./backend/...) >"$2" 2>&1; }
+# with_memory adds package memory. Only its own mutations are tested with it.
+with_memory() {
+	mkdir "$1/backend/memory"
+	cp "$root"/backend/memory/*.go "$1/backend/memory/"
+}
+
+run_tests() { (cd "$1" && go test -trimpath -vet=off -short -count=1 -failfast -timeout 60s "./backend/${3:-...}") >"$2" 2>&1; }
 
 # caught names the first rule or test that failed in the output $1.
 caught() {
@@ -44,18 +51,22 @@ caught() {
 
 # mutant makes and tests the mutation of line $2, and writes its row to $work/$1.row.
 mutant() {
-	local n=$1 file what change old new dir="$work/$1"
+	local n=$1 file what change old new only=... dir="$work/$1"
 	file=$(cut -d'|' -f1 <<<"$2" | xargs)
 	what=$(sed -E 's/^[^|]*\| *([^|]*[^| ]) *\|.*/\1/' <<<"$2")
 	change=$(sed -E 's/^[^|]*\|[^|]*\| ?//' <<<"$2")
 	old=${change%% => *} new=${change#* => }
 	copy "$dir"
+	if [[ $file == memory/* ]]; then
+		with_memory "$dir"
+		only=memory
+	fi
 	if ! OLD=$old NEW=$new perl -0777 -i -pe '
 		BEGIN { for ($old = $ENV{OLD}, $new = $ENV{NEW}) { s/\\n/\n/g; s/\\t/\t/g } }
 		$n = () = /\Q$old\E/g; if ($n == 1) { s/\Q$old\E/$new/ } else { $bad = $n // 0; print STDERR "$n matches\n" }
 		END { exit 1 if defined $bad }' "$dir/backend/$file" 2>"$work/$n.err"; then
 		echo "| $n | \`$file\` | $what | **not made**: $(cat "$work/$n.err") of \`${old}\` |" >"$work/$n.row"
-	elif run_tests "$dir" "$work/$n.out"; then
+	elif run_tests "$dir" "$work/$n.out" "$only"; then
 		echo "| $n | \`$file\` | $what | **SURVIVED** |" >"$work/$n.row"
 	elif grep -qE '\[(build|setup) failed\]' "$work/$n.out"; then
 		echo "| $n | \`$file\` | $what | **not made**: $(grep -m1 -E '^[^#].*\.go:' "$work/$n.out") |" >"$work/$n.row"
@@ -66,6 +77,7 @@ mutant() {
 }
 
 copy "$work/unchanged"
+with_memory "$work/unchanged"
 if ! run_tests "$work/unchanged" "$work/unchanged.out"; then
 	cat "$work/unchanged.out" >&2
 	echo "mutate.sh: the tests fail without any mutation" >&2
@@ -87,7 +99,8 @@ cat <<TABLE
 # Mutations
 
 Made by \`backend/backendtest/mutate.sh >backend/backendtest/MUTATIONS.md\`: each row is one line of the
-algorithms broken by hand, and the first test that failed because of it. Mutations: $n. Survivors: $survived.
+algorithms, the calendar or package memory broken by hand, and the first test that failed because of it.
+Mutations: $n. Survivors: $survived.
 
 | # | file | mutation | caught by |
 |---|---|---|---|
@@ -208,7 +221,7 @@ algorithm/fixed_window.go | refund: moves the window | st.Used = max(0, st.Used-
 algorithm/fixed_window.go | refund: writes where there was nothing | if st.Used == 0 || charged => if charged
 algorithm/rule.go | a limit without state keeps one | r.stateless = l.Count == 0 || l.IsUnlimited() => r.stateless = l.Count == 0
 algorithm/rule.go | all but one unit: the capacity | r.spanOf(r.capacity-1) => r.spanOf(r.capacity)
-algorithm/rule.go | decides: bursts ignored | r.limit.Burst == l.Burst && r.limit => r.limit
+algorithm/rule.go | decides: bursts ignored | r.limit.Burst == l.Burst &&\n\t\tr.limit => r.limit
 algorithm/rule.go | span: add drops parts of a µs | a.us + b.us, a.num + b.num => a.us + b.us, a.num
 algorithm/rule.go | span: sub borrows for nothing | if s.num < 0 { => if s.num <= 0 {
 algorithm/rule.go | span: whole µs rounded up | if s.num > 0 { => if s.num >= 0 {
@@ -218,8 +231,8 @@ algorithm/take.go | a look asks for nothing | r.wait(&mine[i], now, max(cost, 1)
 algorithm/take.go | the first refusal decides, not the longest | if longer(wait, longest) { => if wait != 0 && longest == 0 {
 algorithm/take.go | the last refusal decides, not the longest | if longer(wait, longest) { => if wait != 0 {
 algorithm/take.go | a look charges | wait == 0 && cost > 0 && slices.ContainsFunc( => wait == 0 && cost >= 0 && slices.ContainsFunc(
-algorithm/take.go | a charge of nothing is written | if wait == 0 && cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps) { => if wait == 0 && cost > 0 {
-algorithm/take.go | all or none broken: a refused cost is charged | if wait == 0 && cost > 0 && => if wait >= 0 && cost > 0 &&
+algorithm/take.go | a charge of nothing is written | case wait == 0 && cost > 0 && slices.ContainsFunc(rules, (*Rule).keeps): => case wait == 0 && cost > 0:
+algorithm/take.go | all or none broken: a refused cost is charged | case wait == 0 && cost > 0 && => case wait >= 0 && cost > 0 &&
 algorithm/take.go | refusing: not those that never pass | if wait != 0 {\n\t\t\trefusing => if wait > 0 {\n\t\t\trefusing
 algorithm/take.go | refusing: the next limit | \t\t\trefusing |= 1 << i\n\t\t}\n\t\tif longer( => \t\t\trefusing |= 2 << i\n\t\t}\n\t\tif longer(
 algorithm/take.go | quick: refusing: all limits | if a.Wait != 0 {\n\t\t\trefusing => if a.Wait != 0 || a.Left == 0 {\n\t\t\trefusing
@@ -239,8 +252,8 @@ algorithm/take.go | reset after below nothing | time.Duration(max(0, a.Reset)) =
 algorithm/take.go | refund: without what has aged | load(aged, now)\n\tvar fewer => var fewer
 algorithm/take.go | refund: to another algorithm | if j < 0 || aged[j].Rule.row != rules[i].row { => if j < 0 {
 algorithm/take.go | refund: under the rule that is asked | row.refund(aged[j].Rule, aged[j].State => row.refund(rules[i], aged[j].State
-algorithm/take.go | refund: does not write | aged[j].State = st\n => _ = st\n
-algorithm/take.go | refund: writes nothing but what it gave | copy(next, aged) => copy(next, aged[:min(1, len(next))])
+algorithm/take.go | refund: does not write | aged[j].State, given = st, true => _, given = st, true
+algorithm/take.go | refund: writes nothing but what it gave | copy(slots, aged) => copy(slots, aged[:min(1, len(slots))])
 algorithm/take.go | expired 1 µs late | if s.Rule.Expiry(s.State) <= now { => if s.Rule.Expiry(s.State) < now {
 algorithm/take.go | what has expired is kept for what it was | s.State = State{Time: now}\n => _ = now\n
 algorithm/take.go | slots that move: what stood there is lost | slots[i], slots[j] = slots[j], slots[i] => slots[i] = slots[j]
@@ -290,24 +303,24 @@ algorithm/take.go | match: the place before the same Period elsewhere | {true, (
 algorithm/take.go | what has expired loses its rule | s.State = State{Time: now}\n => *s = Slot{}\n
 algorithm/token_bucket.go | refund: of what has recovered | if tokenBucketReset(r, st) <= now || now => if now
 algorithm/take.go | used: a debt is not in it | *res = res.WithDebt(-a.Left) => _ = res
-algorithm/take.go | a judgement charges | decided, wait, refusing := judge(mine, rules, now, cost)\n\tif wait == 0 {\n\t\tdecided = tightest(mine, rules, now)\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n} => decided, wait, refusing := judge(mine, rules, now, cost)\n\tif wait == 0 {\n\t\tcopy(slots, mine)\n\t\tfor i, r := range rules {\n\t\t\tif i < len(slots) {\n\t\t\t\tslots[i] = r.charge(&mine[i], now, cost)\n\t\t\t}\n\t\t}\n\t\tdecided = tightest(mine, rules, now)\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n}
+algorithm/take.go | a judgement charges | refuse(res, refusing)\n\tif len(beside) => refuse(res, refusing)\n\tfor i, r := range rules {\n\t\tif wait == 0 && i < len(own) {\n\t\t\town[i] = r.charge(&mine[i], now, cost)\n\t\t}\n\t}\n\tif len(beside)
 algorithm/take.go | a judgement asks for a unit less | decided, wait, refusing := judge(mine, rules, now, cost)\n\tif wait == 0 {\n\t\tdecided = => decided, wait, refusing := judge(mine, rules, now, cost-1)\n\tif wait == 0 {\n\t\tdecided =
-algorithm/take.go | a judgement says the last limit | \tif wait == 0 {\n\t\tdecided = tightest(mine, rules, now)\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n} => \tif wait == 0 {\n\t\tdecided = len(rules) - 1\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\treturn decided\n}
+algorithm/take.go | a judgement says the last limit | decided = tightest(mine, rules, now)\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\tif len(beside) => decided = len(rules) - 1\n\t}\n\trules[decided].fill(res, &mine[decided], now, wait)\n\trefuse(res, refusing)\n\tif len(beside)
 algorithm/take.go | usage: of the first limit alone | r.fill(&res[i], &mine[i], now, r.wait(&mine[i], now, 1)) => r.fill(&res[i], &mine[0], now, r.wait(&mine[0], now, 1))
 algorithm/take.go | usage: asks for nothing | r.wait(&mine[i], now, 1)) => r.wait(&mine[i], now, 0))
 algorithm/take.go | usage: asks for two | r.wait(&mine[i], now, 1)) => r.wait(&mine[i], now, 2))
 algorithm/take.go | usage: never says when | r.fill(&res[i], &mine[i], now, r.wait => r.fill(&res[i], &mine[i], now, 0*r.wait
-algorithm/take.go | usage: as it was stored | mine := arranged(few[:0], slots, rules, now)\n\tfor i, r => mine := arrange(append(few[:0], slots...), rules)\n\tfor i, r
+algorithm/take.go | usage: as it was stored | mine := arranged(few[:0], own, rules, now)\n\tfor i, r => mine := arrange(append(few[:0], own...), rules)\n\tfor i, r
 algorithm/take.go | a clock that went back is not noticed | if now >= base { => if now >= base-1 {
 algorithm/take.go | a clock that went back is ignored | s.State = s.Rule.row.shift(s.State, now-base) => _ = now-base
 algorithm/take.go | a clock that went back moves too far | row.shift(s.State, now-base) => row.shift(s.State, 2*(now-base))
 algorithm/take.go | a clock that went back: nobody is told | s.State = s.Rule.row.shift(s.State, now-base)\n\t\t}\n\t}\n\treturn true => s.State = s.Rule.row.shift(s.State, now-base)\n\t\t}\n\t}\n\treturn false
 algorithm/token_bucket.go | a clock that went back moves nothing | st.Time += by => st.Time += 0 * by
 algorithm/sliding_log.go | a clock that went back moves no charge | return at + by }) => return at + 0*by })
-algorithm/take.go | settle: as much is more | } else if actual == cost || !slices => } else if !slices
-algorithm/take.go | settle: less is ignored | return refund(slots, rules, now, charged, cost-actual) => return nil
-algorithm/take.go | settle: everything comes back | charged, cost-actual) => charged, cost)
-algorithm/take.go | settle: what it was comes back | charged, cost-actual) => charged, actual)
+algorithm/take.go | settle: as much is more | case actual <= cost: => case actual < cost:
+algorithm/take.go | settle: less is ignored | if !refund(own, rules, now, charged, cost-actual, held) { => if true {
+algorithm/take.go | settle: everything comes back | charged, cost-actual, held) => charged, cost, held)
+algorithm/take.go | settle: what it was comes back | charged, cost-actual, held) => charged, actual, held)
 algorithm/take.go | settle: more is all of it | units := min(actual-cost, => units := min(actual,
 algorithm/take.go | settle: a debt of any size | units := min(actual-cost, max(0, 2*s.Rule.capacity-s.Rule.used(&s, now))) => units := min(actual-cost, 1<<40)
 algorithm/take.go | settle: no debt | max(0, 2*s.Rule.capacity-s.Rule.used(&s, now)) => max(0, s.Rule.capacity-s.Rule.used(&s, now))
@@ -317,8 +330,8 @@ algorithm/take.go | settle: never under the new limit | s.Rule == nil || s.Rule.
 algorithm/take.go | settle: under the new limit whatever fits | s.Rule == nil || s.Rule.used(&s, now) <= r.capacity { => true {
 algorithm/take.go | settle: under the new limit only below it | s.Rule.used(&s, now) <= r.capacity { => s.Rule.used(&s, now) < r.capacity {
 algorithm/take.go | settle: charged when it was taken | s.State = s.Rule.row.charge(s.Rule, s.State, now, units) => s.State = s.Rule.row.charge(s.Rule, s.State, charged, units)
-algorithm/take.go | settle: only the first limit | next = append(next, s)\n\t}\n\treturn next => next = append(next, s)\n\t\tcost = actual\n\t}\n\treturn next
-algorithm/take.go | settle: one that is not known is left alone | || !slices.ContainsFunc(rules, (*Rule).keeps) {\n\t\treturn nil => || !slices.ContainsFunc(rules, (*Rule).keeps) || len(slots) == 0 {\n\t\treturn nil
+algorithm/take.go | settle: only the first limit | next = append(next, s)\n\t}\n\treturn append(next, beside...) => next = append(next, s)\n\t\tcost = actual\n\t}\n\treturn append(next, beside...)
+algorithm/take.go | settle: one that is not known is left alone | !slices.ContainsFunc(rules, (*Rule).keeps):\n\t\treturn nil => !slices.ContainsFunc(rules, (*Rule).keeps) || len(slots) == 0:\n\t\treturn nil
 algorithm/take.go | settle: a negative cost passes | if actual < 0 {\n\t\treturn fmt => if actual < -1 {\n\t\treturn fmt
 algorithm/fixed_window.go | a debt ends with the window | st.Used -= over * r.capacity => st.Used -= over * r.capacity * 2
 algorithm/fixed_window.go | a debt is never paid | st.Used -= over * r.capacity => st.Used -= over
@@ -344,3 +357,105 @@ algorithm/take.go | one after another: a refusal is given back | if !res.Allowed
 algorithm/take.go | one after another: given back in part | c.Key, *res, c.Cost, 0, c.Limits...) => c.Key, *res, c.Cost, 1, c.Limits...)
 algorithm/take.go | one after another: what is left is what was | min(res.Remaining+c.Cost, res.Limit.Capacity()) => min(res.Remaining, res.Limit.Capacity())
 algorithm/take.go | one after another: a failure is a decision | if failed != nil {\n\t\treturn nil, failed => if failed != nil {\n\t\treturn all, nil
+algorithm/calendar_window.go | age: a debt ends with the window | Used: st.Used - r.capacity, Rest: st.Rest / restUnit => Used: 0 * r.capacity, Rest: st.Rest / restUnit
+algorithm/calendar_window.go | age: a debt is never paid | Used: st.Used - r.capacity, Rest: st.Rest / restUnit => Used: st.Used, Rest: st.Rest / restUnit
+algorithm/calendar_window.go | age: a window lasts 1 µs longer | if end := calendarWindowEnd(st); end <= now { => if end := calendarWindowEnd(st); end < now {
+algorithm/calendar_window.go | age: the next window is as long as this one | Rest: st.Rest / restUnit} => Rest: st.Rest % restUnit}
+algorithm/calendar_window.go | until: an exact fit is refused | case st.Used <= units:\n\t\treturn 0 => case st.Used < units:\n\t\treturn 0
+algorithm/calendar_window.go | until: a debt waits for this window alone | case st.Used-r.capacity <= units: => case true:
+algorithm/calendar_window.go | until: a window too many | case st.Used-r.capacity <= units: => case st.Used-r.capacity < units:
+algorithm/calendar_window.go | reset: a debt ends with the window | case st.Used <= r.capacity:\n => case st.Used <= 2*r.capacity:\n
+algorithm/calendar_window.go | reset: of a window of which nothing is used | return st.Time\n => return calendarWindowEnd(st)\n
+algorithm/calendar_window.go | expiry: a debt ends with the window | return max(calendarWindowEnd(st), calendarWindowReset(r, st)) => return calendarWindowEnd(st)
+algorithm/calendar_window.go | carry: another calendar starts empty | return r.window(now, st.Used)\n => return r.window(now, 0)\n
+algorithm/calendar_window.go | charge: what was used is forgotten | return r.window(now, st.Used+units) => return r.window(now, units)
+algorithm/calendar_window.go | refund: of a window that is over | charged < st.Time || charged => charged
+algorithm/calendar_window.go | refund: below nothing | st.Used = max(0, st.Used-units) => st.Used -= units
+algorithm/calendar_window.go | refund: everything, whatever the cost | st.Used = max(0, st.Used-units) => st.Used = 0 * units
+algorithm/calendar_window.go | quick: a debt is judged | if st.Used > r.capacity { // in debt => if st.Used > 2*r.capacity { // in debt
+algorithm/calendar_window.go | quick: a window lasts 1 µs longer | if calendarWindowEnd(st) <= now {\n\t\tst = => if calendarWindowEnd(st) < now {\n\t\tst =
+algorithm/calendar_window.go | quick: a cost of the whole capacity never passes | case cost > r.capacity: => case cost >= r.capacity:
+algorithm/calendar_window.go | quick: a look asks for nothing | case st.Used+max(cost, 1) > r.capacity: => case st.Used+cost > r.capacity:
+algorithm/calendar_window.go | quick: one unit, whatever the cost | st = r.window(now, st.Used+cost) => st = r.window(now, st.Used+1)
+algorithm/calendar_window.go | quick: a look is charged | case cost > 0:\n\t\tst = r.window(now, st.Used+cost) => default:\n\t\tst = r.window(now, st.Used+max(cost, 1))
+algorithm/calendar_window.go | quick: reset is an instant | a.Reset = calendarWindowEnd(st) - now => a.Reset = calendarWindowEnd(st)
+algorithm/calendar_window.go | window: the first that was asked for stays | if w == nil || now < w.start || now >= w.end { => if w == nil || now < w.start {
+algorithm/calendar_window.go | window: stays for 1 µs | now >= w.end { => now > w.end {
+algorithm/calendar_window.go | window: stays where the clock went back | w == nil || now < w.start || => w == nil ||
+algorithm/calendar_window.go | window: a debt has no next one | if used > r.capacity {\n => if used > 2*r.capacity {\n
+algorithm/calendar_window.go | window: the next is as long as this one | (end - start) / second, (next - end) / second} => (end - start) / second, (end - start + 0*next) / second}
+algorithm/rule.go | every calendar is the same | r.period, r.calendar = l.Calendar.Numbers() => r.period, _ = l.Calendar.Numbers()
+algorithm/rule.go | decides: calendars ignored | r.limit.Calendar == l.Calendar && => 
+algorithm/take.go | settle: more under a calendar that is not asked charges nothing | s.State.Used += units => s.State.Used += 0 * units
+calendar.go | a short month has no last day for a later first day | min(s.first, last)} => max(s.first, 0*last)}
+calendar.go | a week begins on the day after its first | (weekday - s.first + 7) % 7 => (weekday - s.first + 6) % 7
+calendar.go | a month begins on its day, also before it | if d.utc().Before(from.utc()) { => if d.utc().Before(from.utc()) && d.day > 31 {
+calendar.go | a midnight that is left out is when it would be | if begins.Before(at) {\n\t\t\tbegins = at => if begins.Before(at) {\n\t\t\t_ = at
+calendar.go | a day begins by the offset of the day before | if until.IsZero() || begins.Before(until) { => if true {
+calendar.go | the first day is no part of a calendar's number | "%d %s", s.first, s.zone) => "%s", s.zone)
+calendar.go | a zone is no part of a calendar's number | if s.zone == utc && s.first == usual { => if s.first == usual {
+algorithm/concurrency.go | until: an exact fit is refused | if st.Used <= units { => if st.Used < units {
+algorithm/concurrency.go | until: 1 µs short | return second => return second - 1
+algorithm/concurrency.go | until: as of a log | until: concurrencyUntil => until: slidingLogUntil
+algorithm/concurrency.go | carry: what is held is forgotten | return slidingLogAge(r, st, now) => return State{Time: now}
+algorithm/concurrency.go | carry: by the Period that is over | return slidingLogAge(r, st, now) => return st
+algorithm/rule.go | a unit is held for no time unless a Period is set | r.period = l.Hold().Microseconds() => r.period = max(1, l.Period.Microseconds())
+algorithm/take.go | settle: for what it was gives no place back | case actual == cost && held == 0 || => case actual == cost ||
+algorithm/take.go | settle: less gives no place back | cost-actual, held) { => cost-actual, 0*held) {
+algorithm/take.go | settle: less gives back as much of what is held | if rules[i].holds() {\n\t\t\tback = held => if rules[i].holds() && held < 0 {\n\t\t\tback = held
+algorithm/take.go | settle: less gives back as much as was held | if rules[i].holds() {\n\t\t\tback = held => if held > 0 {\n\t\t\tback = held
+algorithm/take.go | settle: more gives no place back | next = append(next, s.released(charged, now, held)) => next = append(next, s)
+algorithm/take.go | settle: more is held too | if r.holds() {\n\t\t\tif s.Rule => if r.holds() && held < 0 {\n\t\t\tif s.Rule
+algorithm/take.go | a place comes back that another holds | s.State, _ = s.Rule.row.refund(s.Rule, s.State, now, charged, held) => s.State, _ = s.Rule.row.refund(s.Rule, s.State, now, now+0*charged, held)
+algorithm/take.go | held: a place comes back twice | if !taken.Released() && slices => if slices
+algorithm/take.go | held: one unit, whatever the cost | return cost\n\t}\n\treturn 0 => return 1\n\t}\n\treturn 0
+algorithm/take.go | renew: what was lost is lost | aged[j] = Slot{rules[i], State{Time: now}} => continue
+algorithm/take.go | renew: holds twice | s := aged[j].released(charged, now, units) => s := aged[j].released(charged, now, 0*units)
+algorithm/take.go | renew: never beyond the capacity | room := 2*s.Rule.capacity - s.Rule.used(&s, now); room > 0 => room := s.Rule.capacity - s.Rule.used(&s, now); room > 0
+algorithm/take.go | renew: beyond twice the capacity | s.State, now, min(units, room)) => s.State, now, units)
+algorithm/take.go | renew: one unit, whatever the cost | s.State, now, min(units, room)) => s.State, now, min(1, room))
+algorithm/take.go | renew: does not write | next[j] = s\n => _ = s\n
+algorithm/take.go | renew: lifts a ban | next[j] = s\n\t}\n\treturn append(next, beside...) => next[j] = s\n\t}\n\treturn next[:len(next)+0*len(beside)]
+algorithm/take.go | settle: more lifts a ban | next = append(next, s)\n\t}\n\treturn append(next, beside...) => next = append(next, s)\n\t}\n\treturn next[:len(next)+0*len(beside)]
+algorithm/ban.go | a ban lasts 1 µs longer | return max(0, b.ban.State.Time-now) => return max(0, b.ban.State.Time+1-now)
+algorithm/ban.go | as many refusals as are allowed ban | if counts.wait(&b.refusals, now, refusals) == 0 { => if counts.wait(&b.refusals, now, refusals+1) == 0 {
+algorithm/ban.go | refusals are not counted | b.refusals = counts.charge(&b.refusals, now, refusals) => b.refusals = counts.charge(&b.refusals, now, 0*refusals)
+algorithm/ban.go | the first ban is the longest | length := r.counter.first => length := r.counter.longest
+algorithm/ban.go | a ban is twice as long however late | && now < last.Time+r.counter.longest { => {
+algorithm/ban.go | a ban is twice as long 1 µs too late | && now < last.Time+r.counter.longest { => && now <= last.Time+r.counter.longest {
+algorithm/ban.go | a ban is never twice as long | length = min(2*last.Used, r.counter.longest) => length = min(last.Used, r.counter.longest)
+algorithm/ban.go | a ban is longer than the longest | length = min(2*last.Used, r.counter.longest) => length = 2 * last.Used
+algorithm/ban.go | refusals before a ban count after it | b.refusals = Slot{}\n => 
+algorithm/ban.go | how long the last ban was is forgotten when it ends | return st.Time + st.Rest => return st.Time
+algorithm/ban.go | a charge or a refusal forgets the refusals | for _, s := range []Slot{b.refusals, b.ban} { => for _, s := range []Slot{b.ban} {
+algorithm/ban.go | a charge or a refusal lifts a ban | for _, s := range []Slot{b.refusals, b.ban} { => for _, s := range []Slot{b.refusals} {
+algorithm/ban.go | by hand: counts as the last one | Used: last.Used, Rest: last.Rest} => Used: length, Rest: last.Rest}
+algorithm/ban.go | by hand: the last one is forgotten | Used: last.Used, Rest: last.Rest} => Used: 0 * last.Used, Rest: last.Rest}
+algorithm/ban.go | by hand: the last one is forgotten when it ends | Used: last.Used, Rest: last.Rest} => Used: last.Used, Rest: 0 * last.Rest}
+algorithm/ban.go | by hand: the limits are forgotten | return b.appended(slices.Clone(own)) => return b.appended(slices.Clone(own[:0]))
+algorithm/ban.go | a caller that is banned passes | res.Allowed = false => res.Allowed = res.Allowed && left > 0
+algorithm/ban.go | every refusal by a ban began it | res.WithBanned(began) => res.WithBanned(true)
+algorithm/ban.go | no refusal began a ban | res.WithBanned(began) => res.WithBanned(false)
+algorithm/ban.go | a ban is longer than never | if res.RetryAfter < 0 || res.RetryAfter >= wait { => if res.RetryAfter >= wait {
+algorithm/ban.go | a ban decides before a limit that waits for longer | || res.RetryAfter >= wait { => {
+algorithm/ban.go | a debt shows through a ban | *res = res.WithDebt(0)\n => 
+algorithm/ban.go | what is left shows through a ban | res.Remaining, res.RetryAfter, res.ResetAfter = 0, wait, wait => res.RetryAfter, res.ResetAfter = wait, wait
+algorithm/ban.go | a count of refusals is a limit's past | (slots[n-1].Rule == banned || slots[n-1].Rule.counts) => slots[n-1].Rule == banned
+algorithm/take.go | a ban is not seen | if len(beside) > 0 && Looks(rules) {\n => if len(beside) > 2 && Looks(rules) {\n
+algorithm/take.go | what a ban refuses is charged | case left > 0: // nothing => case left < 0: // nothing
+algorithm/take.go | a look counts as a refusal | case wait != 0 && cost > 0 && counter != nil: => case wait != 0 && counter != nil:
+algorithm/take.go | a charge forgets refusals and bans | mine, next = next, bans.appended(next) => mine = next
+algorithm/take.go | the refusal that brings a ban about does not say so | bans.refuse(counter, now, 1)\n\t\tleft = bans.left(now) => bans.refuse(counter, now, 1)
+algorithm/take.go | a refusal counts twice | bans.refuse(counter, now, 1) => bans.refuse(counter, now, 2)
+algorithm/take.go | the quick way counts no refusal | if tightest.Wait != 0 && counter != nil && cost > 0 { => if tightest.Wait > 1<<62 && counter != nil && cost > 0 {
+algorithm/take.go | a judgement sees no ban | if len(beside) > 0 && (counter != nil || Looks(rules)) { => if len(beside) > 2 && (counter != nil || Looks(rules)) {
+memory/memory.go | the quick way counts no refusal | ok && (answer.Wait == 0 || len(limits) == 1) { => ok {
+memory/memory.go | settle: for what it was gives no place back | !taken.Allowed || cost == actual && held == 0 { => !taken.Allowed || cost == actual {
+memory/memory.go | renew: the charge is as old as it was | taken.At = time.UnixMicro(now)\n => 
+memory/memory.go | renew: does not write | p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {\n\t\treturn algorithm.Renew( => p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {\n\t\treturn slots[:0:0]\n\t\treturn algorithm.Renew(
+memory/memory.go | what is held is packed without its charges | l.Algorithm != backend.SlidingLog && l.Algorithm != backend.Concurrency && => l.Algorithm != backend.SlidingLog &&
+memory/memory.go | a count of refusals is packed as a limit | slots[0].Rule.Counts() || => 
+memory/memory.go | a ban of a key that is not known is lost | b.keep(p.shard, &p.table.entries[at], algorithm.Ban(nil, now, d.Microseconds())) => b.keep(p.shard, &p.table.entries[at], algorithm.Ban(nil, now, 0*d.Microseconds()))
+memory/memory.go | a ban of a key that is known is lost | p, now, nil, func(slots []algorithm.Slot, _ []*algorithm.Rule) []algorithm.Slot {\n\t\treturn algorithm.Ban(slots, now, d.Microseconds()) => p, now, nil, func(slots []algorithm.Slot, _ []*algorithm.Rule) []algorithm.Slot {\n\t\treturn algorithm.Ban(slots, now, 0*d.Microseconds())
+memory/all.go | a refusal of several keys counts for no ban | decided = b.take(p.res, p.place, now, p.charge.Cost, rules) => decided = b.judge(p.res, p, now, rules)
+memory/overflow.go | a bucket is banned | if r.Refusals() == nil { // a bucket => if r != nil { // a bucket

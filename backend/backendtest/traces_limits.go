@@ -142,6 +142,8 @@ var calendarWindowTraces = []trace{{
 		take{2 * hour, 0, yes, 2, 0, 22 * hour},
 		refund{2 * hour, 2},
 		take{2 * hour, 0, yes, 4, 0, 22 * hour},
+		refund{2 * hour, 2}, // twice, by mistake: never below nothing
+		take{2 * hour, 0, yes, 5, 0, 0},
 		settle{3 * hour, 1, 0},
 		take{3 * hour, 0, yes, 5, 0, 0},
 		take{4 * hour, 5, yes, 0, 0, 20 * hour},
@@ -202,6 +204,27 @@ var calendarWindowTraces = []trace{{
 		by{8 * day, 5, yes, 0, 0, 7 * day, 1},
 	},
 }, {
+	name:   "calendars that are alike",
+	demand: "Two limits that differ in their zone or first day alone find what each was charged, wherever they stand.",
+	limits: one(backend.PerCalendarDay(5)),
+	from:   on(time.June, 15, 12*hour),
+	steps: []step{
+		by{0, 3, yes, 2, 0, 12 * hour, 0},
+		change{backend.PerCalendarDay(5), backend.PerCalendarDay(5).In("Asia/Kathmandu")},
+		by{0, 1, yes, 1, 0, 12 * hour, 0},
+		change{backend.PerCalendarDay(5).In("Asia/Kathmandu"), backend.PerCalendarDay(5)},
+		by{0, 0, yes, 1, 0, 12 * hour, 1},
+		by{0, 1, yes, 0, 0, 12 * hour, 1},
+		by{0, 4, no, 0, 12 * hour, 12 * hour, 1},
+		forget{0},
+		change{backend.PerCalendarMonth(5).StartingOn(10)},
+		by{0, 3, yes, 2, 0, 24*day + 12*hour, 0},
+		change{backend.PerCalendarMonth(5).StartingOn(10), backend.PerCalendarMonth(5).StartingOn(20)},
+		by{0, 1, yes, 1, 0, 24*day + 12*hour, 0},
+		change{backend.PerCalendarMonth(5).StartingOn(20), backend.PerCalendarMonth(5).StartingOn(10)},
+		by{0, 0, yes, 1, 0, 24*day + 12*hour, 1},
+	},
+}, {
 	name:   "another calendar",
 	demand: "What was used in a window counts in that of another zone, day or length that begins when it is charged, and what was charged ages by its own calendar until then.",
 	limits: one(backend.PerCalendarDay(5)),
@@ -229,6 +252,15 @@ func hold10(n int64) backend.Limit {
 }
 
 var concurrencyTraces = []trace{{
+	name:   "a minute, unless set",
+	demand: "Without a Period a unit is held for one minute if nobody gives it back.",
+	limits: one(backend.Limit{Count: 2, Algorithm: backend.Concurrency}),
+	steps: []step{
+		take{0, 1, yes, 1, 0, 60 * sec},
+		take{60*sec - 1*µs, 2, no, 1, 1 * sec, 1 * µs},
+		take{60 * sec, 2, yes, 0, 0, 60 * sec},
+	},
+}, {
 	name:   "held until it is settled",
 	demand: "A unit is held until Settle gives it back, whatever is settled, and once; nobody knows when, so that a refusal says 1 s.",
 	limits: one(backend.InFlight(3)),
@@ -458,6 +490,28 @@ var banTraces = []trace{{
 		take{60500 * ms, 1, yes, 98, 0, hour}, // and the one of before
 		change(banning),
 		take{60500 * ms, 1, no, 0, hour, hour},
+	},
+}, {
+	name:   "another length",
+	demand: "Whether a ban is twice as long as the last is up to the longest of the limit that it comes about under.",
+	limits: banning,
+	steps: []step{
+		take{0, 1, yes, 0, 0, 1 * sec},
+		take{0, 1, no, 0, 1 * sec, 1 * sec},
+		barred{0, 1, 60 * sec, yes},
+		change{window(1, sec), window(1, 10*sec).Banning(50*sec, 100*sec)},
+		take{160*sec - 1*µs, 1, yes, 0, 0, 1 * sec},
+		take{160*sec - 1*µs, 1, no, 0, 1 * sec, 1 * sec},
+		barred{160*sec - 1*µs, 1, 100 * sec, yes}, // no longer than that
+		forget{200 * sec},
+		change(banning),
+		take{200 * sec, 1, yes, 0, 0, 1 * sec},
+		take{200 * sec, 1, no, 0, 1 * sec, 1 * sec},
+		barred{200 * sec, 1, 60 * sec, yes},
+		change{window(1, sec), window(1, 10*sec).Banning(50*sec, 100*sec)},
+		take{360 * sec, 1, yes, 0, 0, 1 * sec},
+		take{360 * sec, 1, no, 0, 1 * sec, 1 * sec},
+		barred{360 * sec, 1, 50 * sec, yes}, // 100 s after the end of the last
 	},
 }, {
 	name:   "by hand",

@@ -125,6 +125,27 @@ func TestOverflowKeepsLimitsApart(t *testing.T) {
 	})
 }
 
+// TestBucketsAreNotBanned has keys without room refused more often than a ban allows: one that others
+// share a bucket with is not banned for what they do.
+func TestBucketsAreNotBanned(t *testing.T) {
+	b := memory.New(memory.WithMaxKeys(1))
+	take(t, b, "has room", 1, perHour)
+	limits := []backend.Limit{perHour, perHour.Banning(time.Minute, time.Hour)}
+	denied := 0
+	for i := range 50 {
+		res := take(t, b, fmt.Sprint("no room ", i%2), 1, limits...)
+		if res.Banned() {
+			t.Fatalf("request %d: got a ban, want none", i+1)
+		}
+		if !res.Allowed {
+			denied++
+		}
+	}
+	if denied < 44 {
+		t.Errorf("%d of 50 requests of two keys were denied, want at least 44", denied)
+	}
+}
+
 // TestRecoveredGoFirst fills a backend with keys that recover and some that do not. New keys take
 // the place of the recovered ones and are counted exactly.
 func TestRecoveredGoFirst(t *testing.T) {
