@@ -61,7 +61,7 @@ func (l *Limiter) settleCharge(ctx context.Context, d *Decision, actual int64, f
 		l.waiting.Load().wake(d.Key)
 	}
 	if d.Cost = actual; p.hold > 0 {
-		d.Result = d.Result.WithReleased()
+		d.Result = d.WithReleased()
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func (c Calendar) Numbers() (period, id int64) {
 		return period, 0
 	}
 	hash := fnv.New64a()
-	fmt.Fprintf(hash, "%d %s", s.first, s.zone) // it never fails
+	_, _ = fmt.Fprintf(hash, "%d %s", s.first, s.zone) // it never fails
 	return period, int64(hash.Sum64() % 1e15)
 }
 
