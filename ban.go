@@ -15,7 +15,8 @@ import (
 //
 //	ginlimit.WithBan(ginlimit.PerHour(100), time.Minute, 24*time.Hour)
 //
-// after is any limit of refusals in a time. A ban stands under the same key as the limits, wherever
+// after is any limit of refusals in a time. A ban that ends before the limit that was spent has room
+// again changes nothing for the caller: choose first longer than the limit's wait. A ban stands under the same key as the limits, wherever
 // the limiter's backend has it, and so holds for all instances, for all tiers, and after a restart.
 // [Limiter.Reset] lifts it everywhere, and [Limiter.Ban] bans by hand. A dry run bans nobody. The
 // durations are 1 ms to 366 days. The default is no bans.
