@@ -1,11 +1,13 @@
-// Command algorithms draws how each algorithm treats the same traffic: requests offered, let through and refused over
-// time, one picture for each kind of traffic.
+// Command algorithms draws how each algorithm treats the same traffic: requests offered, let
+// through and refused over time, one picture for each kind of traffic. It also draws the places in
+// flight of a service that is slow for a while, and callers that are banned.
 //
 //	go run ./cmd/algorithms
 //
-// Nothing is waited for: the decisions are those of algorithm.Take, which the memory backend decides by, at the times that
-// the requests have. The test beside this program sends the same requests to that backend, and to a limiter with
-// WithMaxWait for the leaky bucket, under the fake clock of testing/synctest, and holds each answer to the one drawn.
+// Nothing is waited for: the decisions are those of algorithm.Take, which the memory backend
+// decides by, at the times that the requests have. The tests beside this program send the same
+// requests to that backend, or to limiters with the options that are drawn, under the fake clock of
+// testing/synctest, and hold each answer to the one drawn.
 package main
 
 import (
@@ -28,42 +30,40 @@ func run(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, t := range traffics {
-		panels, err := panelsOf(t)
+	sheets, err := allSheets()
+	if err != nil {
+		return err
+	}
+	for _, s := range sheets {
+		svg, err := s.draw()
 		if err != nil {
 			return err
 		}
-		svg, err := drawSVG(t, panels)
-		if err != nil {
+		if err := os.WriteFile(filepath.Join(dir, s.file), svg, 0o644); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, t.file), svg, 0o644); err != nil {
-			return err
+		fmt.Printf("\n%s\n\n", s.title)
+		for _, p := range s.panels {
+			fmt.Printf("* %s: %s\n", p.name, p.says)
 		}
-		table(t, panels)
 	}
 	return nil
 }
 
-// panelsOf plays t to each algorithm.
-func panelsOf(t traffic) ([]panel, error) {
-	var panels []panel
-	for _, a := range limiters {
-		o, err := play(a, t.requests())
+// allSheets returns all pictures.
+func allSheets() ([]sheet, error) {
+	var sheets []sheet
+	for _, t := range traffics {
+		played, err := t.play()
 		if err != nil {
 			return nil, err
 		}
-		panels = append(panels, panel{a, o})
+		sheets = append(sheets, t.sheet(played))
 	}
-	return panels, nil
-}
-
-// table prints what is drawn of t in numbers. Requests that are neither let through nor refused are held at the end.
-func table(t traffic, panels []panel) {
-	fmt.Printf("\n%s\n\n| algorithm | offered | let through | refused | most in any 10 s | most in any 2 s | longest held |\n"+
-		"|---|---:|---:|---:|---:|---:|---:|\n", t.title)
-	for _, p := range panels {
-		fmt.Printf("| %s | %d | %d | %d | %d | %d | %v |\n", p.name, len(p.offered), len(p.passed), len(p.refused),
-			most(p.passed, period), most(p.passed, 2*second), p.longest)
+	flights, err := flightSheet()
+	if err != nil {
+		return nil, err
 	}
+	bans, err := banSheet()
+	return append(sheets, flights, bans), err
 }
