@@ -145,6 +145,9 @@ func (l *Limiter) land(c *gin.Context, r *record) {
 	l.waiting.Load().wake(r.Key)
 }
 
+// Name returns the limiter's name: that of WithName, or "default".
+func (l *Limiter) Name() string { return l.name }
+
 // InFlight returns how many requests hold units of the limiter in this process, for a gauge.
 func (l *Limiter) InFlight() int64 {
 	l.flights.mu.Lock()

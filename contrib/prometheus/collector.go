@@ -14,9 +14,11 @@ package ginlimitprom
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -93,15 +95,18 @@ type Collector struct {
 	maxSets   int
 	breakers  map[string]func() map[string]bool
 
-	decisions, near, answers, errors, tierErrors *prometheus.CounterVec
-	duration, waited                             *prometheus.HistogramVec
-	breakerOpen, deniedKeys                      *prometheus.Desc
+	decisions, near, answers, errors, tierErrors, bans *prometheus.CounterVec
+	duration, waited                                   *prometheus.HistogramVec
+	breakerOpen, deniedKeys, inFlight                  *prometheus.Desc
 
 	durations [numSources + 1]atomic.Pointer[prometheus.Observer] // by source; the last is of errors
 	sets      table[labels, *set]
 	limiters  table[string, *limiter]
 	kinds     table[string, string]
 	other     *limiter // all that are too many
+
+	mu      sync.Mutex
+	watched []*ginlimit.Limiter
 }
 
 var _ prometheus.Collector = (*Collector)(nil)
@@ -127,6 +132,8 @@ func New(opts ...Option) *Collector {
 		"limiter", "kind")
 	c.tierErrors = counter("tier_lookup_failures_total", "Tier look-ups that failed: the tier that the caller had last decided, or the limiter's own limits.",
 		"limiter")
+	c.bans = counter("bans_total", "Bans that came about because a caller did not stop (WithBan): what a ban then refuses has the outcome banned.",
+		"limiter")
 	c.duration = histogram("decision_duration_seconds", "Time spent deciding, by who decided; error is the time until none could.",
 		[]float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, .01, .025, .05, .1, .25, .5, 1}, "source")
 	c.waited = histogram("wait_duration_seconds", "Time for which requests were held until they fit; those not held are not counted.",
@@ -135,8 +142,34 @@ func New(opts ...Option) *Collector {
 		[]string{"backend", "server"}, nil)
 	c.deniedKeys = prometheus.NewDesc(namespace+"_denied_keys", "Keys that were denied in the last minute, or would have been in a dry run, each counted once, estimated within some 7 %.",
 		[]string{"limiter"}, nil)
+	c.inFlight = prometheus.NewDesc(namespace+"_requests_in_flight", "Requests in this process that hold places of a limit of requests in flight.",
+		[]string{"limiter"}, nil)
 	c.other = newLimiter(other)
 	return c
+}
+
+// Watch shows how many requests of a limiter are in flight, for those that have a limit of them
+// ([ginlimit.InFlight]). A limiter is made with the Collector as its observer, and so is watched
+// only afterwards:
+//
+//	l, err := ginlimit.NewLimiter(ginlimit.InFlight(200), ginlimit.Global(), ginlimit.WithObserver(metrics.Observe))
+//	…
+//	metrics.Watch(l)
+//
+// Limiters of one name are one sum. Watch panics if a limiter is nil or there twice. It may be called
+// at any time, and adds to what is watched.
+func (c *Collector) Watch(limiters ...*ginlimit.Limiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range limiters {
+		if l == nil {
+			panic(errors.New("ginlimit: Watch: a limiter is nil; leave it out"))
+		}
+		if slices.Contains(c.watched, l) {
+			panic(fmt.Errorf("ginlimit: Watch: limiter %q is there twice", l.Name()))
+		}
+		c.watched = append(c.watched, l)
+	}
 }
 
 const namespace = "ginlimit"
@@ -155,7 +188,7 @@ func histogram(name, help string, buckets []float64, labels ...string) *promethe
 }
 
 func (c *Collector) vectors() []prometheus.Collector {
-	return []prometheus.Collector{c.decisions, c.near, c.answers, c.errors, c.tierErrors, c.duration, c.waited}
+	return []prometheus.Collector{c.decisions, c.near, c.answers, c.errors, c.tierErrors, c.bans, c.duration, c.waited}
 }
 
 // Describe implements [prometheus.Collector].
@@ -165,6 +198,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- c.breakerOpen
 	ch <- c.deniedKeys
+	ch <- c.inFlight
 }
 
 // Collect implements [prometheus.Collector].
@@ -181,6 +215,24 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for name, breakers := range c.breakers {
 		c.collectBreakers(ch, name, breakers())
 	}
+	for name, n := range c.flights() {
+		ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue, n, name)
+	}
+}
+
+// flights returns the requests in flight by limiter.
+func (c *Collector) flights() map[string]float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[string]float64)
+	for _, l := range c.watched {
+		name := clean(cut(l.Name()))
+		if _, known := all[name]; !known && len(all) >= c.maxSets {
+			name = other
+		}
+		all[name] += float64(l.InFlight())
+	}
+	return all
 }
 
 // collectBreakers shows so many servers as there may be label sets. Two addresses that look the
@@ -231,6 +283,9 @@ func (c *Collector) Observe(_ context.Context, d ginlimit.Decision) {
 	if !d.Allowed {
 		s.limiter.deny(d.Key)
 	}
+	if d.BanBegan() && d.Cost > 0 {
+		c.bans.WithLabelValues(s.limiter.name).Inc()
+	}
 }
 
 // isNear reports whether little is left. Where a limit holds one unit, nothing is left after each,
@@ -264,7 +319,8 @@ const (
 
 // outcomes are the words whose counters a set remembers. Others are looked up for each decision.
 var outcomes = [...]string{
-	outcomeAllowed, outcomeDenied, outcomeDryDenied, outcomePassed, outcomeRefused, "not_charged", "no_key", "bad_cost", "dry_run_no_key", "dry_run_bad_cost",
+	outcomeAllowed, outcomeDenied, outcomeDryDenied, outcomePassed, outcomeRefused,
+	"banned", "dry_run_banned", "not_charged", "no_key", "bad_cost", "dry_run_no_key", "dry_run_bad_cost",
 }
 
 // numSources is one more than the backend has: the last stands for those that it may have later.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/ginlimit/ginlimit"
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/memory"
 	"github.com/ginlimit/ginlimit/backend/redis"
 	ginlimitprom "github.com/ginlimit/ginlimit/contrib/prometheus"
 )
@@ -160,6 +161,94 @@ func TestOutcomes(t *testing.T) {
 	})
 	wantSeries(t, c, "ginlimit_decision_duration_seconds", map[string]float64{"source=store": 10, "source=error": 15})
 	wantSeries(t, c, "ginlimit_denied_keys", map[string]float64{"limiter=plain": 1, "limiter=dry": 1})
+}
+
+// TestBans has a caller that does not stop banned, and one banned by hand, also in a dry run.
+func TestBans(t *testing.T) {
+	c := ginlimitprom.New()
+	ban := ginlimit.WithBan(ginlimit.PerHour(2), time.Minute, time.Hour)
+	second := ginlimit.PerSecond(1).WithAlgorithm(ginlimit.FixedWindow)
+	synctest.Test(t, func(t *testing.T) {
+		for range 2 { // a new limiter, with a store of its own
+			if status := serve(t, c, 6, second, ginlimit.Global(), ginlimit.WithName("api"), ban); status != http.StatusTooManyRequests {
+				t.Errorf("status %d, want 429", status)
+			}
+		}
+		store := memory.New()
+		for name, dry := range map[string]bool{"hand": false, "dry": true} {
+			opts := []ginlimit.Option{ginlimit.WithName(name), ginlimit.WithBackend(store), ginlimit.WithDryRun(dry)}
+			l, err := ginlimit.NewLimiter(second, ginlimit.Global(), opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Ban(t.Context(), ginlimit.KeyOfGlobal(), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			serve(t, c, 3, second, ginlimit.Global(), opts...)
+		}
+		serve(t, c, 9, second, ginlimit.Global(), ginlimit.WithName("trial"), ban, ginlimit.WithDryRun(true))
+		wantSeries(t, c, "ginlimit_denied_keys", map[string]float64{"limiter=api": 1, "limiter=hand": 1, "limiter=dry": 1, "limiter=trial": 1})
+	})
+	wantSeries(t, c, "ginlimit_bans_total", map[string]float64{"limiter=api": 2, "limiter=hand": 0})
+	wantSeries(t, c, "ginlimit_decisions_total", map[string]float64{
+		"limit=api,limiter=api,outcome=allowed,tier=":            2,
+		"limit=api,limiter=api,outcome=denied,tier=":             4,
+		"limit=ban,limiter=api,outcome=allowed,tier=":            0,
+		"limit=ban,limiter=api,outcome=denied,tier=":             0,
+		"limit=ban,limiter=api,outcome=banned,tier=":             6,
+		"limit=hand,limiter=hand,outcome=allowed,tier=":          0,
+		"limit=hand,limiter=hand,outcome=denied,tier=":           0,
+		"limit=hand,limiter=hand,outcome=banned,tier=":           3,
+		"limit=dry,limiter=dry,outcome=allowed,tier=":            0,
+		"limit=dry,limiter=dry,outcome=dry_run_denied,tier=":     0,
+		"limit=dry,limiter=dry,outcome=dry_run_banned,tier=":     3,
+		"limit=trial,limiter=trial,outcome=allowed,tier=":        1,
+		"limit=trial,limiter=trial,outcome=dry_run_denied,tier=": 8,
+	})
+}
+
+// TestWatch looks at the gauge from within handlers.
+func TestWatch(t *testing.T) {
+	c := ginlimitprom.New()
+	limiter := func(name string, limit ginlimit.Limit) *ginlimit.Limiter {
+		l, err := ginlimit.NewLimiter(limit, ginlimit.Global(), ginlimit.WithName(name), ginlimit.WithObserver(c.Observe))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	all, again, rate := limiter("all", ginlimit.InFlight(1)), limiter("all", ginlimit.InFlight(3).Counting("")), limiter("rate", ginlimit.PerHour(9))
+	wantSeries(t, c, "ginlimit_requests_in_flight", nil)
+	c.Watch(all, rate)
+	c.Watch(again)
+	idle := map[string]float64{"limiter=all": 0, "limiter=rate": 0}
+	wantSeries(t, c, "ginlimit_requests_in_flight", idle)
+	r := gin.New()
+	r.Use(gin.CustomRecoveryWithWriter(io.Discard, func(c *gin.Context, _ any) { c.Status(http.StatusInternalServerError) }))
+	r.GET("/", all.Handle, rate.Handle, again.Handle, func(_ *gin.Context) {
+		wantSeries(t, c, "ginlimit_requests_in_flight", map[string]float64{"limiter=all": 2, "limiter=rate": 0})
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		if w.Code != http.StatusTooManyRequests {
+			t.Errorf("a second request at once: status %d, want 429", w.Code)
+		}
+		wantSeries(t, c, "ginlimit_requests_in_flight", map[string]float64{"limiter=all": 2, "limiter=rate": 0})
+		panic("the handler ends")
+	})
+	for range 2 {
+		r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+		wantSeries(t, c, "ginlimit_requests_in_flight", idle)
+	}
+	for _, wrong := range [][]*ginlimit.Limiter{{nil}, {all}, {limiter("one", ginlimit.InFlight(1)), all}} {
+		func() {
+			defer func() {
+				if err, ok := recover().(error); !ok || !strings.HasPrefix(err.Error(), "ginlimit: Watch: ") {
+					t.Errorf("Watch(%v): got %v, want a panic", wrong, err)
+				}
+			}()
+			c.Watch(wrong...)
+		}()
+	}
 }
 
 func TestTiers(t *testing.T) {
@@ -402,8 +491,9 @@ func TestLint(t *testing.T) {
 		names = append(names, f.GetName())
 	}
 	want := []string{
-		"ginlimit_answers_total", "ginlimit_breaker_open", "ginlimit_decision_duration_seconds", "ginlimit_decisions_total", "ginlimit_denied_keys",
-		"ginlimit_errors_total", "ginlimit_near_limit_decisions_total", "ginlimit_tier_lookup_failures_total", "ginlimit_wait_duration_seconds",
+		"ginlimit_answers_total", "ginlimit_bans_total", "ginlimit_breaker_open", "ginlimit_decision_duration_seconds", "ginlimit_decisions_total", "ginlimit_denied_keys",
+		"ginlimit_errors_total", "ginlimit_near_limit_decisions_total", "ginlimit_requests_in_flight", "ginlimit_tier_lookup_failures_total",
+		"ginlimit_wait_duration_seconds",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("metrics are %v, want all: %v", names, want)
@@ -419,6 +509,11 @@ func everything(t *testing.T) *ginlimitprom.Collector {
 	t.Helper()
 	c := ginlimitprom.New(ginlimitprom.WithBreakers("redis", func() map[string]bool { return map[string]bool{"127.0.0.1:6379": false} }))
 	serve(t, c, 2, ginlimit.PerHour(1), ginlimit.Global())
+	l, err := ginlimit.NewLimiter(ginlimit.InFlight(1), ginlimit.Global())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Watch(l)
 	c.Observe(t.Context(), ginlimit.Decision{Limiter: "default", Key: "k", Err: backend.ErrUnavailable, TierErr: io.EOF, Waited: 1, Elapsed: 1})
 	return c
 }

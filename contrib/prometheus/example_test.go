@@ -44,6 +44,35 @@ func Example() {
 	// ginlimit_denied_keys{limiter="default"} 1
 }
 
+// A limiter is watched once it is made, because it is made with the Collector as its observer.
+func ExampleCollector_Watch() {
+	metrics := ginlimitprom.New()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics)
+
+	inFlight, err := ginlimit.NewLimiter(ginlimit.InFlight(200), ginlimit.Global(), ginlimit.WithName("in-flight"),
+		ginlimit.WithObserver(metrics.Observe))
+	if err != nil {
+		log.Fatal(err)
+	}
+	metrics.Watch(inFlight)
+
+	r := gin.New()
+	r.GET("/report", inFlight.Handle, func(_ *gin.Context) {
+		families, err := registry.Gather()
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "ginlimit_requests_in_flight" {
+				fmt.Println(f.GetMetric()[0].GetGauge().GetValue(), "in flight")
+			}
+		}
+	})
+	r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/report", nil))
+	// Output: 1 in flight
+}
+
 // One Collector serves all limiters of an application, and shows the circuit breakers of its
 // backends.
 func ExampleWithBreakers() {

@@ -102,6 +102,7 @@ func (c *Collector) newSet(k labels, decided, dryRun bool) *set {
 				c.counterOf(s, outcomeDryDenied)
 			} else {
 				c.counterOf(s, outcomeDenied)
+				c.bans.WithLabelValues(l.name)
 			}
 		}
 		return s

@@ -24,7 +24,7 @@ func TestReadme(t *testing.T) {
 		}
 	}
 	names := regexp.MustCompile(`(?:counter|histogram)\("(\w+)"|namespace\+"_(\w+)"`).FindAllStringSubmatch(file(t, "collector.go"), -1)
-	if len(names) != 9 {
+	if len(names) != 11 {
 		t.Errorf("the code has %d metrics", len(names))
 	}
 	for _, n := range names {
@@ -44,7 +44,8 @@ func TestReadme(t *testing.T) {
 			t.Errorf("the kind %s is not in the README", kind)
 		}
 	}
-	for _, o := range []string{"allowed", "denied", "no_key", "bad_cost", "error_passed", "error_refused", "dry_run_denied", "dry_run_no_key", "dry_run_bad_cost"} {
+	for _, o := range []string{"allowed", "denied", "no_key", "bad_cost", "error_passed", "error_refused", "dry_run_denied", "dry_run_banned",
+		"dry_run_no_key", "dry_run_bad_cost", "banned", "not_charged"} {
 		if !strings.Contains(readme, "`"+o+"`") {
 			t.Errorf("outcome %s is not in the README", o)
 		}

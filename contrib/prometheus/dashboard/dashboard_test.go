@@ -174,6 +174,11 @@ func exported(t *testing.T) map[string][]string {
 	c.Observe(t.Context(), d)
 	d.Err = backend.ErrUnavailable
 	c.Observe(t.Context(), d)
+	l, err := ginlimit.NewLimiter(ginlimit.InFlight(10), ginlimit.Global())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Watch(l)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c)
 	families, err := registry.Gather()
@@ -250,7 +255,7 @@ func strangers(text string, metrics map[string][]string) (out []string) {
 // Collector exports.
 func TestNamesAreExported(t *testing.T) {
 	metrics := exported(t)
-	if len(metrics) != 9+2 {
+	if len(metrics) != 11+2 {
 		t.Fatalf("a Collector exports %v", metrics)
 	}
 	all := exprs(t)

@@ -67,6 +67,13 @@ func Open(ctx context.Context, redisURL string) (*Shop, error) {
 	r.GET("/api", use("trial", window(30), ginlimit.WithDryRun(true)),
 		use("api", window(10), ginlimit.WithBackend(backend.Lease(store, 50)), ginlimit.WithTier(plan)), ok)
 	r.GET("/login", use("login", window(10), ginlimit.WithBackend(store), ginlimit.WithFailurePolicy(ginlimit.FailClosed)), ok)
+	checkout, err := ginlimit.NewLimiter(ginlimit.InFlight(50), ginlimit.Global(), ginlimit.WithName("checkout"),
+		ginlimit.WithLogger(quiet), ginlimit.WithObserver(metrics.Observe))
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	metrics.Watch(checkout)
+	r.GET("/checkout", checkout.Handle, ok)
 	r.GET("/search", use("search", window(50), ginlimit.WithBackend(backend.Fallback(store, memory.New()))), ok)
 	r.GET("/export", use("export", ginlimit.PerSecond(20).WithBurst(1), ginlimit.WithMaxWait(time.Second)), ok)
 
