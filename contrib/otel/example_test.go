@@ -26,6 +26,24 @@ func startSpans(c *gin.Context) {
 	c.Next()
 }
 
+// A limiter is watched once it is made, because it is made with the Observer.
+func ExampleObserver_Watch() {
+	observer, err := ginlimitotel.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	inFlight, err := ginlimit.NewLimiter(ginlimit.InFlight(200), ginlimit.Global(), ginlimit.WithName("in-flight"),
+		ginlimit.WithObserver(observer.Observe))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := observer.Watch(inFlight); err != nil {
+		log.Fatal(err)
+	}
+	r := gin.New()
+	r.GET("/report", inFlight.Handle, func(c *gin.Context) { c.String(http.StatusOK, "pong") })
+}
+
 func Example() {
 	spans := tracetest.NewInMemoryExporter()
 	otel.SetTracerProvider(trace.NewTracerProvider(trace.WithSyncer(spans))) // an exporter to your collector, in real life

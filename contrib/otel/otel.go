@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -130,6 +131,11 @@ type Observer struct {
 	duration    metric.Float64Histogram
 	wait        metric.Float64Histogram
 	tierLookups metric.Int64Counter
+	bans        metric.Int64Counter
+	inFlight    metric.Int64ObservableUpDownCounter
+
+	mu      sync.Mutex
+	watched []*ginlimit.Limiter
 }
 
 // New returns an Observer. It returns an error, which begins with "ginlimit: ", if an option is not
@@ -153,7 +159,7 @@ func New(opts ...Option) (*Observer, error) {
 
 func (o *Observer) instruments() error {
 	meter := o.provider.Meter(ScopeName)
-	var errs [4]error
+	var errs [6]error
 	o.decisions, errs[0] = meter.Int64Counter("ginlimit.decisions", metric.WithUnit("{decision}"),
 		metric.WithDescription("Decisions of rate limiters."))
 	// From a decision in memory, of less than a µs, to a time budget that is used up: 100 ms by
@@ -166,7 +172,51 @@ func (o *Observer) instruments() error {
 		metric.WithExplicitBucketBoundaries(.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30))
 	o.tierLookups, errs[3] = meter.Int64Counter("ginlimit.tier_lookup.errors", metric.WithUnit("{error}"),
 		metric.WithDescription("Tiers that could not be found out: the one that the caller had last decided, or the limiter's own limits."))
+	o.bans, errs[4] = meter.Int64Counter("ginlimit.bans", metric.WithUnit("{ban}"),
+		metric.WithDescription("Bans that came about because a caller did not stop."))
+	o.inFlight, errs[5] = meter.Int64ObservableUpDownCounter("ginlimit.requests.in_flight", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests in this process that hold places of a limit of requests in flight."),
+		metric.WithInt64Callback(o.observeFlights))
 	return errors.Join(errs[:]...)
+}
+
+// Watch tells how many requests of a limiter are in flight, for those that have a limit of them
+// ([ginlimit.InFlight]). A limiter is made with the Observer, and so is watched only afterwards.
+// Limiters of one name are one sum. Watch returns an error, and watches none of them, if a limiter is
+// nil or there twice. It may be called at any time, and adds to what is watched.
+func (o *Observer) Watch(limiters ...*ginlimit.Limiter) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	watched := slices.Clone(o.watched)
+	for i, l := range limiters {
+		if l == nil {
+			return fmt.Errorf("ginlimit: ginlimitotel: Watch: limiter %d is nil", i+1)
+		}
+		if slices.Contains(watched, l) {
+			return fmt.Errorf("ginlimit: ginlimitotel: Watch: limiter %q is there twice", l.Name())
+		}
+		watched = append(watched, l)
+	}
+	o.watched = watched
+	return nil
+}
+
+// observeFlights is asked whenever metrics are collected.
+func (o *Observer) observeFlights(_ context.Context, told metric.Int64Observer) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := make(map[string]int64)
+	for _, l := range o.watched {
+		name := l.Name()
+		if _, known := all[name]; !known && len(all) >= o.series.most {
+			name = other
+		}
+		all[name] += l.InFlight()
+	}
+	for name, n := range all {
+		told.Observe(n, metric.WithAttributes(attrLimiter.String(name)))
+	}
+	return nil
 }
 
 // Observe is for [ginlimit.WithObserver], which calls it with the request's context: there the
@@ -187,6 +237,9 @@ func (o *Observer) Observe(ctx context.Context, d ginlimit.Decision) {
 	}
 	if d.Waited > 0 {
 		o.wait.Record(ctx, d.Waited.Seconds(), s.wait...)
+	}
+	if d.BanBegan() && d.Cost > 0 {
+		o.bans.Add(ctx, 1, s.ban...)
 	}
 	if d.TierErr != nil {
 		o.tierLookups.Add(ctx, 1, o.series.of(labels{names: names{limiter: d.Limiter, err: errorType(d.TierErr)}}).tierLookup...)

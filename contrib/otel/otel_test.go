@@ -419,6 +419,76 @@ func TestSeveralLimiters(t *testing.T) {
 	})
 }
 
+// TestBans has a caller that does not stop banned, and one banned by hand in a dry run.
+func TestBans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		second := ginlimit.PerSecond(1).WithAlgorithm(ginlimit.FixedWindow)
+		ban := ginlimit.WithBan(ginlimit.PerHour(2), time.Minute, time.Hour)
+		quiet := ginlimit.WithLogger(slog.New(slog.DiscardHandler))
+		tel.serve(6, tel.limit(second, ban, quiet))
+		tel.serve(4, tel.limit(second, ban, quiet, ginlimit.WithDryRun(true), ginlimit.WithName("trial")))
+		dry, err := ginlimit.NewLimiter(second, ginlimit.Global(), ginlimit.WithName("dry"), ginlimit.WithDryRun(true),
+			ginlimit.WithObserver(tel.Observe))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := dry.Ban(t.Context(), ginlimit.KeyOfGlobal(), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		tel.serve(1, dry.Handle)
+		got := tel.metrics()
+		maps.DeleteFunc(got, func(series string, _ int64) bool { return strings.HasPrefix(series, "decision.duration") })
+		want := map[string]int64{
+			"decisions limit=api limiter=api outcome=allowed source=store":            1,
+			"decisions limit=api limiter=api outcome=denied source=store":             2,
+			"decisions limit=ban limiter=api outcome=banned source=store":             3,
+			"decisions limit=trial limiter=trial outcome=allowed source=store":        1,
+			"decisions limit=trial limiter=trial outcome=dry_run_denied source=store": 3,
+			"decisions limit=dry limiter=dry outcome=dry_run_banned source=store":     1,
+			"bans limiter=api": 1,
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("metrics:\n%s\nwant:\n%s", lines(got), lines(want))
+		}
+		tel.wantSpan(5, "cost=1 limit=ban limiter=api outcome=banned remaining=0 retry_after=60 source=store",
+			"cost=1 limit=ban limiter=api outcome=banned remaining=0 retry_after=60 source=store")
+	})
+}
+
+// TestWatch collects from within a handler, and after it.
+func TestWatch(t *testing.T) {
+	tel := newTelemetry(t, ginlimitotel.WithCardinalityLimit(2))
+	limiter := func(name string, limit ginlimit.Limit) *ginlimit.Limiter {
+		l, err := ginlimit.NewLimiter(limit, ginlimit.Global(), ginlimit.WithName(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	all, again, rate := limiter("all", ginlimit.InFlight(5)), limiter("all", ginlimit.InFlight(3)), limiter("rate", ginlimit.PerHour(9))
+	for _, watched := range [][]*ginlimit.Limiter{{all, rate}, {again}, {}} {
+		if err := tel.Watch(watched...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tel.serve(2, all.Handle, rate.Handle, again.Handle, func(*gin.Context) {
+		tel.wantMetrics(map[string]int64{"requests.in_flight limiter=all": 2, "requests.in_flight limiter=rate": 0})
+	})
+	tel.wantMetrics(map[string]int64{"requests.in_flight limiter=all": 0, "requests.in_flight limiter=rate": 0})
+	for _, wrong := range [][]*ginlimit.Limiter{{nil}, {all}, {limiter("one", ginlimit.InFlight(1)), rate}} {
+		if err := tel.Watch(wrong...); err == nil || !strings.HasPrefix(err.Error(), "ginlimit: ginlimitotel: Watch: ") {
+			t.Errorf("Watch(%v): got error %v, want one", wrong, err)
+		}
+	}
+	if err := tel.Watch(limiter("third", ginlimit.InFlight(1))); err != nil {
+		t.Fatal(err)
+	}
+	tel.wantMetrics(map[string]int64{
+		"requests.in_flight limiter=all": 0, "requests.in_flight limiter=rate": 0, "requests.in_flight limiter=_OTHER": 0,
+	})
+}
+
 func TestAllowedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tel := newTelemetry(t, ginlimitotel.WithAllowedEvents())

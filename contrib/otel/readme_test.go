@@ -49,6 +49,14 @@ func TestReadmeListsMetrics(t *testing.T) {
 		tel.serve(2, tel.limit(ginlimit.Per(1, 20*time.Millisecond), ginlimit.WithMaxWait(time.Minute), ginlimit.WithTier(tier)))
 		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithTier(noTier)))
 		tel.serve(1, tel.limit(ginlimit.PerHour(1), ginlimit.WithBackend(down{cause: os.ErrClosed})))
+		tel.serve(3, tel.limit(ginlimit.PerHour(1), ginlimit.WithBan(ginlimit.PerHour(1), 2*time.Hour, 3*time.Hour)))
+		inFlight, err := ginlimit.NewLimiter(ginlimit.InFlight(1), ginlimit.Global())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tel.Watch(inFlight); err != nil {
+			t.Fatal(err)
+		}
 
 		attrs := map[string]map[string]bool{}
 		for series := range tel.metrics() {
@@ -60,6 +68,9 @@ func TestReadmeListsMetrics(t *testing.T) {
 				name, _, _ := strings.Cut(w, "=")
 				attrs[words[0]][name] = true
 			}
+		}
+		if len(attrs) != 6 {
+			t.Errorf("there are %d metrics, want 6", len(attrs))
 		}
 		readme := readFile(t, "README.md")
 		for _, m := range tel.collect() {

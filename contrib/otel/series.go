@@ -61,8 +61,8 @@ func (l *labels) error() []attribute.KeyValue {
 
 // series are the attributes of the instruments, made once: what is left for a decision is to count.
 type series struct {
-	decision, tierLookup []metric.AddOption
-	duration, wait       []metric.RecordOption
+	decision, tierLookup, ban []metric.AddOption
+	duration, wait            []metric.RecordOption
 }
 
 func newSeries(l labels) *series {
@@ -75,6 +75,7 @@ func newSeries(l labels) *series {
 	return &series{
 		decision:   []metric.AddOption{set(l.attributes())},
 		tierLookup: []metric.AddOption{set(limiterAndError)},
+		ban:        []metric.AddOption{set([]attribute.KeyValue{limiter})},
 		duration:   []metric.RecordOption{set(duration)},
 		wait:       []metric.RecordOption{set([]attribute.KeyValue{limiter})},
 	}
