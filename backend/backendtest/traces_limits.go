@@ -389,7 +389,8 @@ var concurrencyTraces = []trace{{
 	},
 }}
 
-// banning are the limits of most traces of bans: one a second, and a ban after two refusals in 10 s.
+// banning are the limits of most traces of bans: one a second, and a ban at the second refusal in
+// 10 s.
 var banning = []backend.Limit{window(1, sec).Named("rate"), window(1, 10*sec).Banning(60*sec, 240*sec).Named("ban")}
 
 var banTraces = []trace{{

@@ -182,8 +182,8 @@ func (o *Observer) instruments() error {
 
 // Watch tells how many requests of a limiter are in flight, for those that have a limit of them
 // ([ginlimit.InFlight]). A limiter is made with the Observer, and so is watched only afterwards.
-// Limiters of one name are one sum. Watch returns an error, and watches none of them, if a limiter is
-// nil or there twice. It may be called at any time, and adds to what is watched.
+// Limiters of one name are one sum. Watch returns an error, and watches none of them, if a limiter
+// is nil or was given before. It may be called at any time, and adds to what is watched.
 func (o *Observer) Watch(limiters ...*ginlimit.Limiter) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

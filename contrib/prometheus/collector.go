@@ -14,7 +14,6 @@ package ginlimitprom
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -152,24 +151,27 @@ func New(opts ...Option) *Collector {
 // ([ginlimit.InFlight]). A limiter is made with the Collector as its observer, and so is watched
 // only afterwards:
 //
-//	l, err := ginlimit.NewLimiter(ginlimit.InFlight(200), ginlimit.Global(), ginlimit.WithObserver(metrics.Observe))
+//	observe := ginlimit.WithObserver(metrics.Observe)
+//	l, err := ginlimit.NewLimiter(ginlimit.InFlight(200), ginlimit.Global(), observe)
 //	…
 //	metrics.Watch(l)
 //
-// Limiters of one name are one sum. Watch panics if a limiter is nil or there twice. It may be called
-// at any time, and adds to what is watched.
+// Limiters of one name are one sum. Watch panics, and watches none of them, if a limiter is nil or
+// was given before. It may be called at any time, and adds to what is watched.
 func (c *Collector) Watch(limiters ...*ginlimit.Limiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range limiters {
+	watched := slices.Clone(c.watched)
+	for i, l := range limiters {
 		if l == nil {
-			panic(errors.New("ginlimit: Watch: a limiter is nil; leave it out"))
+			panic(fmt.Errorf("ginlimit: Watch: limiter %d is nil; leave it out", i+1))
 		}
-		if slices.Contains(c.watched, l) {
-			panic(fmt.Errorf("ginlimit: Watch: limiter %q is there twice", l.Name()))
+		if slices.Contains(watched, l) {
+			panic(fmt.Errorf("ginlimit: Watch: limiter %q is there twice; give it once", l.Name()))
 		}
-		c.watched = append(c.watched, l)
+		watched = append(watched, l)
 	}
+	c.watched = watched
 }
 
 const namespace = "ginlimit"

@@ -249,6 +249,7 @@ func TestWatch(t *testing.T) {
 			c.Watch(wrong...)
 		}()
 	}
+	wantSeries(t, c, "ginlimit_requests_in_flight", idle) // and not "one"
 }
 
 func TestTiers(t *testing.T) {
