@@ -152,3 +152,13 @@ func fetch(h http.Handler, path string) *httptest.ResponseRecorder {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 	return w
 }
+
+func ExampleLimiter_Name() {
+	l, err := ginlimit.NewLimiter(ginlimit.PerMinute(100), ginlimit.ByIP(), ginlimit.WithName("api"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(l.Name())
+	// Output: api
+}
