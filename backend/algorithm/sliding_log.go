@@ -92,6 +92,9 @@ func slidingLogCharge(r *Rule, st State, now, units int64) State {
 		st.Log = new(Log)
 	}
 	log := *st.Log
+	if int(st.Rest) == len(log) {
+		log, st.Rest = log[:0], 0
+	}
 	st.Used += units
 	if last := len(log) - 1; last >= 0 && log[last].At == now {
 		log[last].Units += units

@@ -389,7 +389,10 @@ func load(slots []Slot, now int64) {
 // charged.
 func (s *Slot) load(now int64) {
 	if s.Rule.Expiry(s.State) <= now {
-		s.State = State{Time: now}
+		s.State = State{Time: now, Log: s.State.Log}
+		if s.State.Log != nil { // its memory is used again
+			s.State.Rest = int64(len(*s.State.Log))
+		}
 	} else {
 		s.State = s.Rule.row.age(s.Rule, s.State, now)
 	}

@@ -255,7 +255,7 @@ algorithm/take.go | refund: under the rule that is asked | row.refund(aged[j].Ru
 algorithm/take.go | refund: does not write | aged[j].State, given = st, true => _, given = st, true
 algorithm/take.go | refund: writes nothing but what it gave | copy(slots, aged) => copy(slots, aged[:min(1, len(slots))])
 algorithm/take.go | expired 1 µs late | if s.Rule.Expiry(s.State) <= now { => if s.Rule.Expiry(s.State) < now {
-algorithm/take.go | what has expired is kept for what it was | s.State = State{Time: now}\n => _ = now\n
+algorithm/take.go | what has expired is kept for what it was | s.State = State{Time: now, Log: s.State.Log}\n => _ = now\n
 algorithm/take.go | slots that move: what stood there is lost | slots[i], slots[j] = slots[j], slots[i] => slots[i] = slots[j]
 algorithm/take.go | slots that move: a later limit takes the wrong one | if from[k] == i {\n\t\t\t\tfrom[k] = j => if from[k] == i {\n\t\t\t\tfrom[k] = i
 algorithm/take.go | a limit without a past takes what stands at its place | if j < 0 {\n\t\t\tslots[i] = Slot{} => if j < -1 {\n\t\t\tslots[i] = Slot{}
@@ -300,7 +300,7 @@ backend.go | the longest Period refused | l.Period > MaxPeriod: => l.Period >= M
 algorithm/take.go | match: the same Period elsewhere before that at the place | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {false, (*Rule).coeval},
 algorithm/take.go | match: never the same Period elsewhere | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {true, (*Rule).coeval},
 algorithm/take.go | match: the place before the same Period elsewhere | {true, (*Rule).coeval}, {false, (*Rule).coeval}, => {true, (*Rule).coeval}, {true, always}, {false, (*Rule).coeval},
-algorithm/take.go | what has expired loses its rule | s.State = State{Time: now}\n => *s = Slot{}\n
+algorithm/take.go | what has expired loses its rule | s.State = State{Time: now, Log: s.State.Log}\n => *s = Slot{}\n
 algorithm/token_bucket.go | refund: of what has recovered | if tokenBucketReset(r, st) <= now || now => if now
 algorithm/take.go | used: a debt is not in it | *res = res.WithDebt(-a.Left) => _ = res
 algorithm/take.go | a judgement charges | refuse(res, refusing)\n\tif len(beside) => refuse(res, refusing)\n\tfor i, r := range rules {\n\t\tif wait == 0 && i < len(own) {\n\t\t\town[i] = r.charge(&mine[i], now, cost)\n\t\t}\n\t}\n\tif len(beside)
