@@ -144,7 +144,7 @@ func usageLine(res ginlimit.Result) string {
 	if res.ResetAfter > 0 {
 		back = wait(res.ResetAfter.Seconds())
 	}
-	return fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\n", limitText(res.Limit), number(res.Used()), number(res.Limit.Capacity()), number(res.Remaining),
+	return fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\n", res.Limit, number(res.Used()), number(res.Limit.Capacity()), number(res.Remaining),
 		next, back)
 }
 

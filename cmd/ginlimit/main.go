@@ -104,7 +104,7 @@ func parseFlags(fs *flag.FlagSet, line string, args []string, s streams) (files 
 				return nil, err
 			}
 			text := strings.TrimPrefix(err.Error(), "ginlimit: ")
-			if i := strings.Index(text, "ginlimit: "); i >= 0 { // what a flag's own reader said
+			if i := strings.LastIndex(text, "ginlimit: "); i >= 0 { // what a flag's own reader said
 				text = text[i+len("ginlimit: "):]
 			}
 			_, _ = fmt.Fprintf(s.err, "ginlimit: %s; see ginlimit %s -h\n", text, fs.Name())

@@ -125,7 +125,7 @@ func parseReplay(args []string, s streams) (*replayFlags, error) {
 // config checks the flags.
 func (f *replayFlags) config() (replay.Config, error) {
 	c := replay.Config{Limits: f.limits, Versus: f.versus, Window: f.window, Target: replay.Target(f.target), Top: f.top,
-		Status: f.only, Limiter: f.limiter, LimitText: limitText, Ended: f.ended}
+		Status: f.only, Limiter: f.limiter, Ended: f.ended}
 	switch {
 	case len(f.limits) == 0:
 		return c, fmt.Errorf("ginlimit: no limit was given; use -limit 100/m, for example")

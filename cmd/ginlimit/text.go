@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/cmd/ginlimit/internal/replay"
 )
 
@@ -94,7 +95,7 @@ func writeBadLines(out io.Writer, r *replay.Report) {
 
 // inPeriod is a period behind "in": 1m, 15m, 1d.
 func inPeriod(d time.Duration) string {
-	text := periodText(d)
+	text := strings.TrimPrefix(backend.Limit{Period: d}.String(), "0/")
 	if text[0] < '0' || text[0] > '9' {
 		text = "1" + text
 	}

@@ -199,7 +199,6 @@ func TestReport(t *testing.T) {
 	lines = append(lines, at(30, "bob"), at(90, "alice"), request{noon.Add(100 * time.Second), "bob", 50}.String(), `{"at":"`+noon.Format(time.RFC3339)+`"}`, "bad")
 	c := Config{Limits: []backend.Limit{{Count: 5, Period: time.Minute, Algorithm: backend.SlidingLog}},
 		Versus: []backend.Limit{{Count: 8, Period: time.Minute, Algorithm: backend.FixedWindow}}, Target: Target{Share: 0.1}, Window: time.Hour}
-	c.LimitText = func(l backend.Limit) string { return fmt.Sprint(l.Count) }
 	_, r := verdicts(t, c, logOf(t, "a.log", lines...))
 	if r.Requests != 13 || r.Callers != 2 || r.Bad != 2 || r.Units != 62 || !r.From.Equal(noon) || !r.To.Equal(noon.Add(100*time.Second)) {
 		t.Errorf("got %+v", r)
@@ -223,7 +222,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("got %+v, %+v", r.Versus, r.Change)
 	}
 	// One request in ten: at ten a minute alice passes, and only bob's 50 are refused.
-	if s := r.Smallest; s.Of != "requests" || !slices.Equal(s.Limits, []string{"10"}) || s.Refused != 1 {
+	if s := r.Smallest; s.Of != "requests" || !slices.Equal(s.Limits, []string{"10/m sliding-log"}) || s.Refused != 1 {
 		t.Errorf("got %+v", s)
 	}
 	var callers int64
@@ -258,7 +257,7 @@ func TestSmallest(t *testing.T) {
 			limits = append(limits, backend.Limit{Count: 1 + rng.Int64N(4), Period: time.Second, Burst: 3})
 		}
 		target := Target{Share: []float64{0, 0.01, 0.2}[rng.IntN(3)], Callers: rng.IntN(2) == 0}
-		c := Config{Limits: limits, Target: target, LimitText: func(l backend.Limit) string { return fmt.Sprint(l.Count) }}
+		c := Config{Limits: limits, Target: target}
 		_, r := verdicts(t, c, logOfRequests(t, all))
 		if r.Smallest.None != "" {
 			t.Fatalf("round %d: %+v", round, r.Smallest)
@@ -272,10 +271,11 @@ func TestSmallest(t *testing.T) {
 			}
 			return r.Limits.Share <= target.Share, r.Limits.Refused
 		}
-		var n int64
-		if _, err := fmt.Sscan(r.Smallest.Limits[0], &n); err != nil {
+		first, err := backend.ParseLimit(r.Smallest.Limits[0])
+		if err != nil {
 			t.Fatal(err)
 		}
+		n := first.Count
 		if ok, refused := enough(n); !ok || refused != r.Smallest.Refused {
 			t.Errorf("round %d: %v refuses %d, %+v", round, scaled(limits, n), refused, r.Smallest)
 		}
@@ -313,12 +313,11 @@ func TestOneTooMany(t *testing.T) {
 			all = append(all, request{noon.Add(time.Duration(i)), "alice", cost})
 		}
 		c := Config{Limits: []backend.Limit{{Count: 2, Period: time.Hour}}, By: byKey(t), Top: 1}
-		c.LimitText = func(l backend.Limit) string { return fmt.Sprint(l.Count) }
 		r, err := Run(context.Background(), c, []*accesslog.Reader{logOfRequests(t, all)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Limits.Refused != 1 || len(r.Limits.Top) != 1 || r.Limits.Top[0].Key != "alice" || !slices.Equal(r.Smallest.Limits, []string{step.smallest}) {
+		if r.Limits.Refused != 1 || len(r.Limits.Top) != 1 || r.Limits.Top[0].Key != "alice" || !slices.Equal(r.Smallest.Limits, []string{step.smallest + "/h"}) {
 			t.Errorf("%v: got %+v, %+v", step.costs, r.Limits, r.Smallest)
 		}
 	}

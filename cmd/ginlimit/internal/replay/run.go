@@ -29,8 +29,6 @@ type Config struct {
 	Top     int // how many callers are listed
 	// Ended says that the log's times are when requests ended: they count when they began.
 	Ended bool
-	// LimitText writes a limit; Limit.String if it is nil.
-	LimitText func(backend.Limit) string
 
 	// Verdict, if it is not nil, is told of every decision under Limits, in their order.
 	Verdict func(at time.Time, key string, allowed bool, wait time.Duration)
@@ -88,9 +86,6 @@ type tally struct {
 func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, error) {
 	r := &run{Config: c, callers: newCallers(), first: math.MaxInt64, capacity: math.MaxInt64, outcomes: map[string]int64{}}
 	r.history.limit = maxHistory
-	if r.LimitText == nil {
-		r.LimitText = backend.Limit.String
-	}
 	r.fine.Seconds, r.minutes.Seconds = 1, 60
 	for _, limits := range [][]backend.Limit{c.Limits, c.Versus} {
 		if len(limits) == 0 {
@@ -326,7 +321,7 @@ func (r *run) outcome(i int) Outcome {
 	o := Outcome{Refused: t.refused, RefusedUnits: t.units, RefusedCallers: t.callers}
 	o.Share, o.CallerShare = share(t.refused, r.requests), share(t.callers, int64(r.callers.n))
 	for j, limit := range t.law.limits {
-		o.Limits = append(o.Limits, LimitOutcome{Limit: r.LimitText(limit), Refused: t.by[j]})
+		o.Limits = append(o.Limits, LimitOutcome{Limit: limit.String(), Refused: t.by[j]})
 	}
 	if t.refused > 0 {
 		worst := t.worst

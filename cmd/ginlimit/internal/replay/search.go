@@ -60,7 +60,7 @@ func (r *run) smallest() *Smallest {
 		}
 	}
 	for _, l := range scaled(r.Limits, good) {
-		s.Limits = append(s.Limits, r.LimitText(l))
+		s.Limits = append(s.Limits, l.String())
 	}
 	s.Refused = best
 	if s.Share = share(best, look.requests); r.Target.Callers {
