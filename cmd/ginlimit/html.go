@@ -69,7 +69,7 @@ func writeHTML(b *bytes.Buffer, r *replay.Report) error {
 	p := page{
 		Report: r, Style: template.CSS(uplotStyle), Script: template.JS("/*\n" + uplotLicence + "*/\n" + uplotScript),
 		Requests: plural(r.Requests, "request"), Callers: plural(r.Callers, "caller"),
-		From: r.From.Format("2006-01-02 15:04:05"), To: r.To.Format("2006-01-02 15:04:05"), Period: inPeriod(r.Rates.Period),
+		From: r.From.Format("2006-01-02 15:04:05"), To: r.To.Format("2006-01-02 15:04:05"), Period: busiest(r.Rates),
 	}
 	var names []string
 	for _, f := range r.Files {

@@ -70,6 +70,7 @@ func TestReplayText(t *testing.T) {
 		"anonymous.txt": {"-limit", "20/m", "-anonymous"},
 		"bytes.txt":     {"-limit", "100000/m", "-cost", "bytes", "-by", "global"},
 		"none.txt":      {"-limit", "1000/s"},
+		"calendar.txt":  {"-limit", "1000/day Europe/Berlin calendar", "-tz", "Europe/Berlin", "-top", "3"},
 		"agent.txt":     {"-limit", "unlimited", "-by", "header:User-Agent"},
 	} {
 		t.Run(name, func(t *testing.T) {

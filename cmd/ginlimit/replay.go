@@ -91,7 +91,8 @@ func replayCommand(ctx context.Context, args []string, s streams) error {
 func parseReplay(args []string, s streams) (*replayFlags, error) {
 	f := &replayFlags{target: target{Share: 0.001}}
 	fs := newFlags("replay")
-	fs.Var(&f.limits, "limit", "a `limit`: 100/m, '10/s burst 20', '5/15m sliding-log'; several must all allow a request")
+	fs.Var(&f.limits, "limit", "a `limit`: 100/m, '10/s burst 20', '5/15m sliding-log', '10000/day Europe/Berlin calendar';\n"+
+		"several must all allow a request")
 	fs.Var(&f.versus, "vs", "a `limit` to compare with; several must all allow a request")
 	fs.StringVar(&f.by, "by", "", "what a `caller` is: ip, ip/24, ip/24/48, path, user, key, global, header:NAME, json:FIELD, or several\n"+
 		"joined by +; the default is ip, or key with -key or -observe")

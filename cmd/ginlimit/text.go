@@ -93,13 +93,24 @@ func writeBadLines(out io.Writer, r *replay.Report) {
 	}
 }
 
-// inPeriod is a period behind "in": 1m, 15m, 1d.
-func inPeriod(d time.Duration) string {
-	text := strings.TrimPrefix(backend.Limit{Period: d}.String(), "0/")
+// busiest names the periods of rates, behind "the busiest": 1m, 15m, calendar day.
+func busiest(r replay.Rates) string {
+	if r.Calendar != "" {
+		return "calendar " + r.Calendar
+	}
+	text := strings.TrimPrefix(backend.Limit{Period: r.Period}.String(), "0/")
 	if text[0] < '0' || text[0] > '9' {
 		text = "1" + text
 	}
 	return text
+}
+
+// mostIn is the head of the column of what callers asked for in their busiest period.
+func mostIn(r replay.Rates) string {
+	if r.Calendar != "" {
+		return "most in a " + busiest(r)
+	}
+	return "most in " + busiest(r)
 }
 
 func routeText(route string) string {
@@ -174,9 +185,9 @@ func (t *text) callers(title string, all []replay.Caller) {
 	t.line("\n%s", title)
 	w := tabwriter.NewWriter(&t.b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	versus := all[0].RefusedVersus != nil
-	head := "refused\trequests\tmost in " + inPeriod(t.r.Rates.Period) + "\t"
+	head := "refused\trequests\t" + mostIn(t.r.Rates) + "\t"
 	if versus {
-		head = "refused\t-vs\trequests\tmost in " + inPeriod(t.r.Rates.Period) + "\t"
+		head = "refused\t-vs\trequests\t" + mostIn(t.r.Rates) + "\t"
 	}
 	_, _ = fmt.Fprintf(w, "  %s  first refused\t  last refused\t  caller\n", head)
 	for _, c := range all {

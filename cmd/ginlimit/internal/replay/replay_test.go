@@ -86,8 +86,11 @@ func randomLimits(rng *rand.Rand) []backend.Limit {
 		if l.Algorithm == backend.TokenBucket && l.Count > 0 && rng.IntN(2) == 0 {
 			l.Burst = 1 + rng.Int64N(12)
 		}
-		if rng.IntN(12) == 0 {
+		switch rng.IntN(12) {
+		case 0:
 			l = backend.Unlimited()
+		case 1:
+			l = backend.PerCalendarDay(l.Count * 5).In([]string{"UTC", "Europe/Berlin", "America/New_York"}[rng.IntN(3)])
 		}
 		all[i] = l
 	}
@@ -113,6 +116,9 @@ func TestRandomLimits(t *testing.T) {
 				case 0:
 				case 1:
 					time.Sleep(time.Duration(rng.Int64N(60_000_000)) * time.Microsecond)
+					if rng.IntN(4) == 0 { // to another day, at times
+						time.Sleep(time.Duration(rng.IntN(20)) * time.Hour)
+					}
 				default:
 					time.Sleep(time.Duration(rng.Int64N(2_000_000)) * time.Microsecond)
 				}
@@ -188,6 +194,51 @@ func TestTimeAhead(t *testing.T) {
 	want := []string{"12:00:00.000000 a yes", "12:00:05.000000 a no, 5s", "12:00:11.000000 a yes", "21:46:40.000000 far yes"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// A calendar day in Berlin is of 25 hours where the clock is put back, and of 23 where it is put
+// forward. What callers asked for in their busiest day is counted by the same days.
+func TestCalendarDay(t *testing.T) {
+	line := func(at string) string {
+		when, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return request{when, "alice", 1}.String()
+	}
+	limits := []backend.Limit{backend.PerCalendarDay(2).In("Europe/Berlin")}
+	for _, step := range []struct {
+		name  string
+		lines []string
+		want  []string
+		peak  int64
+	}{
+		{"October", []string{
+			line("2026-10-24T23:59:59+02:00"), // the day before
+			line("2026-10-25T00:00:00+02:00"),
+			line("2026-10-25T02:30:00+02:00"),
+			line("2026-10-25T02:30:00+01:00"), // an hour later, at the same time of the clock
+			line("2026-10-25T23:59:59+01:00"), // nearly 25 hours after midnight
+			line("2026-10-26T00:00:00+01:00"),
+		}, []string{"21:59:59.000000 alice yes", "22:00:00.000000 alice yes", "00:30:00.000000 alice yes",
+			"01:30:00.000000 alice no, 21h30m0s", "22:59:59.000000 alice no, 1s", "23:00:00.000000 alice yes"}, 4},
+		{"March", []string{
+			line("2026-03-29T00:30:00+01:00"),
+			line("2026-03-29T01:59:59+01:00"),
+			line("2026-03-29T03:00:00+02:00"), // the second after
+			line("2026-03-29T23:59:59+02:00"),
+			line("2026-03-30T00:00:00+02:00"), // 23 hours after midnight
+		}, []string{"23:30:00.000000 alice yes", "00:59:59.000000 alice yes", "01:00:00.000000 alice no, 21h0m0s",
+			"21:59:59.000000 alice no, 1s", "22:00:00.000000 alice yes"}, 4},
+	} {
+		got, r := verdicts(t, Config{Limits: limits, Target: Target{Share: 0}}, logOf(t, "a", step.lines...))
+		if !slices.Equal(got, step.want) {
+			t.Errorf("%s: got\n%s", step.name, strings.Join(got, "\n"))
+		}
+		if r.Rates.Calendar != "day" || r.Limits.Top[0].Peak != step.peak || !slices.Equal(r.Smallest.Limits, []string{"4/day Europe/Berlin calendar"}) {
+			t.Errorf("%s: got %+v, %+v, %+v", step.name, r.Rates, r.Limits.Top, r.Smallest)
+		}
 	}
 }
 

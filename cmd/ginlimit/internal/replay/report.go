@@ -103,9 +103,11 @@ type Change struct {
 
 // Rates is how many callers asked for how much in their busiest period.
 type Rates struct {
-	Period  time.Duration `json:"period"`          // ns
-	Limit   *int64        `json:"limit,omitempty"` // units in a period, of the first limit
-	Classes []RateClass   `json:"classes"`
+	Period time.Duration `json:"period"` // ns; of a calendar about how long a window is
+	// Calendar is day, week or month if the periods are those of the first limit's calendar.
+	Calendar string      `json:"calendar,omitempty"`
+	Limit    *int64      `json:"limit,omitempty"` // units in a period, of the first limit
+	Classes  []RateClass `json:"classes"`
 }
 
 // RateClass is the callers that asked for From to To units in their busiest period.

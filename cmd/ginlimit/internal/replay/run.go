@@ -53,7 +53,7 @@ type run struct {
 	places   *places
 	tallies  []*tally
 	capacity int64 // the least that a limit can hold: a caller that asks for no more is never refused
-	period   int64 // of the windows that rates are counted in, in µs
+	rates    rateWindows
 	history  history
 	requests int64
 	units    int64
@@ -107,7 +107,7 @@ func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, erro
 		return nil, errors.New("ginlimit: no limit was given; use -limit 100/m, for example")
 	}
 	r.places = newPlaces(r.laws)
-	r.period = periodOf(c.Limits[0])
+	r.rates = newRateWindows(c.Limits[0])
 	sources := make([]*source, len(logs))
 	for i, log := range logs {
 		sources[i] = &source{log: log, parse: r.parse, window: c.Window.Microseconds()}
@@ -135,14 +135,6 @@ func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, erro
 		}
 	}
 	return r.report(sources)
-}
-
-// periodOf returns the window of rates for a limit, in µs.
-func periodOf(l backend.Limit) int64 {
-	if l.Period <= 0 {
-		return time.Hour.Microseconds() * 24
-	}
-	return l.Period.Microseconds()
 }
 
 // parse makes an event of an entry, and counts what its caller asks for.
@@ -186,7 +178,7 @@ func (r *run) decide(e *event) {
 	r.requests++
 	r.units = sum(r.units, e.cost)
 	r.last = now
-	if window := uint32((now - r.first/r.period*r.period) / r.period); window != c.window {
+	if window := r.rates.number(now); window != c.window {
 		c.window, c.inWindow = window, 0
 	}
 	c.inWindow = add(c.inWindow, e.cost)
@@ -293,7 +285,7 @@ func (r *run) report(sources []*source) (*Report, error) {
 	}
 	rep.From, rep.To = time.UnixMicro(r.first).UTC(), time.UnixMicro(r.last).UTC()
 	rep.Limits = r.outcome(0)
-	rep.Rates = r.rates()
+	rep.Rates = r.ratesOf()
 	if len(r.tallies) > 1 {
 		o := r.outcome(1)
 		rep.Versus = &o
@@ -401,10 +393,11 @@ func (r *run) change() *Change {
 	return c
 }
 
-// rates counts callers by the most that they asked for in one window.
-func (r *run) rates() Rates {
-	rates := Rates{Period: time.Duration(r.period) * time.Microsecond}
-	if limit := r.Limits[0]; !limit.IsUnlimited() {
+// ratesOf counts callers by the most that they asked for in one window.
+func (r *run) ratesOf() Rates {
+	limit := r.Limits[0]
+	rates := Rates{Period: time.Duration(r.rates.period) * time.Microsecond, Calendar: limit.Calendar.Unit()}
+	if !limit.IsUnlimited() {
 		n := limit.Count
 		rates.Limit = &n
 	}

@@ -33,7 +33,7 @@ func newLaw(limits []backend.Limit) (*law, error) {
 func (l *law) hasLog() bool {
 	for _, limit := range l.limits {
 		switch limit.Algorithm {
-		case backend.TokenBucket, backend.SlidingWindow, backend.FixedWindow:
+		case backend.TokenBucket, backend.SlidingWindow, backend.FixedWindow, backend.CalendarWindow:
 		default:
 			return true
 		}
