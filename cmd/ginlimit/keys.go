@@ -16,7 +16,7 @@ import (
 	"github.com/ginlimit/ginlimit/backend/redis"
 )
 
-// keyFlags is what keys and reset were asked.
+// keyFlags is what keys, reset, ban and unban were asked.
 type keyFlags struct {
 	url, prefix  string
 	limiter, key string
@@ -120,7 +120,14 @@ func keysCommand(ctx context.Context, args []string, s streams) error {
 	if err != nil {
 		return advise(err)
 	}
+	d, err := l.Peek(ctx, f.key) // a ban is no limit's usage
+	if err != nil {
+		return advise(err)
+	}
 	_, _ = fmt.Fprintf(s.out, "%s of limiter %s\n", printable(f.key, 200), printable(f.limiter, 80))
+	if d.Banned {
+		_, _ = fmt.Fprintf(s.out, "  banned for another %s\n", wait(d.RetryAfter.Seconds()))
+	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintf(w, "  limit\tused\tof\tleft\tnext request\tall back in\n")
 	for _, res := range all {
@@ -148,25 +155,64 @@ func usageLine(res ginlimit.Result) string {
 		next, back)
 }
 
-func resetCommand(ctx context.Context, args []string, s streams) error {
-	var f keyFlags
-	fs := newFlags("reset")
-	f.register(fs)
-	files, err := parseFlags(fs, "ginlimit reset -limiter NAME -key KEY forgets what a caller has used, of all limits", args, s)
-	if err != nil {
-		return err
-	}
+// operate runs a command that changes what Redis has of one caller. Which limits the application has
+// does not matter to it.
+func operate(ctx context.Context, f *keyFlags, files []string, s streams, do func(l *ginlimit.Limiter) (said string, err error)) error {
 	if err := f.check(files, s); err != nil {
 		return err
 	}
-	l, done, err := f.open(ctx, limits{ginlimit.Unlimited()}) // which limit it is does not matter
+	l, done, err := f.open(ctx, limits{ginlimit.Unlimited()})
 	if err != nil {
 		return err
 	}
 	defer done()
-	if err := l.Reset(ctx, f.key); err != nil {
+	said, err := do(l)
+	if err != nil {
 		return advise(err)
 	}
-	_, err = fmt.Fprintf(s.out, "%s of limiter %s starts anew\n", printable(f.key, 200), printable(f.limiter, 80))
+	_, err = fmt.Fprintf(s.out, "%s of limiter %s %s\n", printable(f.key, 200), printable(f.limiter, 80), said)
 	return err
+}
+
+func resetCommand(ctx context.Context, args []string, s streams) error {
+	return reset(ctx, "reset", "ginlimit reset -limiter NAME -key KEY forgets what a caller has used, of all limits, and lifts its ban", args, s)
+}
+
+// unbanCommand is resetCommand: a store forgets a ban with all else that it has of a key.
+func unbanCommand(ctx context.Context, args []string, s streams) error {
+	return reset(ctx, "unban", "ginlimit unban -limiter NAME -key KEY is ginlimit reset: it lifts a ban, and forgets what the caller has used, of all limits", args, s)
+}
+
+func reset(ctx context.Context, name, line string, args []string, s streams) error {
+	var f keyFlags
+	fs := newFlags(name)
+	f.register(fs)
+	files, err := parseFlags(fs, line, args, s)
+	if err != nil {
+		return err
+	}
+	return operate(ctx, &f, files, s, func(l *ginlimit.Limiter) (string, error) {
+		return "starts anew: it has used nothing, and is not banned", l.Reset(ctx, f.key)
+	})
+}
+
+func banCommand(ctx context.Context, args []string, s streams) error {
+	var f keyFlags
+	var length time.Duration
+	fs := newFlags("ban")
+	f.register(fs)
+	fs.DurationVar(&length, "for", 0, "how `long` the caller is refused, from now on, such as 1h; 1ms to 8784h, which are 366 days")
+	files, err := parseFlags(fs, "ginlimit ban -limiter NAME -key KEY -for 1h refuses a caller whatever it asks for, in place of a ban that there is", args, s)
+	if err != nil {
+		return err
+	}
+	switch {
+	case length == 0:
+		return errors.New("ginlimit: say by -for how long the ban lasts, such as -for 1h")
+	case length < backend.MinPeriod || length > backend.MaxPeriod || length%time.Microsecond != 0:
+		return fmt.Errorf("ginlimit: -for %v: use %v to %v, in whole microseconds", length, backend.MinPeriod, backend.MaxPeriod)
+	}
+	return operate(ctx, &f, files, s, func(l *ginlimit.Limiter) (string, error) {
+		return "is banned for " + wait(length.Seconds()), l.Ban(ctx, f.key, length)
+	})
 }

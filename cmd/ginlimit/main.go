@@ -1,9 +1,11 @@
 // Command ginlimit answers two questions about rate limits: what a limit would do to the traffic in
-// an access log, and what a caller has used.
+// an access log, and what a caller has used. It also resets and bans callers.
 //
 //	ginlimit replay -limit 100/m -by ip access.log
 //	ginlimit keys   -limiter api -key user:alice -limit 100/m
 //	ginlimit reset  -limiter api -key user:alice
+//	ginlimit ban    -limiter api -key user:alice -for 1h
+//	ginlimit unban  -limiter api -key user:alice
 //	ginlimit sample > access.log
 //
 // docs/replay.md describes it.
@@ -27,7 +29,11 @@ const usage = `ginlimit answers questions about rate limits.
   ginlimit keys -limiter api -key user:alice -limit 100/m
         what has a caller used, of a limiter on Redis? REDIS_URL says where that is
   ginlimit reset -limiter api -key user:alice
-        forgets what a caller has used
+        forgets what a caller has used, and lifts its ban
+  ginlimit ban -limiter api -key user:alice -for 1h
+        refuses a caller whatever it asks for
+  ginlimit unban -limiter api -key user:alice
+        is reset: it lifts a ban, and forgets what the caller has used
   ginlimit sample > access.log
         writes a synthetic access log to try it with
 
@@ -58,7 +64,8 @@ func run(ctx context.Context, args []string, s streams) int {
 		return 2
 	}
 	commands := map[string]func(context.Context, []string, streams) error{
-		"replay": replayCommand, "keys": keysCommand, "reset": resetCommand, "sample": sampleCommand,
+		"replay": replayCommand, "keys": keysCommand, "reset": resetCommand,
+		"ban": banCommand, "unban": unbanCommand, "sample": sampleCommand,
 	}
 	name, rest := args[0], args[1:]
 	if name == "-h" || name == "-help" || name == "--help" || name == "help" {
@@ -67,7 +74,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	}
 	command, ok := commands[name]
 	if !ok {
-		_, _ = fmt.Fprintf(s.err, "ginlimit: no command is called %q; use replay, keys, reset or sample\n", name)
+		_, _ = fmt.Fprintf(s.err, "ginlimit: no command is called %q; use replay, keys, reset, ban, unban or sample\n", name)
 		return 2
 	}
 	err := command(ctx, rest, s)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -166,6 +167,14 @@ func TestReplayRefuses(t *testing.T) {
 		{[]string{"reset", "-redis", "redis://127.0.0.1:1", "a"}, 1, `"a" is no flag`},
 		{[]string{"reset", "-redis", "redis://127.0.0.1:1", "-key", "a", "-timeout", "0"}, 1, "use 1ms to 1m"},
 		{[]string{"reset", "-redis", "redis://127.0.0.1:1", "-key", "a", "-timeout", "1h"}, 1, "use 1ms to 1m"},
+		{[]string{"unban", "-redis", "redis://127.0.0.1:1"}, 1, "name the caller by -key"},
+		{[]string{"ban", "-redis", "redis://127.0.0.1:1", "-for", "1h"}, 1, "name the caller by -key"},
+		{[]string{"ban", "-key", "a", "-for", "1h"}, 1, "no Redis was given"},
+		{[]string{"ban", "-redis", "redis://127.0.0.1:1", "-key", "a"}, 1, "say by -for how long the ban lasts, such as -for 1h"},
+		{[]string{"ban", "-redis", "redis://127.0.0.1:1", "-key", "a", "-for", "-1h"}, 1, "-for -1h0m0s: use 1ms to 8784h0m0s"},
+		{[]string{"ban", "-redis", "redis://127.0.0.1:1", "-key", "a", "-for", "9000h"}, 1, "use 1ms to"},
+		{[]string{"ban", "-redis", "redis://127.0.0.1:1", "-key", "a", "-for", "1001us100ns"}, 1, "in whole microseconds"},
+		{[]string{"ban", "-for", "soon"}, 2, "see ginlimit ban -h"},
 		{[]string{"dance"}, 2, `no command is called "dance"; use replay`},
 	} {
 		out, errs, code := runCommand("", step.args...)
@@ -283,7 +292,7 @@ func TestKeys(t *testing.T) {
 		!strings.Contains(out, "100/d") || !strings.Contains(out, "unlimited") {
 		t.Errorf("got %s", out)
 	}
-	if out, errs, code := runWith(env, "", "reset", "-limiter", "api", "-key", "user:alice", "-timeout", "30s"); code != 0 || out != "user:alice of limiter api starts anew\n" {
+	if out, errs, code := runWith(env, "", "reset", "-limiter", "api", "-key", "user:alice", "-timeout", "30s"); code != 0 || out != "user:alice of limiter api starts anew: it has used nothing, and is not banned\n" {
 		t.Errorf("got %d, %s, %s", code, out, errs)
 	}
 	if out := show(flags...); !strings.Contains(out, "5/h sliding-log  0     5    5     passes") {
@@ -305,16 +314,59 @@ func TestKeys(t *testing.T) {
 		{"redis://:p4ssw0rd@127.0.0.1:1", nil, "check that Redis runs"},
 		{strings.Replace(at, "p4ssw0rd", "p4ssw0rd-not", 1), nil, "check that Redis runs"},
 	} {
-		for _, command := range []string{"keys", "reset"} {
-			args := append([]string{command, "-key", "user:alice"}, step.args...)
-			if command == "keys" {
-				args = append(args, "-limit", "1/m")
-			}
+		for command, own := range map[string][]string{"keys": {"-limit", "1/m"}, "reset": nil, "unban": nil, "ban": {"-for", "1h"}} {
+			args := slices.Concat([]string{command, "-key", "user:alice"}, own, step.args)
 			out, errs, code := runWith(map[string]string{"REDIS_URL": step.url}, "", args...)
 			if code != 1 || strings.Contains(out+errs, "p4ssw0rd") || !strings.Contains(errs, step.want) || !strings.HasPrefix(errs, "ginlimit: ") {
 				t.Errorf("%s: code %d, %s%s", command, code, out, errs)
 			}
 		}
+	}
+}
+
+// A ban refuses everything that a caller asks the application for, and nothing else. Unban is reset.
+func TestBan(t *testing.T) {
+	at := "redis://" + testserver.Redis(t).Addr()
+	do := func(want string, args ...string) {
+		t.Helper()
+		out, errs, code := runCommand("", append([]string{args[0], "-redis", at, "-limiter", "api", "-timeout", "30s"}, args[1:]...)...)
+		if code != 0 || errs != "" || !strings.Contains(out, want) {
+			t.Fatalf("%v: code %d, %s%s; want %s", args, code, out, errs, want)
+		}
+	}
+	f := keyFlags{url: at, prefix: "gl", limiter: "api", timeout: 30 * time.Second}
+	l, done, err := f.open(t.Context(), limits{{Count: 5, Period: time.Hour, Algorithm: backend.SlidingLog}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	ask := func(key string, banned bool, left int64) {
+		t.Helper()
+		d, err := l.Allow(t.Context(), key, 1)
+		if err != nil || d.Allowed == banned || d.Banned != banned || !banned && d.Remaining != left ||
+			banned && (d.RetryAfter > time.Hour || d.RetryAfter < time.Hour-5*time.Minute) {
+			t.Errorf("%s: got %+v, %v", key, d, err)
+		}
+	}
+	alice := []string{"-key", "user:alice"}
+	keys := append([]string{"keys", "-limit", "5/h sliding-log"}, alice...)
+	ask("user:alice", false, 4)
+	do("user:alice of limiter api is banned for 2h0m0s\n", append([]string{"ban", "-for", "2h"}, alice...)...)
+	do("user:alice of limiter api is banned for 1h0m0s\n", append([]string{"ban", "-for", "1h"}, alice...)...) // in place of that
+	ask("user:alice", true, 0)
+	ask("user:bob", false, 4)
+	do("\n  banned for another ", keys...)
+	do("\n  5/h sliding-log  1     5   4     passes", keys...) // the limit by itself
+	do("user:alice of limiter api starts anew: it has used nothing, and is not banned\n", append([]string{"unban"}, alice...)...)
+	do("user:alice of limiter api\n  limit ", keys...)
+	ask("user:alice", false, 4) // also what was used is forgotten
+
+	do("ip:2001:db8::/64 of limiter api is banned for 1h0m0s\n", "ban", "-ip", "2001:db8::7", "-for", "1h")
+	ask("ip:2001:db8::/64", true, 0)
+	do("ip:2001:db8::/64 of limiter api starts anew", "reset", "-ip", "2001:db8::7")
+	ask("ip:2001:db8::/64", false, 4)
+	if out, _, code := runCommand("", "unban", "-h"); code != 0 || !strings.Contains(out, "is ginlimit reset: it lifts a ban, and forgets what the caller has used") {
+		t.Errorf("got %d, %s", code, out)
 	}
 }
 
