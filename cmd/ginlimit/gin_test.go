@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,6 +140,73 @@ func TestVerdictsOfAService(t *testing.T) {
 	}
 	if refusals < rounds {
 		t.Errorf("only %d refusals: this tests nothing", refusals)
+	}
+}
+
+// Places in flight are those of a service whose requests take their time, some of them longer than a
+// place is held for a process that died. The log is written as nginx writes it, when requests end.
+func TestVerdictsInFlight(t *testing.T) {
+	refused := 0
+	for seed := range 20 {
+		rng := rand.New(rand.NewPCG(uint64(seed), 2))
+		limits := []backend.Limit{backend.InFlight(1 + rng.Int64N(4)), ginlimit.PerMinute(20)}
+		var log bytes.Buffer
+		want := make([]bool, 150)
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex // guards log
+			engine := gin.New()
+			_ = engine.SetTrustedProxies(nil)
+			engine.Use(ginlimit.New(limits[0], ginlimit.ByIP(), ginlimit.WithLimits(limits[1]), ginlimit.WithLogger(slog.New(slog.DiscardHandler))))
+			engine.GET("/:took", func(c *gin.Context) {
+				took, _ := time.ParseDuration(c.Param("took"))
+				time.Sleep(took)
+			})
+			for i := range want {
+				// All begin at a multiple of 10 µs, and none ends at one.
+				time.Sleep(time.Duration(1+rng.Int64N(600_000)) * 10 * time.Microsecond)
+				took := time.Duration(rng.ExpFloat64()*1e6)*10*time.Microsecond + 5*time.Microsecond
+				addr := []string{"203.0.113.7", "198.51.100.9"}[rng.IntN(2)]
+				go func() {
+					w := httptest.NewRecorder()
+					r := httptest.NewRequest(http.MethodGet, "/"+took.String(), nil)
+					r.RemoteAddr = addr + ":4711"
+					begin := time.Now()
+					engine.ServeHTTP(w, r)
+					mu.Lock()
+					defer mu.Unlock()
+					want[i] = w.Code == http.StatusTooManyRequests
+					fmt.Fprintf(&log, `{"msec":"%d.%06d","remote_addr":%q,"request_time":%q,"status":%d}`+"\n", time.Now().Unix(), time.Now().Nanosecond()/1000,
+						addr, time.Since(begin), w.Code)
+				}()
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+		})
+		for _, r := range want {
+			if r {
+				refused++
+			}
+		}
+		r, err := accesslog.NewReader("nginx", &log, "json", accesslog.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		by, err := replay.ParseBy("ip")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []bool
+		c := replay.Config{Limits: limits, By: by, Ended: true, Window: time.Hour}
+		c.Verdict = func(_ time.Time, _ string, allowed bool, _ time.Duration) { got = append(got, !allowed) }
+		if _, err := replay.Run(context.Background(), c, []*accesslog.Reader{r}); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("seed %d, %v: got %v, want %v", seed, limits, got, want)
+		}
+	}
+	if refused < 200 {
+		t.Errorf("only %d refusals: this tests nothing", refused)
 	}
 }
 

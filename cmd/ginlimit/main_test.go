@@ -415,6 +415,25 @@ func TestReplayEnded(t *testing.T) {
 	}
 }
 
+// A log of JSON lines that was made by hand, whose field took_ms says how long requests took.
+func TestReplayInFlight(t *testing.T) {
+	log, err := os.ReadFile("testdata/inflight.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"replay", "-", "-limit", "5 in flight", "-vs", "10/s", "-duration", "took_ms", "-target", "0%"}
+	golden(t, "inflight.txt", mustRun(t, string(log), args...))
+	page := filepath.Join(t.TempDir(), "a.html")
+	mustRun(t, string(log), append(args, "-html", page)...)
+	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), "Callers by their busiest moment") {
+		t.Errorf("got %s, %v", text, err)
+	}
+	_, errs, code := runCommand(string(log), "replay", "-", "-limit", "5 in flight")
+	if code != 1 || !strings.HasPrefix(errs, "ginlimit: a limit in flight needs how long requests took") || !strings.Contains(errs, "by -duration") {
+		t.Errorf("code %d, %s", code, errs)
+	}
+}
+
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder

@@ -91,8 +91,8 @@ func replayCommand(ctx context.Context, args []string, s streams) error {
 func parseReplay(args []string, s streams) (*replayFlags, error) {
 	f := &replayFlags{target: target{Share: 0.001}}
 	fs := newFlags("replay")
-	fs.Var(&f.limits, "limit", "a `limit`: 100/m, '10/s burst 20', '5/15m sliding-log', '10000/day Europe/Berlin calendar';\n"+
-		"several must all allow a request")
+	fs.Var(&f.limits, "limit", "a `limit`: 100/m, '10/s burst 20', '5/15m sliding-log', '10000/day Europe/Berlin calendar',\n"+
+		"'5 in flight'; several must all allow a request")
 	fs.Var(&f.versus, "vs", "a `limit` to compare with; several must all allow a request")
 	fs.StringVar(&f.by, "by", "", "what a `caller` is: ip, ip/24, ip/24/48, path, user, key, global, header:NAME, json:FIELD, or several\n"+
 		"joined by +; the default is ip, or key with -key or -observe")
@@ -110,7 +110,8 @@ func parseReplay(args []string, s streams) (*replayFlags, error) {
 	fs.StringVar(&f.limiter, "limiter", "", "only the lines that an observer wrote for the limiter of this `name`")
 	fs.BoolVar(&f.progress, "progress", isTerminal(s.err), "show how far it is; the default is to do so on a terminal")
 	fs.BoolVar(&f.ended, "ended", false, "the log's times are when requests ended: count them when they began, where the log has durations")
-	fs.StringVar(&f.fields.Duration, "duration", "", "the `field` of JSON lines that has the duration: seconds, or what the name ends with, as in took_ms")
+	fs.StringVar(&f.fields.Duration, "duration", "", "the `field` of JSON lines that has the duration: seconds, or what the name ends with, as in took_ms;\n"+
+		"limits in flight need it")
 	fs.StringVar(&f.fields.Time, "time", "", "the `field` of JSON lines that has the time")
 	fs.StringVar(&f.fields.Key, "key", "", "the `field` of JSON lines that has the key")
 	fs.StringVar(&f.fields.Addr, "addr", "", "the `field` of JSON lines that has the client's address")

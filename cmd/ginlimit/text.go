@@ -64,7 +64,7 @@ func (t *text) head() {
 		what string
 	}{
 		{r.Other, "of another route, status or limiter, left out"}, {r.NoKey, "without a key, left out: ginlimit would answer 400"},
-		{r.Already, "answered 429 when the log was written"}, {r.Skipped, "of no request"},
+		{r.NoDuration, "without a duration, taken to end at once"}, {r.Already, "answered 429 when the log was written"}, {r.Skipped, "of no request"},
 		{r.Late, "too far out of order, moved: try a larger -window"}, {r.Bad, "could not be read"},
 	} {
 		if part.n > 0 {
@@ -93,9 +93,12 @@ func writeBadLines(out io.Writer, r *replay.Report) {
 	}
 }
 
-// busiest names the periods of rates, behind "the busiest": 1m, 15m, calendar day.
+// busiest names the periods of rates, behind "the busiest": 1m, 15m, calendar day, moment.
 func busiest(r replay.Rates) string {
-	if r.Calendar != "" {
+	switch {
+	case r.AtOnce:
+		return "moment"
+	case r.Calendar != "":
 		return "calendar " + r.Calendar
 	}
 	text := strings.TrimPrefix(backend.Limit{Period: r.Period}.String(), "0/")
@@ -107,7 +110,10 @@ func busiest(r replay.Rates) string {
 
 // mostIn is the head of the column of what callers asked for in their busiest period.
 func mostIn(r replay.Rates) string {
-	if r.Calendar != "" {
+	switch {
+	case r.AtOnce:
+		return "most at once"
+	case r.Calendar != "":
 		return "most in a " + busiest(r)
 	}
 	return "most in " + busiest(r)

@@ -8,13 +8,14 @@ const maxHistory = 128 << 20
 
 const historyChunk = 1 << 20
 
-// history is the requests of a log, in their order, as the time since the one before, the caller
-// and, if that is not 1, the cost. If there are too many it goes on with every second caller only,
-// then with every fourth.
+// history is the requests of a log, in their order, as the time since the one before, the caller,
+// the cost if that is not 1, and how long they took if that is asked for. If there are too many it
+// goes on with every second caller only, then with every fourth.
 type history struct {
 	chunks [][]byte
 	size   int
 	limit  int
+	ends   bool // say how long requests took
 	last   int64
 	shift  uint // callers whose number is a multiple of 1<<shift are kept
 	n      int64
@@ -22,15 +23,15 @@ type history struct {
 
 func (h *history) keeps(id uint32) bool { return id&(1<<h.shift-1) == 0 }
 
-func (h *history) add(at, cost int64, id uint32) {
-	if !h.keeps(id) {
+func (h *history) add(e *event) {
+	if !h.keeps(e.id) {
 		return
 	}
 	last := len(h.chunks) - 1
-	if last < 0 || cap(h.chunks[last])-len(h.chunks[last]) < 3*binary.MaxVarintLen64 {
+	if last < 0 || cap(h.chunks[last])-len(h.chunks[last]) < 4*binary.MaxVarintLen64 {
 		if h.size >= h.limit {
 			h.thin()
-			if !h.keeps(id) {
+			if !h.keeps(e.id) {
 				return
 			}
 		}
@@ -42,30 +43,33 @@ func (h *history) add(at, cost int64, id uint32) {
 	if h.n == 0 {
 		h.last = 0
 	}
-	b = binary.AppendUvarint(b, uint64(at-h.last))
-	what := uint64(id) << 1
-	if cost != 1 {
+	b = binary.AppendUvarint(b, uint64(e.at-h.last))
+	what := uint64(e.id) << 1
+	if e.cost != 1 {
 		what |= 1
 	}
 	b = binary.AppendUvarint(b, what)
-	if cost != 1 {
-		b = binary.AppendUvarint(b, uint64(cost))
+	if e.cost != 1 {
+		b = binary.AppendUvarint(b, uint64(e.cost))
+	}
+	if h.ends {
+		b = binary.AppendUvarint(b, uint64(max(0, e.end-e.at)))
 	}
 	h.chunks[last] = b
-	h.last = at
+	h.last = e.at
 	h.n++
 }
 
 // thin drops every second caller.
 func (h *history) thin() {
-	fewer := history{limit: h.limit, shift: h.shift + 1}
+	fewer := history{limit: h.limit, ends: h.ends, shift: h.shift + 1}
 	var at int64
 	for i, b := range h.chunks {
 		for len(b) > 0 {
 			var e event
-			e, b = decode(b, at)
+			e, b = h.decode(b, at)
 			at = e.at
-			fewer.add(e.at, e.cost, e.id)
+			fewer.add(&e)
 		}
 		h.chunks[i] = nil // each chunk is free as soon as it was read
 	}
@@ -78,7 +82,7 @@ func (h *history) each(f func(e event) bool) {
 	for _, b := range h.chunks {
 		for len(b) > 0 {
 			var e event
-			e, b = decode(b, at)
+			e, b = h.decode(b, at)
 			at = e.at
 			if !f(e) {
 				return
@@ -87,7 +91,7 @@ func (h *history) each(f func(e event) bool) {
 	}
 }
 
-func decode(b []byte, last int64) (event, []byte) {
+func (h *history) decode(b []byte, last int64) (event, []byte) {
 	delta, n := binary.Uvarint(b)
 	b = b[n:]
 	what, n := binary.Uvarint(b)
@@ -96,6 +100,11 @@ func decode(b []byte, last int64) (event, []byte) {
 	if what&1 == 1 {
 		cost, n := binary.Uvarint(b)
 		e.cost = int64(cost)
+		b = b[n:]
+	}
+	if h.ends {
+		took, n := binary.Uvarint(b)
+		e.end = e.at + int64(took)
 		b = b[n:]
 	}
 	return e, b

@@ -12,6 +12,7 @@ import (
 // event is what of a request is needed to replay it.
 type event struct {
 	at   int64 // µs since 1970
+	end  int64 // of the request; at or before at if it is not known
 	cost int64
 	seq  uint64 // its place in the log, for those of one instant
 	id   uint32 // of the caller

@@ -8,7 +8,9 @@ import (
 )
 
 // rateWindows is the windows that rates are counted in: those of a calendar, or of one period each.
+// Under a limit of requests in flight it is those that go on at the same time which are counted.
 type rateWindows struct {
+	atOnce   bool
 	calendar backend.Calendar
 	period   int64 // µs; of a calendar about how long a window is
 	first    int64 // the beginning of window 0, in µs since 1970
@@ -20,6 +22,8 @@ type rateWindows struct {
 func newRateWindows(l backend.Limit) rateWindows {
 	w := rateWindows{calendar: l.Calendar, period: l.Period.Microseconds(), first: -1, until: math.MinInt64}
 	switch {
+	case l.Algorithm == backend.Concurrency:
+		return rateWindows{atOnce: true}
 	case l.Algorithm == backend.CalendarWindow:
 		w.period, _ = l.Calendar.Numbers()
 	case w.period <= 0:
@@ -30,6 +34,9 @@ func newRateWindows(l backend.Limit) rateWindows {
 
 // number returns the number of the window that now is in. Now is never before that of the last call.
 func (w *rateWindows) number(now int64) uint32 {
+	if w.atOnce {
+		return 0
+	}
 	if w.calendar == (backend.Calendar{}) {
 		if w.first < 0 {
 			w.first = now / w.period * w.period

@@ -296,27 +296,31 @@ func TestReport(t *testing.T) {
 func TestSmallest(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for round := range 60 {
-		var all []request
+		var lines []string
 		now := noon
 		for range 400 {
 			now = now.Add(time.Duration(rng.ExpFloat64() * float64(300*time.Millisecond)))
 			key := fmt.Sprint("user:", int(rng.ExpFloat64()*3))
-			all = append(all, request{now, key, 1 + rng.Int64N(2)})
+			r := request{now, key, 1 + rng.Int64N(2)}
+			lines = append(lines, strings.TrimSuffix(r.String(), "}")+fmt.Sprintf(`,"duration":%v}`, rng.ExpFloat64()*5))
 		}
 		limits := []backend.Limit{{Count: 1 + rng.Int64N(20), Period: 10 * time.Second, Algorithm: backend.Algorithm(rng.IntN(4))}}
 		if rng.IntN(2) == 0 {
 			limits = append(limits, backend.Limit{Count: 1 + rng.Int64N(4), Period: time.Second, Burst: 3})
 		}
+		if rng.IntN(4) == 0 {
+			limits[0] = backend.InFlight(1 + rng.Int64N(8))
+		}
 		target := Target{Share: []float64{0, 0.01, 0.2}[rng.IntN(3)], Callers: rng.IntN(2) == 0}
 		c := Config{Limits: limits, Target: target}
-		_, r := verdicts(t, c, logOfRequests(t, all))
+		_, r := verdicts(t, c, logOf(t, "a.log", lines...))
 		if r.Smallest.None != "" {
 			t.Fatalf("round %d: %+v", round, r.Smallest)
 		}
 		enough := func(n int64) (bool, int64) {
 			c := c
 			c.Limits = scaled(limits, n)
-			_, r := verdicts(t, c, logOfRequests(t, all))
+			_, r := verdicts(t, c, logOf(t, "a.log", lines...))
 			if target.Callers {
 				return r.Limits.CallerShare <= target.Share, r.Limits.RefusedCallers
 			}
@@ -377,8 +381,8 @@ func TestOneTooMany(t *testing.T) {
 // History gives back what was added, and thins out by whole callers.
 func TestHistory(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
-	for _, limit := range []int{maxHistory, 3 << 20} {
-		h := history{limit: limit}
+	for i, limit := range []int{maxHistory, 3 << 20, 3 << 20} {
+		h := history{limit: limit, ends: i == 2}
 		var all []event
 		now := noon.UnixMicro()
 		for range 1_500_000 {
@@ -387,8 +391,11 @@ func TestHistory(t *testing.T) {
 			if rng.IntN(10) == 0 {
 				e.cost = rng.Int64N(1 << 40)
 			}
+			if h.ends {
+				e.end = e.at + rng.Int64N(1000)
+			}
 			all = append(all, e)
-			h.add(e.at, e.cost, e.id)
+			h.add(&e)
 		}
 		if (limit == maxHistory) != (h.shift == 0) {
 			t.Fatalf("limit %d: shift %d", limit, h.shift)

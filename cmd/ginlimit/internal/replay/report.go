@@ -16,6 +16,8 @@ type Report struct {
 	Late     int64               `json:"late_lines"`    // too far out of order: moved on to the time that was reached
 	NoKey    int64               `json:"without_key"`
 	Other    int64               `json:"not_asked_for"` // of another route, status or limiter
+	// NoDuration is, under a limit in flight, requests that are taken to end at once.
+	NoDuration int64 `json:"without_duration,omitempty"`
 
 	From     time.Time        `json:"from"`
 	To       time.Time        `json:"to"`
@@ -105,9 +107,12 @@ type Change struct {
 type Rates struct {
 	Period time.Duration `json:"period"` // ns; of a calendar about how long a window is
 	// Calendar is day, week or month if the periods are those of the first limit's calendar.
-	Calendar string      `json:"calendar,omitempty"`
-	Limit    *int64      `json:"limit,omitempty"` // units in a period, of the first limit
-	Classes  []RateClass `json:"classes"`
+	Calendar string `json:"calendar,omitempty"`
+	// AtOnce says that the first limit is one in flight: there is no period, and what is counted is
+	// the units of requests that go on at the same time, refused or not.
+	AtOnce  bool        `json:"at_once,omitempty"`
+	Limit   *int64      `json:"limit,omitempty"` // units in a period, of the first limit
+	Classes []RateClass `json:"classes"`
 }
 
 // RateClass is the callers that asked for From to To units in their busiest period.

@@ -54,6 +54,9 @@ type run struct {
 	tallies  []*tally
 	capacity int64 // the least that a limit can hold: a caller that asks for no more is never refused
 	rates    rateWindows
+	holds    bool // units of some limit until a request has ended
+	flights  flights
+	noEnd    int64 // requests of which it is not known how long they took
 	history  history
 	requests int64
 	units    int64
@@ -96,6 +99,7 @@ func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, erro
 			return nil, err
 		}
 		r.laws = append(r.laws, l)
+		r.holds = r.holds || l.holds
 		r.tallies = append(r.tallies, &tally{law: l, by: make([]int64, len(limits)), minute: math.MaxUint32})
 		for _, limit := range limits {
 			if !limit.IsUnlimited() {
@@ -106,6 +110,7 @@ func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, erro
 	if len(r.laws) == 0 {
 		return nil, errors.New("ginlimit: no limit was given; use -limit 100/m, for example")
 	}
+	r.history.ends = r.holds
 	r.places = newPlaces(r.laws)
 	r.rates = newRateWindows(c.Limits[0])
 	sources := make([]*source, len(logs))
@@ -165,13 +170,17 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 	if r.Ended && e.Duration > 0 {
 		at -= min(e.Duration, at)
 	}
-	return event{at: at, cost: e.Cost, id: id}, true
+	if e.Duration < 0 {
+		r.noEnd++
+	}
+	return event{at: at, end: at + min(e.Duration, longest.Microseconds()), cost: e.Cost, id: id}, true
 }
 
 // decide replays one request.
 func (r *run) decide(e *event) {
 	c := r.callers.of(e.id)
 	now := e.at
+	r.land(now)
 	if r.requests == 0 {
 		r.first = now
 	}
@@ -185,12 +194,13 @@ func (r *run) decide(e *event) {
 	c.peak = max(c.peak, c.inWindow)
 	fine := r.fine.at(now)
 	fine.Requests++
-	r.history.add(now, e.cost, e.id)
+	r.history.add(e)
 
 	var states []state
 	logs := r.states(c, e.id, &states)
 	minute := uint32(now/(60*1e6)) + 1
 	var refused [2]int
+	var held uint8
 	for i, t := range r.tallies {
 		n := len(t.law.rules)
 		var own = logs
@@ -213,10 +223,15 @@ func (r *run) decide(e *event) {
 		if wait != 0 {
 			refused[i] = 1
 			r.refuse(i, t, e, decided, wait, minute, fine)
+		} else if t.law.holds {
+			held |= 1 << i
 		}
 		if t.inMin.Refused > t.worst.Refused || t.inMin.Refused == t.worst.Refused && t.inMin.Start.Equal(t.worst.Start) {
 			t.worst = t.inMin
 		}
+	}
+	if r.holds && e.cost > 0 {
+		r.flights.begin(e, held)
 	}
 	r.both[refused[0]][refused[1]]++
 	r.places.sweep(r.callers, now)
@@ -282,6 +297,12 @@ func (r *run) report(sources []*source) (*Report, error) {
 	}
 	if r.requests == 0 {
 		return rep, r.nothing(rep)
+	}
+	if r.holds {
+		if rep.NoDuration = r.noEnd; r.noEnd == r.requests {
+			return rep, fmt.Errorf("ginlimit: a limit in flight needs how long requests took, which none of %d requests says; "+
+				"name the field of JSON lines by -duration, or give a log that has durations", r.requests)
+		}
 	}
 	rep.From, rep.To = time.UnixMicro(r.first).UTC(), time.UnixMicro(r.last).UTC()
 	rep.Limits = r.outcome(0)
@@ -396,7 +417,7 @@ func (r *run) change() *Change {
 // ratesOf counts callers by the most that they asked for in one window.
 func (r *run) ratesOf() Rates {
 	limit := r.Limits[0]
-	rates := Rates{Period: time.Duration(r.rates.period) * time.Microsecond, Calendar: limit.Calendar.Unit()}
+	rates := Rates{Period: time.Duration(r.rates.period) * time.Microsecond, Calendar: limit.Calendar.Unit(), AtOnce: r.rates.atOnce}
 	if !limit.IsUnlimited() {
 		n := limit.Count
 		rates.Limit = &n

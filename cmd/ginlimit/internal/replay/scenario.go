@@ -5,18 +5,27 @@ import (
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
 
-// law is one list of limits, all of which must allow, as rules.
+// law is one list of limits, all of which must allow, as rules. A place in flight is held until its
+// request ends, however long that is: a service renews it, and no process dies in a log.
 type law struct {
 	limits []backend.Limit
 	rules  []*algorithm.Rule
 	slots  []algorithm.Slot
 	res    backend.Result
 	single *algorithm.Rule // the only rule, if it has a state without a log
+	holds  bool            // units until a request has ended
 }
 
 func newLaw(limits []backend.Limit) (*law, error) {
 	l := &law{limits: limits, slots: make([]algorithm.Slot, len(limits))}
 	for _, limit := range limits {
+		if err := limit.Validate(); err != nil {
+			return nil, err
+		}
+		if limit.Algorithm == backend.Concurrency {
+			limit.Period = backend.MaxPeriod
+			l.holds = l.holds || limit.Count > 0
+		}
 		r, err := algorithm.NewRule(limit)
 		if err != nil {
 			return nil, err
@@ -61,6 +70,26 @@ func (l *law) take(states []state, logs []*algorithm.Log, now, cost int64) (deci
 }
 
 func (l *law) takeAll(states []state, logs []*algorithm.Log, now, cost int64) (decided int, wait int64) {
+	slots := l.loaded(states, logs)
+	l.res = backend.Result{}
+	decided, next := algorithm.Take(slots, l.rules, now, cost, &l.res)
+	store(next, states, logs)
+	if l.res.Allowed {
+		return decided, 0
+	}
+	if l.res.RetryAfter < 0 {
+		return decided, int64(backend.Never)
+	}
+	return decided, l.res.RetryAfter.Microseconds()
+}
+
+// settle gives back the units that a charge holds.
+func (l *law) settle(states []state, logs []*algorithm.Log, now, charged, cost int64) {
+	store(algorithm.Settle(l.loaded(states, logs), l.rules, now, charged, cost, cost, cost), states, logs)
+}
+
+// loaded returns the slots of a caller.
+func (l *law) loaded(states []state, logs []*algorithm.Log) []algorithm.Slot {
 	slots := l.slots[:len(l.rules)]
 	for i, r := range l.rules {
 		slots[i] = algorithm.Slot{}
@@ -72,8 +101,11 @@ func (l *law) takeAll(states []state, logs []*algorithm.Log, now, cost int64) (d
 			}
 		}
 	}
-	l.res = backend.Result{}
-	decided, next := algorithm.Take(slots, l.rules, now, cost, &l.res)
+	return slots
+}
+
+// store puts slots back, if there are any.
+func store(next []algorithm.Slot, states []state, logs []*algorithm.Log) {
 	for i := range next {
 		s := &next[i].State
 		states[i] = state{s.Time, s.Used, s.Rest}
@@ -81,13 +113,6 @@ func (l *law) takeAll(states []state, logs []*algorithm.Log, now, cost int64) (d
 			logs[i] = s.Log
 		}
 	}
-	if l.res.Allowed {
-		return decided, 0
-	}
-	if l.res.RetryAfter < 0 {
-		return decided, int64(backend.Never)
-	}
-	return decided, l.res.RetryAfter.Microseconds()
 }
 
 // expired reports whether none of the states says anything any more.

@@ -127,11 +127,16 @@ func (s *search) refused(limits []backend.Limit, target Target) (int64, bool) {
 	}
 	clear(s.place)
 	m := newPlaces([]*law{l})
+	var goOn flights
 	var requests, callers int64
 	s.denied = s.denied[:0]
 	s.r.history.each(func(e event) bool {
 		if units := s.r.callers.units(e.id); units <= capacity && units < math.MaxUint32 {
 			return true
+		}
+		for f, ok := goOn.over(e.at); ok; f, ok = goOn.over(e.at) {
+			states, logs := m.of(s.place[f.id])
+			l.settle(states, logs, f.end, f.at, f.cost)
 		}
 		at := s.place[e.id]
 		if at == 0 {
@@ -146,6 +151,8 @@ func (s *search) refused(limits []backend.Limit, target Target) (int64, bool) {
 				s.denied[at-1] = true
 				callers++
 			}
+		} else if l.holds && e.cost > 0 {
+			goOn.begin(&e, 1)
 		}
 		if target.Callers {
 			return callers <= most
