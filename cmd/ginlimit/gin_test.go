@@ -152,7 +152,7 @@ func TestVerdictsInFlight(t *testing.T) {
 		limits := []backend.Limit{backend.InFlight(1 + rng.Int64N(4)), ginlimit.PerMinute(20)}
 		var log bytes.Buffer
 		want := make([]bool, 150)
-		synctest.Test(t, func(t *testing.T) {
+		synctest.Test(t, func(*testing.T) {
 			var mu sync.Mutex // guards log
 			engine := gin.New()
 			_ = engine.SetTrustedProxies(nil)

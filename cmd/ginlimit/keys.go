@@ -151,13 +151,14 @@ func usageLine(res ginlimit.Result) string {
 	if res.ResetAfter > 0 {
 		back = wait(res.ResetAfter.Seconds())
 	}
-	return fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\n", res.Limit, number(res.Used()), number(res.Limit.Capacity()), number(res.Remaining),
-		next, back)
+	return fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\n", res.Limit, number(res.Used()), number(res.Limit.Capacity()),
+		number(res.Remaining), next, back)
 }
 
-// operate runs a command that changes what Redis has of one caller. Which limits the application has
-// does not matter to it.
-func operate(ctx context.Context, f *keyFlags, files []string, s streams, do func(l *ginlimit.Limiter) (said string, err error)) error {
+// operate runs a command that changes what Redis has of one caller, and says what do returns. Which
+// limits the application has does not matter to it.
+func operate(ctx context.Context, f *keyFlags, files []string, s streams,
+	do func(l *ginlimit.Limiter) (said string, err error)) error {
 	if err := f.check(files, s); err != nil {
 		return err
 	}
@@ -170,17 +171,20 @@ func operate(ctx context.Context, f *keyFlags, files []string, s streams, do fun
 	if err != nil {
 		return advise(err)
 	}
-	_, err = fmt.Fprintf(s.out, "%s of limiter %s %s\n", printable(f.key, 200), printable(f.limiter, 80), said)
+	_, err = fmt.Fprintf(s.out, "%s of limiter %s %s\n", printable(f.key, 200),
+		printable(f.limiter, 80), said)
 	return err
 }
 
 func resetCommand(ctx context.Context, args []string, s streams) error {
-	return reset(ctx, "reset", "ginlimit reset -limiter NAME -key KEY forgets what a caller has used, of all limits, and lifts its ban", args, s)
+	return reset(ctx, "reset", "ginlimit reset -limiter NAME -key KEY forgets what a caller has used, "+
+		"of all limits, and lifts its ban", args, s)
 }
 
 // unbanCommand is resetCommand: a store forgets a ban with all else that it has of a key.
 func unbanCommand(ctx context.Context, args []string, s streams) error {
-	return reset(ctx, "unban", "ginlimit unban -limiter NAME -key KEY is ginlimit reset: it lifts a ban, and forgets what the caller has used, of all limits", args, s)
+	return reset(ctx, "unban", "ginlimit unban -limiter NAME -key KEY is ginlimit reset: it lifts a ban, "+
+		"and forgets what the caller has used, of all limits", args, s)
 }
 
 func reset(ctx context.Context, name, line string, args []string, s streams) error {
@@ -201,8 +205,9 @@ func banCommand(ctx context.Context, args []string, s streams) error {
 	var length time.Duration
 	fs := newFlags("ban")
 	f.register(fs)
-	fs.DurationVar(&length, "for", 0, "how `long` the caller is refused, from now on, such as 1h; 1ms to 8784h, which are 366 days")
-	files, err := parseFlags(fs, "ginlimit ban -limiter NAME -key KEY -for 1h refuses a caller whatever it asks for, in place of a ban that there is", args, s)
+	fs.DurationVar(&length, "for", 0, "how `long` the caller is refused, from now on, such as 1h; 1ms to 8784h")
+	files, err := parseFlags(fs, "ginlimit ban -limiter NAME -key KEY -for 1h refuses a caller whatever it asks for; "+
+		"it replaces a ban that is there", args, s)
 	if err != nil {
 		return err
 	}
@@ -210,7 +215,8 @@ func banCommand(ctx context.Context, args []string, s streams) error {
 	case length == 0:
 		return errors.New("ginlimit: say by -for how long the ban lasts, such as -for 1h")
 	case length < backend.MinPeriod || length > backend.MaxPeriod || length%time.Microsecond != 0:
-		return fmt.Errorf("ginlimit: -for %v: use %v to %v, in whole microseconds", length, backend.MinPeriod, backend.MaxPeriod)
+		return fmt.Errorf("ginlimit: -for %v: use %v to %v, in whole microseconds",
+			length, backend.MinPeriod, backend.MaxPeriod)
 	}
 	return operate(ctx, &f, files, s, func(l *ginlimit.Limiter) (string, error) {
 		return "is banned for " + wait(length.Seconds()), l.Ban(ctx, f.key, length)

@@ -74,7 +74,8 @@ func run(ctx context.Context, args []string, s streams) int {
 	}
 	command, ok := commands[name]
 	if !ok {
-		_, _ = fmt.Fprintf(s.err, "ginlimit: no command is called %q; use replay, keys, reset, ban, unban or sample\n", name)
+		_, _ = fmt.Fprintf(s.err, "ginlimit: no command is called %q; "+
+			"use replay, keys, reset, ban, unban or sample\n", name)
 		return 2
 	}
 	err := command(ctx, rest, s)

@@ -324,6 +324,35 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// Calendar windows and places in flight are shown as the application has them.
+func TestKeysOfAllKinds(t *testing.T) {
+	at := "redis://" + testserver.Redis(t).Addr()
+	f := keyFlags{url: at, prefix: "gl", limiter: "api", timeout: 30 * time.Second}
+	own := limits{backend.InFlight(2), backend.PerCalendarMonth(100).In("Europe/Berlin")}
+	l, done, err := f.open(t.Context(), own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	d, err := l.Allow(t.Context(), "user:alice", 2)
+	if err != nil || !d.Allowed {
+		t.Fatal(d, err)
+	}
+	args := []string{"keys", "-redis", at, "-timeout", "30s", "-limiter", "api", "-key", "user:alice",
+		"-limit", "2 in flight", "-limit", "100/month Europe/Berlin calendar"}
+	out := mustRun(t, "", args...)
+	if !strings.Contains(out, "  2 in flight                       2     2    0     in 1s ") ||
+		!strings.Contains(out, "  100/month Europe/Berlin calendar  2     100  98    passes ") {
+		t.Errorf("got %s", out)
+	}
+	if _, err := l.Settle(t.Context(), d, 2); err != nil {
+		t.Fatal(err)
+	}
+	if out := mustRun(t, "", args...); !strings.Contains(out, "  2 in flight                       0     2    2     passes ") {
+		t.Errorf("got %s", out)
+	}
+}
+
 // A ban refuses everything that a caller asks the application for, and nothing else. Unban is reset.
 func TestBan(t *testing.T) {
 	at := "redis://" + testserver.Redis(t).Addr()

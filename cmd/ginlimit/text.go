@@ -64,7 +64,8 @@ func (t *text) head() {
 		what string
 	}{
 		{r.Other, "of another route, status or limiter, left out"}, {r.NoKey, "without a key, left out: ginlimit would answer 400"},
-		{r.NoDuration, "without a duration, taken to end at once"}, {r.Already, "answered 429 when the log was written"}, {r.Skipped, "of no request"},
+		{r.NoDuration, "without a duration, taken to end at once"},
+		{r.Already, "answered 429 when the log was written"}, {r.Skipped, "of no request"},
 		{r.Late, "too far out of order, moved: try a larger -window"}, {r.Bad, "could not be read"},
 	} {
 		if part.n > 0 {

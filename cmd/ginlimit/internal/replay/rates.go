@@ -20,7 +20,8 @@ type rateWindows struct {
 
 // newRateWindows returns the windows of a limit. Those of a limit without any are days.
 func newRateWindows(l backend.Limit) rateWindows {
-	w := rateWindows{calendar: l.Calendar, period: l.Period.Microseconds(), first: -1, until: math.MinInt64}
+	w := rateWindows{calendar: l.Calendar, first: -1, until: math.MinInt64}
+	w.period = l.Period.Microseconds()
 	switch {
 	case l.Algorithm == backend.Concurrency:
 		return rateWindows{atOnce: true}
@@ -32,7 +33,8 @@ func newRateWindows(l backend.Limit) rateWindows {
 	return w
 }
 
-// number returns the number of the window that now is in. Now is never before that of the last call.
+// number returns the number of the window that now is in. Now is never before that of the last
+// call.
 func (w *rateWindows) number(now int64) uint32 {
 	if w.atOnce {
 		return 0

@@ -300,8 +300,8 @@ func (r *run) report(sources []*source) (*Report, error) {
 	}
 	if r.holds {
 		if rep.NoDuration = r.noEnd; r.noEnd == r.requests {
-			return rep, fmt.Errorf("ginlimit: a limit in flight needs how long requests took, which none of %d requests says; "+
-				"name the field of JSON lines by -duration, or give a log that has durations", r.requests)
+			return rep, fmt.Errorf("ginlimit: a limit in flight needs how long requests took, which none of %d "+
+				"requests says; name the field of JSON lines by -duration, or give a log that has durations", r.requests)
 		}
 	}
 	rep.From, rep.To = time.UnixMicro(r.first).UTC(), time.UnixMicro(r.last).UTC()
@@ -417,7 +417,8 @@ func (r *run) change() *Change {
 // ratesOf counts callers by the most that they asked for in one window.
 func (r *run) ratesOf() Rates {
 	limit := r.Limits[0]
-	rates := Rates{Period: time.Duration(r.rates.period) * time.Microsecond, Calendar: limit.Calendar.Unit(), AtOnce: r.rates.atOnce}
+	rates := Rates{Period: time.Duration(r.rates.period) * time.Microsecond, AtOnce: r.rates.atOnce}
+	rates.Calendar = limit.Calendar.Unit()
 	if !limit.IsUnlimited() {
 		n := limit.Count
 		rates.Limit = &n
