@@ -126,7 +126,7 @@ func ParseLimit(text string) (Limit, error) {
 		err = l.Validate()
 	}
 	if err != nil {
-		return Limit{}, fmt.Errorf("ginlimit: the limit %.80q: %w", text, err)
+		return Limit{}, fmt.Errorf("ginlimit: the limit %.80q: %s", text, strings.TrimPrefix(err.Error(), "ginlimit: "))
 	}
 	return l, nil
 }
