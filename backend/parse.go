@@ -122,11 +122,11 @@ var (
 // [Limit.Validate] says.
 func ParseLimit(text string) (Limit, error) {
 	l, err := parseLimit(strings.TrimSpace(text))
-	if err == nil {
-		err = l.Validate()
-	}
 	if err != nil {
-		return Limit{}, fmt.Errorf("ginlimit: the limit %.80q: %s", text, strings.TrimPrefix(err.Error(), "ginlimit: "))
+		return Limit{}, fmt.Errorf("ginlimit: the limit %.80q: %w", text, err)
+	}
+	if err = l.Validate(); err != nil {
+		return Limit{}, err
 	}
 	return l, nil
 }
