@@ -235,7 +235,7 @@ func ExampleWithRefundIf() {
 func ExampleWithSettle() {
 	r := gin.New()
 	r.SetTrustedProxies(nil)
-	tokens := ginlimit.New(ginlimit.PerMinute(1000), ginlimit.ByIP(),
+	tokens := ginlimit.New(ginlimit.PerHour(1000), ginlimit.ByIP(),
 		ginlimit.WithCost(func(*gin.Context) int64 { return 100 }),                           // an estimate
 		ginlimit.WithSettle(func(c *gin.Context) int64 { return c.GetInt64("tokens used") }), // what it really was
 	)
@@ -247,7 +247,7 @@ func ExampleWithSettle() {
 	get(r, "/chat?prompt=hello", "X-RateLimit-Remaining", "Retry-After")
 	// Output:
 	// 200 X-RateLimit-Remaining: 900
-	// 429 X-RateLimit-Remaining: 50 Retry-After: 3
+	// 429 X-RateLimit-Remaining: 50 Retry-After: 180
 }
 
 // A caller is not charged for a request that the limit of the team refuses, nor the team for one that
@@ -350,12 +350,12 @@ func ExampleLimiter_Wait() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(d.Allowed, d.Waited.Round(10*time.Millisecond) <= 20*time.Millisecond)
+		fmt.Println(d.Allowed)
 	}
 	// Output:
-	// true true
-	// true true
-	// true true
+	// true
+	// true
+	// true
 }
 
 func ExampleLimiter_Usage() {
