@@ -127,7 +127,8 @@ func TestEmbedded(t *testing.T) {
 	require.Equal(t, map[string]bool{s.Addr(): false}, b.Breakers())
 }
 
-// A client of rueidis and one of go-redis share limits, what is settled and reset, and tiers.
+// A client of rueidis and one of go-redis share limits, bans, places in flight, what is settled and
+// reset, and tiers.
 func TestSharedWithRueidis(t *testing.T) {
 	s := testserver.Redis(t)
 	c := testserver.RedisCluster(t, 3, 0)
@@ -146,8 +147,10 @@ func TestSharedWithRueidis(t *testing.T) {
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = one.Close() })
 			two := goredis.New(set.client, goredis.WithPrefix(p), goredis.WithTimeout(ample), goredis.WithAutoPipeline(set.auto))
-			backends := []backend.Backend{one, two}
+			backends := [2]shared{one, two}
 			ctx := t.Context()
+			shareBans(t, backends)
+			sharePlaces(t, backends)
 			for _, a := range everyAlgorithm {
 				limits := []backend.Limit{hourly(40, a), {Count: 60, Period: 2 * time.Hour}}
 				two.Prepare(limits...)
