@@ -50,6 +50,7 @@ func Fallback(primary, secondary Backend, opts ...FallbackOption) Backend {
 	if c.instances < 1 {
 		panic(fmt.Errorf("ginlimit: WithShare(%d): use the number of instances, at least 1", c.instances))
 	}
+	seconded(primary)
 	return &fallback{primary, secondary, c.instances}
 }
 
@@ -166,6 +167,16 @@ func (f *fallback) Prepare(limits ...Limit) {
 	prepare(f.primary, limits)
 	shares, _ := f.share(limits, 0)
 	prepare(f.secondary, shares)
+}
+
+// Seconded tells the secondary that it is no longer the last one.
+func (f *fallback) Seconded() { seconded(f.secondary) }
+
+// seconded tells a backend that wants to know it that a second backend decides where it cannot.
+func seconded(b Backend) {
+	if b, ok := b.(interface{ Seconded() }); ok {
+		b.Seconded()
+	}
 }
 
 // prepare tells a backend that wants to know it that decisions under these limits will be common.

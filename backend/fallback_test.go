@@ -282,6 +282,25 @@ func TestDecoratorsPrepare(t *testing.T) {
 	}}, other.told)
 }
 
+// seconded is a backend that wants to know whether a second one decides where it cannot.
+type seconded struct {
+	backend.Backend
+	told int
+}
+
+func (s *seconded) Seconded() { s.told++ }
+
+// All but the last of several backends are told that another one decides where they cannot, so that
+// their logs say so.
+func TestFallbackTellsAllButTheLast(t *testing.T) {
+	first, second, last := &seconded{Backend: memory.New()}, &seconded{Backend: memory.New()}, &seconded{Backend: memory.New()}
+	both := backend.Fallback(backend.Lease(first, 10), second)
+	assert.Equal(t, []int{1, 0}, []int{first.told, second.told})
+	backend.Fallback(both, last)
+	assert.Equal(t, []int{1, 1, 0}, []int{first.told, second.told, last.told})
+	backend.Fallback(memory.New(), memory.New()) // which do not want to know
+}
+
 // TakeAll and Usage fall back as Take does, each charge to its share, and are settled there.
 func TestFallbackOfSeveralKeys(t *testing.T) {
 	primary, secondary := newBreakable(), newBreakable()

@@ -449,6 +449,9 @@ func (l *lease) Ban(ctx context.Context, key string, d time.Duration) error {
 // Prepare tells b, as a limiter would if it had b itself.
 func (l *lease) Prepare(limits ...Limit) { prepare(l.b, limits) }
 
+// Seconded tells b that a second backend decides where it cannot.
+func (l *lease) Seconded() { seconded(l.b) }
+
 func (l *lease) Reset(ctx context.Context, key string) error {
 	defer l.drop(key)
 	return l.b.Reset(ctx, key)

@@ -130,6 +130,10 @@ func (b *Backend) Reset(ctx context.Context, key string) error { return b.store.
 // decides by a few tiers may call it once for the limits of each.
 func (b *Backend) Prepare(limits ...backend.Limit) { b.store.Prepare(limits...) }
 
+// Seconded tells b that a second backend decides where b cannot, which is then what its log says.
+// backend.Fallback calls it. It changes no answer, and may be called at any time.
+func (b *Backend) Seconded() { b.store.Seconded() }
+
 // Breakers tells of each server, by its address, whether its circuit breaker is open: calls for it
 // fail at once. In a Cluster every master has one; otherwise there is one for all.
 func (b *Backend) Breakers() map[string]bool { return b.store.Breakers() }

@@ -39,6 +39,7 @@ type Backend struct {
 	gate    *gate.Gate
 	addr    string
 	failing *storelog.Log
+	instead storelog.Decider // where the database does not decide
 	plans   plans.Cache[plan]
 	refused refusals
 	sweeper sweeper
@@ -82,9 +83,10 @@ func New(pool *pgxpool.Pool, opts ...Option) *Backend {
 	conf := pool.Config()
 	b := &Backend{config: c, pool: pool, sql: newStatements(c.names), addr: address(conf.ConnConfig)}
 	server := b.addr + "/" + conf.ConnConfig.Database
-	log := &gate.Log{Logger: b.log, Store: "PostgreSQL", Server: func() string { return server }, Timeout: c.timeout, Option: "postgres.WithTimeout"}
+	log := &gate.Log{Logger: b.log, Store: "PostgreSQL", Server: func() string { return server }, Timeout: c.timeout, Option: "postgres.WithTimeout", Meanwhile: b.instead.String}
 	b.gate = gate.New(int(conf.MaxConns), c.timeout, log.Changed)
 	b.failing = storelog.New(b.log, "PostgreSQL", server)
+	b.failing.Meanwhile = b.instead.String
 	b.refused.seed = maphash.MakeSeed()
 	b.sweeper.init(b.log, server)
 	return b
@@ -100,6 +102,10 @@ func address(c *pgx.ConnConfig) string {
 // Breakers says of the server, by its address, whether calls fail at once because it did not answer
 // of late.
 func (b *Backend) Breakers() map[string]bool { return map[string]bool{b.addr: b.gate.Open()} }
+
+// Seconded tells b that a second backend decides where b cannot, which is then what its log says.
+// backend.Fallback calls it. It changes no answer, and may be called at any time.
+func (b *Backend) Seconded() { b.instead.Second() }
 
 // maxKey is the longest key of a row, in bytes.
 const maxKey = 200

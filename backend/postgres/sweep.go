@@ -45,7 +45,8 @@ type sweeper struct {
 func (s *sweeper) init(log func() *slog.Logger, server string) {
 	s.page, s.pages = rand.Int64N(1<<20), fewestPages
 	s.failing = storelog.New(log, "PostgreSQL", server)
-	s.failing.Calls, s.failing.Meanwhile = "sweeps of the table in PostgreSQL", "Rows that have expired stay, and the table grows"
+	s.failing.Calls = "sweeps of the table in PostgreSQL"
+	s.failing.Meanwhile = func() string { return "Rows that have expired stay, and the table grows" }
 }
 
 // sweepNow looks for expired rows if it is time to. The caller does not wait: the batch has a time

@@ -16,6 +16,8 @@ type Log struct {
 	Timeout time.Duration // of a call
 	Option  string        // that sets it
 
+	Meanwhile func() string // says who decides while the breaker is open
+
 	down atomic.Int64 // since when, in ns since 1970
 }
 
@@ -23,9 +25,8 @@ type Log struct {
 func (l *Log) Changed(open bool, cause error) {
 	if open {
 		l.down.Store(time.Now().UnixNano())
-		l.Logger().Warn("ginlimit: "+l.Store+" does not answer, so that calls fail at once until it does. The failure policy of each limiter "+
-			"decides instead, or the second backend of a Fallback. See that the server runs and can be reached; if it is only slow or far "+
-			"away, raise "+l.Option, "server", l.Server(), "cause", storeerr.Cause(cause).Error(), "timeout", l.Timeout)
+		l.Logger().Warn("ginlimit: "+l.Store+" does not answer, so that calls fail at once until it does. "+l.Meanwhile()+
+			". See that the server runs and can be reached; if it is only slow or far away, raise "+l.Option, "server", l.Server(), "cause", storeerr.Cause(cause).Error(), "timeout", l.Timeout)
 		return
 	}
 	l.Logger().Info("ginlimit: "+l.Store+" answers again", "server", l.Server(),

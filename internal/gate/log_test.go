@@ -12,6 +12,7 @@ import (
 
 	"github.com/ginlimit/ginlimit/internal/gate"
 	"github.com/ginlimit/ginlimit/internal/storeerr"
+	"github.com/ginlimit/ginlimit/internal/storelog"
 )
 
 // The log says of which server nothing is heard, why, how much time it had, what to do, and who
@@ -27,7 +28,7 @@ func TestLog(t *testing.T) {
 		}}))
 		log := &gate.Log{
 			Logger: func() *slog.Logger { return logger }, Store: "Redis", Server: func() string { return "limits:6379" },
-			Timeout: timeout, Option: "redis.WithTimeout",
+			Timeout: timeout, Option: "redis.WithTimeout", Meanwhile: new(storelog.Decider).String,
 		}
 		log.Changed(true, storeerr.Unavailable("redis: take", nil, io.EOF))
 		time.Sleep(3 * time.Second)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ginlimit/ginlimit/internal/gate"
+	"github.com/ginlimit/ginlimit/internal/storelog"
 )
 
 // link is the way to the servers: a client, or how to make one.
@@ -21,6 +22,7 @@ type link struct {
 	shards  task                   // to tell the servers of a Cluster apart
 	dial    func() (Client, error) // nil if the client is the caller's
 	addrs   []string               // that dial knows
+	instead storelog.Decider       // where the servers do not decide
 
 	mu     sync.Mutex
 	closed bool
@@ -272,9 +274,8 @@ func (l *link) fail(err error) {
 	l.err = err
 	if l.told.IsZero() && !l.Ping { // which returns it
 		l.told = time.Now()
-		l.log().Warn("ginlimit: Redis cannot be reached. Until it can, the failure policy of each limiter decides, or the second backend of a "+
-			"Fallback. See that the server runs, and check the URL with its user and password; if it is only far away, "+
-			"raise "+l.Package+".WithTimeout and the URL's dial_timeout", "server", l.name(), "cause", err.Error(), "timeout", l.Timeout)
+		l.log().Warn("ginlimit: Redis cannot be reached. "+l.instead.String()+", until it can. See that the server runs, and check the URL "+
+			"with its user and password; if it is only far away, raise "+l.Package+".WithTimeout and the URL's dial_timeout", "server", l.name(), "cause", err.Error(), "timeout", l.Timeout)
 	}
 }
 

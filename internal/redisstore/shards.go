@@ -90,13 +90,18 @@ func (l *link) newServer(name string) *server {
 		}
 		return name
 	}
-	log := &gate.Log{Logger: l.log, Store: "Redis", Server: address, Timeout: l.Timeout, Option: l.Package + ".WithTimeout"}
+	log := &gate.Log{Logger: l.log, Store: "Redis", Server: address, Timeout: l.Timeout, Option: l.Package + ".WithTimeout", Meanwhile: l.instead.String}
 	s.gate = gate.New(maxInFlight, l.Timeout, log.Changed)
-	s.decisions.create = func() *storelog.Log { return storelog.New(l.log, "Redis", address()) }
+	s.decisions.create = func() *storelog.Log {
+		log := storelog.New(l.log, "Redis", address())
+		log.Meanwhile = l.instead.String
+		return log
+	}
 	s.decisions.remedy, s.lookups.remedy = l.remedy, l.remedy
 	s.lookups.create = func() *storelog.Log {
 		log := storelog.New(l.log, "Redis", address())
-		log.Calls, log.Meanwhile = "look-ups of tiers in Redis", "Callers have the tier that is still known of them, or the limiter's own limits"
+		log.Calls = "look-ups of tiers in Redis"
+		log.Meanwhile = func() string { return "Callers have the tier that is still known of them, or the limiter's own limits" }
 		return log
 	}
 	return s

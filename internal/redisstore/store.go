@@ -71,6 +71,9 @@ func (b *Backend) Dials(dial func() (Client, error), addrs []string) {
 	b.link.dial, b.link.addrs = dial, addrs
 }
 
+// Seconded tells b that a second backend decides where b cannot.
+func (b *Backend) Seconded() { b.link.instead.Second() }
+
 // Wait waits for the client until ctx ends; ours says that this is all the time that a call has.
 func (b *Backend) Wait(ctx context.Context, ours bool) (Client, error) {
 	return b.link.wait(ctx, ours)

@@ -18,12 +18,28 @@ import (
 // code is the code of the warning, and of the line that says that it is over.
 const code = "GINLIMIT007"
 
+// Decider is who decides where a store cannot. The zero value is not told whether there is a second
+// backend.
+type Decider struct{ second atomic.Bool }
+
+// Second says that it is a second backend.
+func (d *Decider) Second() { d.second.Store(true) }
+
+// String returns the sentence that a log has of it.
+func (d *Decider) String() string {
+	if d.second.Load() {
+		return "The second backend decides instead"
+	}
+	return "The failure policy of each limiter decides instead, or the second backend of a Fallback"
+}
+
 // Log is the log of one server. Its methods may be called concurrently; its exported fields must
 // not be changed after that.
 type Log struct {
-	// Calls is what fails, and Meanwhile what that means: decisions, unless they are set to
-	// something else.
-	Calls, Meanwhile string
+	// Calls is what fails: decisions, unless it is set to something else.
+	Calls string
+	// Meanwhile says what that means.
+	Meanwhile func() string
 	// Quiet is the time without a failure of a kind after which a success ends it: a minute. A
 	// store can refuse some calls and serve others, such as one that is nearly out of memory, or
 	// has one row that is not ours. Each success would otherwise end the failure, and each call
@@ -44,7 +60,7 @@ type failure struct{ first, last time.Time }
 func New(log func() *slog.Logger, store, server string) *Log {
 	return &Log{
 		Calls:     "decisions by " + store,
-		Meanwhile: "The failure policy of each limiter decides instead, or the second backend of a Fallback",
+		Meanwhile: new(Decider).String,
 		Quiet:     time.Minute,
 		log:       log, server: server, kinds: map[string]*failure{},
 	}
@@ -78,7 +94,7 @@ func (l *Log) Failed(err error, remedy string) {
 	if remedy == "" {
 		remedy = "the cause says what the server objects to"
 	}
-	l.log().Warn("ginlimit: "+code+": "+l.Calls+" fail: "+what+"; "+remedy+". "+l.Meanwhile,
+	l.log().Warn("ginlimit: "+code+": "+l.Calls+" fail: "+what+"; "+remedy+". "+l.Meanwhile(),
 		"code", code, "server", l.server, "kind", kind, "cause", storeerr.Cause(err).Error(), "remedy", remedy)
 }
 

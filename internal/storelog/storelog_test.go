@@ -112,7 +112,7 @@ func TestTheEnd(t *testing.T) {
 // Other calls than decisions have words of their own.
 func TestOtherCalls(t *testing.T) {
 	log, written := newLog()
-	log.Calls, log.Meanwhile, log.Quiet = "sweeps", "Rows stay", 0
+	log.Calls, log.Meanwhile, log.Quiet = "sweeps", func() string { return "Rows stay" }, 0
 	log.Failed(denied("no"), "")
 	assert.Contains(t, written()[0], `"ginlimit: GINLIMIT007: sweeps fail: the server denies access; check user, password and rights. Rows stay"`)
 	log.Worked()
