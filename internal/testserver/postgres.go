@@ -33,8 +33,8 @@ type PostgresServer struct {
 
 // Postgres starts a PostgreSQL for a test. args are appended to its command line: "-c",
 // "max_connections=10". It does not wait for its disk, unless args say "-c", "fsync=on", which is
-// without effect on what a killed process leaves behind. It takes the programs in PATH, or the
-// newest in /usr/lib/postgresql. As root it runs as the user postgres, or as nobody.
+// without effect on what a killed process leaves behind. It takes the programs in the directory
+// POSTGRES_BIN of the environment, in PATH, or the newest in /usr/lib/postgresql. As root it runs as the user postgres, or as nobody.
 func Postgres(tb testing.TB, args ...string) *PostgresServer {
 	tb.Helper()
 	s, err := StartPostgres(args...)
@@ -70,8 +70,19 @@ func StartPostgres(args ...string) (*PostgresServer, error) {
 	return s, nil
 }
 
+// otherPostgres is in the environment if the programs in that directory are to be tested.
+const otherPostgres = "POSTGRES_BIN"
+
 // postgresBin returns the directory of PostgreSQL's programs. Debian keeps them out of PATH.
 func postgresBin() (string, error) {
+	if dir := os.Getenv(otherPostgres); dir != "" {
+		for _, program := range []string{"initdb", "postgres"} {
+			if _, err := os.Stat(filepath.Join(dir, program)); err != nil { // none to skip the tests
+				return "", fmt.Errorf("%s: %w", otherPostgres, err)
+			}
+		}
+		return filepath.Abs(dir)
+	}
 	if path, err := exec.LookPath("initdb"); err == nil {
 		if path, err = filepath.EvalSymlinks(path); err == nil {
 			return filepath.Dir(path), nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +110,24 @@ func TestPostgres(t *testing.T) {
 	}
 	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("directory after Stop: %v", err)
+	}
+}
+
+// POSTGRES_BIN goes before PATH, and one that has no PostgreSQL is an error, which skips nothing.
+func TestPostgresBin(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(otherPostgres, dir)
+	for _, program := range []string{"initdb", "postgres"} {
+		s, err := StartPostgres()
+		if s != nil || !errors.Is(err, os.ErrNotExist) || errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), otherPostgres) {
+			t.Errorf("without %s: %v, %v", program, s, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, program), nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if bin, err := postgresBin(); err != nil || bin != dir {
+		t.Errorf("%q, %v; want %q", bin, err, dir)
 	}
 }
 

@@ -2,7 +2,8 @@
 // 127.0.0.1, and stops them by their process id. It needs redis-server 6.2 or newer in PATH, and
 // initdb and postgres there or in /usr/lib/postgresql, and nothing else. REDIS_SERVER in the
 // environment is the path of another server to start in place of redis-server, such as
-// valkey-server: a test that needs what that server lacks, such as TLS, is skipped.
+// valkey-server: a test that needs what that server lacks, such as TLS, is skipped. POSTGRES_BIN is
+// the directory of another PostgreSQL's initdb and postgres.
 //
 // [Redis], [RedisTLS], [RedisCluster], [RedisSentinel] and [Postgres] are for tests: they fail the
 // test on an error and stop the servers when it ends. Without the program they skip the test, or
