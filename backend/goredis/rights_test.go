@@ -102,6 +102,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 		}
 		require.ErrorIs(t, err, goredis.ErrDenied, right)
 		assert.Equal(t, 1, log.count("code=GINLIMIT007"), right)
+		assert.Equal(t, 1, log.count("\n"), "%s: not one line of the log", right)
 		assert.Equal(t, 1, log.count("grant the rights that the documentation of goredis.New lists. The failure"), right)
 	}
 }

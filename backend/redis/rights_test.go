@@ -160,5 +160,6 @@ func TestRightsThatAreMissing(t *testing.T) {
 		require.ErrorIs(t, err, redis.ErrDenied, right)
 		assert.Equal(t, 1, log.lines("level=WARN", "code=GINLIMIT007", "server="+s.Addr(), "kind=denied", "grant the rights that the documentation of redis.Dial lists"),
 			"%s: %v", right, &log)
+		assert.Equal(t, 1, log.lines(""), "%s: %v", right, &log)
 	}
 }

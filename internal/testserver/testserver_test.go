@@ -77,6 +77,31 @@ func TestStandalone(t *testing.T) {
 	}
 }
 
+// A RESP2Proxy refuses what RESP2 had not, and passes the rest on, also what is sent at once.
+func TestRESP2Proxy(t *testing.T) {
+	t.Parallel()
+	s := Redis(t)
+	addr := RESP2Proxy(t, s)
+	for _, command := range [][]string{{"hello", "3"}, {"CLIENT", "TRACKING", "ON"}} {
+		if got, err := exchange(patience, addr, nil, command); err == nil || !strings.Contains(err.Error(), "ERR unknown command") {
+			t.Errorf("%v: %v, %v", command, got, err)
+		}
+	}
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, _ = io.WriteString(conn, encode([]string{"SET", "a", "x\r\n"})+encode([]string{"HELLO", "3"})+encode([]string{"MGET", "a", "b"})+encode([]string{"GET", "b"}))
+	r := bufio.NewReader(conn)
+	for _, want := range []any{"OK", replyError("ERR unknown command 'HELLO'"), []any{"x\r\n", nil}, nil} {
+		if got, err := readReply(r); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%#v, %v; want %#v", got, err, want)
+		}
+	}
+}
+
 func TestKillRestartPause(t *testing.T) {
 	t.Parallel()
 	s := Redis(t, "--appendonly", "yes", "--appendfsync", "always")
