@@ -9,20 +9,21 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// WithBan bans callers that do not stop: a key that is refused more often than after allows gets 429
-// for first, whatever it asks for, and nothing is charged. Each time that this happens again within
-// longest of the end of its last ban, the ban is twice as long, up to longest.
+// WithBan bans callers that do not stop: a key that is refused more often than after allows gets
+// 429 for first, whatever it asks for, and nothing is charged. Each time that this happens again
+// within longest of the end of its last ban, the ban is twice as long, up to longest.
 //
 //	ginlimit.WithBan(ginlimit.PerHour(100), time.Minute, 24*time.Hour)
 //
-// after is any limit of refusals in a time. A ban that ends before the limit that was spent has room
-// again changes nothing for the caller: choose first longer than the limit's wait. A ban stands under the same key as the limits, wherever
-// the limiter's backend has it, and so holds for all instances, for all tiers, and after a restart.
-// [Limiter.Reset] lifts it everywhere, and [Limiter.Ban] bans by hand. A dry run bans nobody. The
-// durations are 1 ms to 366 days. The default is no bans.
+// after is any limit of refusals in a time. A ban that ends before the limit that was spent has
+// room again changes nothing for the caller: choose first longer than the limit's wait. A ban
+// stands under the same key as the limits, wherever the limiter's backend has it, and so holds for
+// all instances, for all tiers, and after a restart. [Limiter.Reset] lifts it everywhere, and
+// [Limiter.Ban] bans by hand. A dry run bans nobody. The durations are 1 ms to 366 days. The
+// default is no bans.
 //
-// A ban by address is one of everybody behind it: of an office, a school or a mobile network. Ban by
-// user or API key where there is one, and exempt the addresses of partners by WithSkip and
+// A ban by address is one of everybody behind it: of an office, a school or a mobile network. Ban
+// by user or API key where there is one, and exempt the addresses of partners by WithSkip and
 // [FromNetworks].
 func WithBan(after Limit, first, longest time.Duration) Option {
 	return func(o *options) {
@@ -36,8 +37,8 @@ func WithBan(after Limit, first, longest time.Duration) Option {
 	}
 }
 
-// Ban bans a key by hand, from now on until d is over, in place of a ban that is there: it is refused
-// whatever it asks for. Reset lifts the ban. The key is what the KeyFunc returns, such as
+// Ban bans a key by hand, from now on until d is over, in place of a ban that is there: it is
+// refused whatever it asks for. Reset lifts the ban. The key is what the KeyFunc returns, such as
 // "ip:203.0.113.7"; Decision.Key has it. The limiter need not have [WithBan]. The duration is 1 ms to
 // 366 days in whole microseconds. A caller whose limits are all [Unlimited] is banned only if the
 // limiter has WithBan, because nothing is asked about it otherwise.
@@ -55,8 +56,8 @@ func (l *Limiter) Ban(ctx context.Context, key string, d time.Duration) error {
 	return b.Ban(ctx, l.backendKey(key), d)
 }
 
-// charged returns the limits that the backend is asked with: those of d and, unless it is a dry run,
-// that of a ban.
+// charged returns the limits that the backend is asked with: those of d and, unless it is a dry
+// run, that of a ban.
 func (l *Limiter) charged(d *Decision) []Limit {
 	if l.ban == nil || l.dryRun {
 		return d.Limits

@@ -10,8 +10,8 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// flights is the requests of a limiter that hold units of a limit of requests in flight. While there
-// are any, one timer renews what they hold.
+// flights is the requests of a limiter that hold units of a limit of requests in flight. While
+// there are any, one timer renews what they hold.
 type flights struct {
 	mu    sync.Mutex
 	first *flight
@@ -87,8 +87,8 @@ func (l *Limiter) end(f *flight, taken Result) Result {
 	return f.taken
 }
 
-// renew renews the flights that have lasted for half a Period, and sets the timer again if there are
-// any.
+// renew renews the flights that have lasted for half a Period, and sets the timer again if there
+// are any.
 func (l *Limiter) renew() {
 	fs := &l.flights
 	fs.mu.Lock()

@@ -78,10 +78,10 @@ func PerCalendarWeek(n int64) Limit { return backend.PerCalendarWeek(n) }
 func PerCalendarMonth(n int64) Limit { return backend.PerCalendarMonth(n) }
 
 // InFlight returns a limit of n requests at the same time. A request holds its units until its
-// handlers end, in whatever way: they return, panic, or stream to a client that leaves. Units that a
-// process holds which dies come back after the limit's Period, one minute unless it is changed; those
-// of a request that takes longer are renewed in time. RetryAfter of a refusal is one second by
-// convention, because nobody knows when another request ends.
+// handlers end, in whatever way: they return, panic, or stream to a client that leaves. Units that
+// a process holds which dies come back after the limit's Period, one minute unless it is changed;
+// those of a request that takes longer are renewed in time. RetryAfter of a refusal is one second
+// by convention, because nobody knows when another request ends.
 //
 // It goes with other limits in one limiter, in one decision. Handle and All give units back by
 // themselves. After [Limiter.Check], Allow or Wait, call [Limiter.Settle].
@@ -166,9 +166,9 @@ type Limiter struct {
 }
 
 // Handle is the middleware: it decides as Check does, writes the headers, and lets the request go
-// on or answers it. It waits (WithMaxWait) and settles (WithSettle), which Check does not. A request
-// that a handler passes to gin.Engine.HandleContext is another request: Gin forgets all that is known
-// of the first.
+// on or answers it. It waits (WithMaxWait) and settles (WithSettle), which Check does not. A
+// request that a handler passes to gin.Engine.HandleContext is another request: Gin forgets all
+// that is known of the first.
 func (l *Limiter) Handle(c *gin.Context) {
 	h := historyOf(c)
 	if h.of(l, (*record).byHandle) != nil {

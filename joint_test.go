@@ -65,7 +65,8 @@ func backends() []struct {
 	}
 }
 
-// TestAll: a request is charged to all limiters or to none, whatever their order and their backends.
+// TestAll: a request is charged to all limiters or to none, whatever their order and their
+// backends.
 func TestAll(t *testing.T) {
 	for _, where := range backends() {
 		for _, order := range [][3]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
@@ -140,7 +141,8 @@ func TestAllResponds(t *testing.T) {
 	}
 }
 
-// TestAllWithout: what becomes of an All one of whose limiters skips, has no key, fails, or runs dry.
+// TestAllWithout: what becomes of an All one of whose limiters skips, has no key, fails, or runs
+// dry.
 func TestAllWithout(t *testing.T) {
 	down := func(policy ginlimit.FailurePolicy) []ginlimit.Option {
 		return []ginlimit.Option{ginlimit.WithBackend(failing(backend.ErrUnavailable)), ginlimit.WithFailurePolicy(policy)}
@@ -237,8 +239,8 @@ func TestAllPanics(t *testing.T) {
 	})
 }
 
-// TestAllAtOnce: of any number of requests as many pass as every key has room for, and no sum shows a
-// request that was refused.
+// TestAllAtOnce: of any number of requests as many pass as every key has room for, and no sum shows
+// a request that was refused.
 func TestAllAtOnce(t *testing.T) {
 	for _, where := range backends() {
 		t.Run(where.name, func(t *testing.T) {

@@ -9,9 +9,9 @@ import (
 
 // Settle corrects what a decision of Check, Allow or Wait, or of FromContext, charged: actual is
 // what it really cost, in units. Less gives the difference back, and more takes it, as [WithSettle]
-// says. A request in flight gives its place back, whatever actual is. It does nothing if nothing was
-// charged: where d is a refusal, failed, or was skipped. To settle once more, pass the Decision that
-// it returned, whose Cost is actual.
+// says. A request in flight gives its place back, whatever actual is. It does nothing if nothing
+// was charged: where d is a refusal, failed, or was skipped. To settle once more, pass the Decision
+// that it returned, whose Cost is actual.
 //
 // A handler passes its *gin.Context as ctx: then Handle knows that the request was settled, and
 // with [WithLateHeaders] the fields show it. It returns an error, and settles nothing, if actual is
@@ -44,8 +44,8 @@ func (l *Limiter) Settle(ctx context.Context, d Decision, actual int64) (Decisio
 	return d, nil
 }
 
-// settleCharge corrects the charge of d, and d, and gives back what is held, by a flight if there is
-// one.
+// settleCharge corrects the charge of d, and d, and gives back what is held, by a flight if there
+// is one.
 func (l *Limiter) settleCharge(ctx context.Context, d *Decision, actual int64, f *flight) error {
 	p := l.policyOf(d.Limits)
 	taken := l.end(f, d.Result)

@@ -33,8 +33,9 @@ func (t *table[V]) places(hash uint64) []atomic.Pointer[V] {
 	return page[first : first+placesEach]
 }
 
-// longKeys remembers the names that some busy keys have in a backend that limiters share. Joining the
-// limiter's name and the key would take half of the time of a decision in memory, and an allocation.
+// longKeys remembers the names that some busy keys have in a backend that limiters share. Joining
+// the limiter's name and the key would take half of the time of a decision in memory, and an
+// allocation.
 type longKeys [64]atomic.Pointer[longKey]
 
 type longKey struct{ key, long string }

@@ -49,8 +49,8 @@ type place struct {
 
 // attempt is a decision that can be made again.
 type attempt interface {
-	// take charges what is asked for, if it fits, and returns how long that has to wait: 0 if there is
-	// nothing to wait for, and negative if it never fits.
+	// take charges what is asked for, if it fits, and returns how long that has to wait: 0 if there
+	// is nothing to wait for, and negative if it never fits.
 	take() time.Duration
 	// look refuses, with the figures of the moment, and reports whether they could be had.
 	look() bool
@@ -70,8 +70,8 @@ func (s *single) take() time.Duration {
 	return s.d.RetryAfter
 }
 
-// guessed reports whether the wait of a refusal is a convention: a place in flight may be free sooner,
-// or later.
+// guessed reports whether the wait of a refusal is a convention: a place in flight may be free
+// sooner, or later.
 func guessed(d *Decision) bool {
 	return !d.Allowed && d.Limit.Algorithm == backend.Concurrency && !d.Result.Banned() && d.RetryAfter > 0
 }

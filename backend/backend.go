@@ -35,10 +35,10 @@ type Backend interface {
 	// if none refuses the one with the least left (the first of equals). Cost 0 charges and writes
 	// nothing: Allowed and RetryAfter then say whether, or when, one unit could be taken.
 	//
-	// A limit that changed finds what was used under the one before: by the same numbers, then by the
-	// same algorithm and Period, then by the same Period, then by its place in the list. What was used
-	// ages under the limit that was charged, until a charge is made under another. A refusal writes
-	// nothing, so that a smaller limit that is met once forgives nothing.
+	// A limit that changed finds what was used under the one before: by the same numbers, then by
+	// the same algorithm and Period, then by the same Period, then by its place in the list. What
+	// was used ages under the limit that was charged, until a charge is made under another. A
+	// refusal writes nothing, so that a smaller limit that is met once forgives nothing.
 	//
 	// A refusal is not an error. An error means that no decision was reached: the cost is negative,
 	// there is no limit, a limit is not valid, or the store failed (then [ErrUnavailable] is in its

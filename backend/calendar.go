@@ -8,8 +8,8 @@ import (
 	"unique"
 )
 
-// Calendar says where the windows of a [CalendarWindow] begin: each day at midnight, on a day of the
-// week, or on a day of the month, in a zone. It is a small value, comparable with ==. The zero
+// Calendar says where the windows of a [CalendarWindow] begin: each day at midnight, on a day of
+// the week, or on a day of the month, in a zone. It is a small value, comparable with ==. The zero
 // Calendar is none. [PerCalendarDay], [PerCalendarWeek], [PerCalendarMonth], [Limit.In] and
 // [Limit.StartingOn] make one.
 type Calendar struct{ spec unique.Handle[calendarSpec] }
@@ -73,9 +73,9 @@ func (l Limit) In(zone string) Limit {
 	return l
 }
 
-// StartingOn returns l with windows that begin on a day of the month, 1 to 31, where a month that is
-// shorter begins on its last; or on a day of the week, 0 (Sunday) to 6. Only calendar windows of a
-// month or a week have one: the first, and Monday, unless set.
+// StartingOn returns l with windows that begin on a day of the month, 1 to 31, where a month that
+// is shorter begins on its last; or on a day of the week, 0 (Sunday) to 6. Only calendar windows of
+// a month or a week have one: the first, and Monday, unless set.
 func (l Limit) StartingOn(day int) Limit {
 	s := l.Calendar.of()
 	if s.first = day; s.every < everyWeek {
@@ -110,8 +110,8 @@ func (c Calendar) Window(at time.Time) (start, end time.Time) {
 }
 
 // Numbers returns what stands for a Calendar where a rule is written down: about how long a window
-// is, in µs, and a number of its zone and first day, below 10^15 and 0 for those that are the default.
-// It is for authors of backends.
+// is, in µs, and a number of its zone and first day, below 10^15 and 0 for those that are the
+// default. It is for authors of backends.
 func (c Calendar) Numbers() (period, id int64) {
 	const day = 86_400_000_000
 	s, usual := c.of(), 0

@@ -32,8 +32,8 @@ func WithShare(instances int) FallbackOption {
 //
 // What was used in the one is not known to the other: a caller that is over the limit in primary
 // has a share to use when it fails, and what is used of that does not count once primary is back.
-// Reset and Ban ask both, and fail if either does. Refusals that bring a ban about are counted by the
-// backend that refuses, by the whole limit.
+// Reset and Ban ask both, and fail if either does. Refusals that bring a ban about are counted by
+// the backend that refuses, by the whole limit.
 //
 // It panics if either, or an option, is nil, and if an option has a value that it cannot have.
 func Fallback(primary, secondary Backend, opts ...FallbackOption) Backend {

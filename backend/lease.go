@@ -58,8 +58,8 @@ func WithLeaseKeys(n int) LeaseOption { return func(c *leaseConfig) { c.maxKeys 
 // Units are charged before they are spent, so that no number of instances spends more than the
 // limit lets them charge, whether they crash or not. Only the time differs: a unit may be spent up
 // to the lease time after it was charged, which is never more than the tenth part of the shortest
-// Period, and never past the end of a FixedWindow or a CalendarWindow. So in any window, or after any burst, up to n
-// units for each instance may be spent that were charged before.
+// Period, and never past the end of a FixedWindow or a CalendarWindow. So in any window, or after
+// any burst, up to n units for each instance may be spent that were charged before.
 //
 // What is left of a lease when it ends is given back with the key's next request: to each limit
 // what has not been refilled or forgotten since. Where several limits decide, a bucket that did not

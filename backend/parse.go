@@ -78,8 +78,8 @@ func periodText(d time.Duration) string {
 	return d.String() // not possible: the last unit fits
 }
 
-// MarshalText returns l in the language of [ParseLimit], with its name. It never fails. What it says
-// of a limit that is not valid, as the zero Limit, UnmarshalText refuses.
+// MarshalText returns l in the language of [ParseLimit], with its name. It never fails. What it
+// says of a limit that is not valid, as the zero Limit, UnmarshalText refuses.
 func (l Limit) MarshalText() ([]byte, error) {
 	text := l.String()
 	if l.Name != "" {
@@ -117,8 +117,8 @@ var (
 //	5 in flight for 10m                  and given back after 10 minutes if the process died
 //	unlimited
 //
-// followed by "counting tokens", which is the unit, and by "named login". Units of time are d, h, m,
-// s, ms, us and ns, with a number before them unless it is 1. The limit is valid, as
+// followed by "counting tokens", which is the unit, and by "named login". Units of time are d, h,
+// m, s, ms, us and ns, with a number before them unless it is 1. The limit is valid, as
 // [Limit.Validate] says.
 func ParseLimit(text string) (Limit, error) {
 	l, err := parseLimit(strings.TrimSpace(text))

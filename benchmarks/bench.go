@@ -1,6 +1,6 @@
-// Package benchmarks measures ginlimit beside other rate limiters for Go, each set up as its README says, and beside
-// floors, which decide nothing. The commands are bench, which measures and writes results.json, and report, which makes
-// the tables and the charts of it.
+// Package benchmarks measures ginlimit beside other rate limiters for Go, each set up as its README
+// says, and beside floors, which decide nothing. The commands are bench, which measures and writes
+// results.json, and report, which makes the tables and the charts of it.
 package benchmarks
 
 import (
@@ -143,8 +143,8 @@ func (b *bench) note(of, name, metric, note string) {
 // wanted says whether the candidate is to be measured.
 func (b *bench) wanted(name string) bool { return b.Names == nil || b.Names.MatchString(name) }
 
-// eachRound calls measure for every candidate, round after round, so that a slow moment of the machine falls on all alike.
-// Each round begins with another candidate.
+// eachRound calls measure for every candidate, round after round, so that a slow moment of the
+// machine falls on all alike. Each round begins with another candidate.
 func eachRound[T interface{ name() string }](b *bench, candidates []T, measure func(T) error) error {
 	candidates = slices.DeleteFunc(slices.Clone(candidates), func(c T) bool { return !b.wanted(c.name()) })
 	for round := range b.Rounds {
@@ -172,8 +172,9 @@ func (b *bench) addCost(of, name string, x float64, c cost) {
 	b.add(of, name, "failed", x, c.failed)
 }
 
-// time measures the operations of so many goroutines on so many cores. The time is that of all divided by their number: on
-// two cores it is the half of what one operation takes if they do not disturb each other.
+// time measures the operations of so many goroutines on so many cores. The time is that of all
+// divided by their number: on two cores it is the half of what one operation takes if they do not
+// disturb each other.
 func (b *bench) time(cores, goroutines int, start func() op) (cost, error) {
 	ops := make([]op, goroutines)
 	for g := range ops {
@@ -199,7 +200,8 @@ func (b *bench) time(cores, goroutines int, start func() op) (cost, error) {
 	}, err
 }
 
-// loop runs each op on a goroutine of its own until the time is over, and returns the number of operations.
+// loop runs each op on a goroutine of its own until the time is over, and returns the number of
+// operations.
 func loop(ops []op, d time.Duration) (count, failed int, err error) {
 	const chunk = 64 // operations between looks at the clock
 	end := time.Now().Add(d)
@@ -230,7 +232,8 @@ func loop(ops []op, d time.Duration) (count, failed int, err error) {
 	return count, failed, tolerate(errs, failed, count)
 }
 
-// tolerate returns nil if some decisions were reached, and none was wrong: how many failed is one of the figures.
+// tolerate returns nil if some decisions were reached, and none was wrong: how many failed is one
+// of the figures.
 func tolerate(errs []error, failed, of int) error {
 	for _, err := range errs {
 		if err != nil && (errors.Is(err, errAnswer) || failed == of) {

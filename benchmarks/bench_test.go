@@ -149,7 +149,8 @@ func TestExact(t *testing.T) {
 	}
 }
 
-// TestReport makes all that is made of results, from those of a section whose figures grow and one whose do not.
+// TestReport makes all that is made of results, from those of a section whose figures grow and one
+// whose do not.
 func TestReport(t *testing.T) {
 	r := smoke(t, 2, "^(ginlimit|go-limiter|redis_rate)", "memory", "growth")
 	for _, c := range curves {

@@ -27,7 +27,8 @@ const (
 	lineHeight = 190
 )
 
-// The colours are told apart also by who sees no red or green. PortableSVG turns them for a dark page.
+// The colours are told apart also by who sees no red or green. PortableSVG turns them for a dark
+// page.
 var (
 	ink        = color.Gray{0x24}
 	faint      = color.Gray{0xe4}
@@ -96,7 +97,8 @@ func (r *Results) drawBars(s sheet, file string) error {
 	return drawPlots(file, s.title+" · "+r.Machine.CPU, entries, plots, columns, height)
 }
 
-// barPlot is a panel of bars that lie, each with its figure, and a thin line from the least to the most.
+// barPlot is a panel of bars that lie, each with its figure, and a thin line from the least to the
+// most.
 func barPlot(c column, figures []Figure) *plot.Plot {
 	p := newPlot()
 	p.Title.Text = c.title

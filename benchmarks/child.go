@@ -30,7 +30,8 @@ var children = map[string]func(name, addr string) error{
 	"instance": instance,
 }
 
-// Child does the work of a child, and ends the process, if this process is one. Call it first in main, or in TestMain.
+// Child does the work of a child, and ends the process, if this process is one. Call it first in
+// main, or in TestMain.
 func Child() {
 	kind := os.Getenv(childEnv)
 	if kind == "" {
@@ -43,7 +44,8 @@ func Child() {
 	os.Exit(0)
 }
 
-// child is a process that was started. It ends when its standard input does, so also when this process ends.
+// child is a process that was started. It ends when its standard input does, so also when this
+// process ends.
 type child struct {
 	Name  string
 	cmd   *exec.Cmd
@@ -102,15 +104,15 @@ func (c child) answer(numbers ...any) error {
 	return err
 }
 
-// httpQuota is what each address has over HTTP: the addresses that are to pass never use it up, the one that is to be
-// refused has done so before.
+// httpQuota is what each address has over HTTP: the addresses that are to pass never use it up, the
+// one that is to be refused has done so before.
 var httpQuota = Quota{2000, time.Hour}
 
 // spentAddress is the client that is over its limit.
 const spentAddress = "203.0.113.7"
 
-// serve is a Gin application that tells its address and serves until its standard input ends. For each line there it
-// tells the seconds of CPU that it used.
+// serve is a Gin application that tells its address and serves until its standard input ends. For
+// each line there it tells the seconds of CPU that it used.
 func serve(middlewares []Middleware, name, addr string) error {
 	i := slices.IndexFunc(middlewares, func(m Middleware) bool { return m.Name == name })
 	if i < 0 {
@@ -133,8 +135,8 @@ func serve(middlewares []Middleware, name, addr string) error {
 	return server.Close()
 }
 
-// spend uses up the limit of spentAddress. Some limiters let more pass than that: it goes on until many in a row were
-// refused.
+// spend uses up the limit of spentAddress. Some limiters let more pass than that: it goes on until
+// many in a row were refused.
 func spend(r http.Handler) {
 	for refused := 0; refused < 100; refused++ {
 		req := httptest.NewRequest(http.MethodGet, "/ping", nil)
@@ -147,8 +149,9 @@ func spend(r http.Handler) {
 	}
 }
 
-// instance is one process of an application that decides in Redis, from 16 goroutines. For each line with a duration on its
-// standard input it works for so long and answers with the number of decisions and the seconds that they took.
+// instance is one process of an application that decides in Redis, from 16 goroutines. For each
+// line with a duration on its standard input it works for so long and answers with the number of
+// decisions and the seconds that they took.
 func instance(name, addr string) error {
 	runtime.GOMAXPROCS(len(cores()))
 	candidates := inRedis()

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// apart measures while the server has the first half of the cores that this process may use, and this process the others; not
-// if there is only one core.
+// apart measures while the server has the first half of the cores that this process may use, and
+// this process the others; not if there is only one core.
 func (b *bench) apart(measure func() error) error {
 	var all, first, rest unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {

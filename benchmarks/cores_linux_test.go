@@ -12,7 +12,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// The server and this process get cores of their own, with all their threads, and then all cores again.
+// The server and this process get cores of their own, with all their threads, and then all cores
+// again.
 func TestApart(t *testing.T) {
 	if runtime.NumCPU() < 2 {
 		t.Skip("there is only one core")

@@ -14,7 +14,8 @@ func ownCPU() time.Duration {
 	return ticks(kernel) + ticks(user)
 }
 
-// ticks is a time in units of 100 ns. It is a length, which Filetime.Nanoseconds would take for a date.
+// ticks is a time in units of 100 ns. It is a length, which Filetime.Nanoseconds would take for a
+// date.
 func ticks(t syscall.Filetime) time.Duration {
 	return time.Duration(int64(t.HighDateTime)<<32|int64(t.LowDateTime)) * 100
 }

@@ -33,7 +33,8 @@ const (
 	casePair   = "two limiters on one store"
 )
 
-// edgePeriod is that of the limits whose edges are looked at. Some limiters know nothing shorter than a second.
+// edgePeriod is that of the limits whose edges are looked at. Some limiters know nothing shorter
+// than a second.
 const edgePeriod = 2 * time.Second
 
 // exact counts what is let through where it is hardest to count.
@@ -72,8 +73,8 @@ func (b *bench) exact() error {
 	})
 }
 
-// atOnce asks from 10,000 goroutines that wait for one signal, and returns how many were let through, and how many got an
-// error for an answer.
+// atOnce asks from 10,000 goroutines that wait for one signal, and returns how many were let
+// through, and how many got an error for an answer.
 func atOnce(take Take, key string) (passed, failed int64) {
 	var passes, fails atomic.Int64
 	signal := make(chan struct{})
@@ -93,8 +94,8 @@ func atOnce(take Take, key string) (passed, failed int64) {
 	return passes.Load(), fails.Load()
 }
 
-// edges sends the same traffic to all limiters at the same time, and counts the most that each let through in any stretch
-// of a period, and of a tenth of one.
+// edges sends the same traffic to all limiters at the same time, and counts the most that each let
+// through in any stretch of a period, and of a tenth of one.
 func (b *bench) edges(memories, remotes []Limiter) error {
 	type run struct {
 		store string
@@ -126,8 +127,9 @@ func (b *bench) edges(memories, remotes []Limiter) error {
 	return nil
 }
 
-// edgeTraffic makes one request, which begins a window; as many as pass shortly before the window ends, and shortly
-// after; and then one each millisecond until another period is over. It returns when requests were let through.
+// edgeTraffic makes one request, which begins a window; as many as pass shortly before the window
+// ends, and shortly after; and then one each millisecond until another period is over. It returns
+// when requests were let through.
 func edgeTraffic(take Take, key string, start time.Time) (passed []time.Time, err error) {
 	ask := func() bool {
 		ok, askErr := take(key)
@@ -229,8 +231,8 @@ func ululePair(store ulule.Store) (one, two gin.HandlerFunc) {
 	return ululegin.NewMiddleware(ulule.New(store, ululeRate(pairQuota))), ululegin.NewMiddleware(ulule.New(store, ululeRate(pairQuota)))
 }
 
-// second spends the first limiter's limit, and returns how many of ten requests the second lets through: 5 if it counts on
-// its own, 0 if it sees the first one's counts.
+// second spends the first limiter's limit, and returns how many of ten requests the second lets
+// through: 5 if it counts on its own, 0 if it sees the first one's counts.
 func (p pair) second(addr, client string) (passed int) {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()

@@ -46,7 +46,8 @@ func (b *bench) growKeys() error {
 		if keys > mostInMap {
 			candidates = slices.DeleteFunc(candidates, func(l Limiter) bool { return l.Name == xtime })
 		}
-		// Beyond 100,000 keys each is filled once, which takes most of the time: its heap is the same each time.
+		// Beyond 100,000 keys each is filled once, which takes most of the time: its heap is the
+		// same each time.
 		fills := b.Rounds
 		if keys > 100_000 {
 			fills = 1
@@ -83,12 +84,13 @@ func (b *bench) growKeys() error {
 	return nil
 }
 
-// mostInMap is the most keys that a sync.Map of limiters is asked to hold: with ten times as many it takes over a minute
-// to be filled.
+// mostInMap is the most keys that a sync.Map of limiters is asked to hold: with ten times as many
+// it takes over a minute to be filled.
 const mostInMap = 1_000_000
 
-// next is the next of 1, 3, 10, 30, … thousand: a table that grows in steps is small after one number of keys and large
-// after another. Beyond a million it is ten times as many, for the same reason as above.
+// next is the next of 1, 3, 10, 30, … thousand: a table that grows in steps is small after one
+// number of keys and large after another. Beyond a million it is ten times as many, for the same
+// reason as above.
 func next(keys int) int {
 	switch {
 	case keys >= mostInMap:
@@ -142,8 +144,8 @@ func (b *bench) growLimits() error {
 	return nil
 }
 
-// several is how n limits are put on a key with a limiter that knows one: n are asked in turn. In Redis they count together
-// here, which costs the same.
+// several is how n limits are put on a key with a limiter that knows one: n are asked in turn. In
+// Redis they count together here, which costs the same.
 func several(name string, l Limiter, n int) Limiter {
 	return Limiter{name, func(addr string, q Quota) (Take, func()) {
 		takes, stops := make([]Take, n), make([]func(), n)

@@ -16,7 +16,8 @@ var httpCases = []struct {
 	denied int // of ten requests
 }{{"all allowed", 0}, {"90 % denied", 9}}
 
-// wrkScript asks from 10,000 addresses. Of ten requests so many as its argument says come from one that is over its limit.
+// wrkScript asks from 10,000 addresses. Of ten requests so many as its argument says come from one
+// that is over its limit.
 const wrkScript = `
 local requests, n = {}, 0
 function init(args)
@@ -79,7 +80,8 @@ var (
 	wrkErrors = regexp.MustCompile(`Socket errors:.*`)
 )
 
-// wrk loads one server from 64 connections, and holds it to the share of requests that it should refuse.
+// wrk loads one server from 64 connections, and holds it to the share of requests that it should
+// refuse.
 func (b *bench) wrk(wrk, script, of string, s child, denied int) error {
 	var before, after float64
 	if err := s.ask("cpu", &before); err != nil {

@@ -21,8 +21,8 @@ const (
 	caseNew     = "new key"
 )
 
-// moreRounds is how many times as many rounds figures of one hot key in memory and of many goroutines on Redis have: they
-// depend most on who else uses the cores.
+// moreRounds is how many times as many rounds figures of one hot key in memory and of many
+// goroutines on Redis have: they depend most on who else uses the cores.
 const moreRounds = 3
 
 // eachMoreRound is eachRound with so many.
@@ -94,7 +94,8 @@ func (b *bench) hot(l Limiter) error {
 	return nil
 }
 
-// many measures decisions about many keys: the first about each, which also tells what its memory is, then others.
+// many measures decisions about many keys: the first about each, which also tells what its memory
+// is, then others.
 func (b *bench) many(l Limiter) error {
 	take, stop, perKey, err := b.fill(l, manyQuota, b.Keys, 1)
 	if err != nil {
@@ -118,8 +119,9 @@ func (b *bench) many(l Limiter) error {
 	return nil
 }
 
-// fill makes a limiter and charges so many keys. It returns the bytes of live heap that it takes for each key, without
-// those of the keys' own strings, and records what the first decision about a key costs. The limiter lives on.
+// fill makes a limiter and charges so many keys. It returns the bytes of live heap that it takes
+// for each key, without those of the keys' own strings, and records what the first decision about a
+// key costs. The limiter lives on.
 func (b *bench) fill(l Limiter, q Quota, keys, charges int) (take Take, stop func(), perKey float64, err error) {
 	names := b.names(keys)
 	runtime.GC() // a second one follows: this one leaves what was in a sync.Pool or had a finalizer
@@ -185,8 +187,8 @@ func takeAll(take Take, keys []string, want bool) op {
 	}
 }
 
-// names returns n keys. As in a server, the key of a request is not the string that the limiter may have kept, but an equal
-// one that has just been written: draws has its own.
+// names returns n keys. As in a server, the key of a request is not the string that the limiter may
+// have kept, but an equal one that has just been written: draws has its own.
 func (b *bench) names(n int) []string {
 	if len(b.keys) < n {
 		b.keys = inOnePiece(n, func(i int) int { return i })
@@ -194,8 +196,8 @@ func (b *bench) names(n int) []string {
 	return b.keys[:n]
 }
 
-// draws returns keys drawn out of n, uniformly or by Zipf's law with the exponent 1.1. They lie one after another in
-// memory, so that what misses the cache is the limiter's own.
+// draws returns keys drawn out of n, uniformly or by Zipf's law with the exponent 1.1. They lie one
+// after another in memory, so that what misses the cache is the limiter's own.
 func (b *bench) draws(n int, zipf bool) []string {
 	key := fmt.Sprint(n, zipf)
 	if drawn, ok := b.drawn[key]; ok {
@@ -215,7 +217,8 @@ func (b *bench) draws(n int, zipf bool) []string {
 	return b.drawn[key]
 }
 
-// inOnePiece returns n keys that lie in one piece of memory, which keeps the collector's work the same for all.
+// inOnePiece returns n keys that lie in one piece of memory, which keeps the collector's work the
+// same for all.
 func inOnePiece(n int, number func(i int) int) []string {
 	var all strings.Builder
 	const width = len("user-00000000")

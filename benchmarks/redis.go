@@ -120,7 +120,8 @@ func (b *bench) redis() error {
 	})
 }
 
-// drive asks r from so many goroutines and records what came of it. X is 0, or what the figures grow with.
+// drive asks r from so many goroutines and records what came of it. X is 0, or what the figures
+// grow with.
 func (b *bench) drive(of string, r remote, x float64, goroutines int, keys []string, want bool) error {
 	if _, _, err := ask(r.take, goroutines, b.Length/5, keys, want); err != nil { // scripts are loaded, connections made
 		return err
@@ -163,8 +164,8 @@ func (b *bench) drive(of string, r remote, x float64, goroutines int, keys []str
 	return nil
 }
 
-// ask calls take from so many goroutines until the time is over, and returns how long each call took, in ns, and how many
-// failed.
+// ask calls take from so many goroutines until the time is over, and returns how long each call
+// took, in ns, and how many failed.
 func ask(take Take, goroutines int, d time.Duration, keys []string, want bool) (waits []int64, failed int, err error) {
 	each, fails, errs := make([][]int64, goroutines), make([]int, goroutines), make([]error, goroutines)
 	end := time.Now().Add(d)
@@ -263,7 +264,8 @@ func manyKeys() []string {
 	return keys
 }
 
-// local measures what ginlimit answers without Redis, how soon that ends when it must, and what a key costs Redis.
+// local measures what ginlimit answers without Redis, how soon that ends when it must, and what a
+// key costs Redis.
 func (b *bench) local() error {
 	const key = "key-of-16-bytes!"
 	ctx := context.Background()

@@ -186,7 +186,8 @@ func (r *Results) series(c curve) (names []string, points map[string][]Figure) {
 	return names, points
 }
 
-// slope says in words how a quantity grows: the line of least squares through the medians, or through their logarithms.
+// slope says in words how a quantity grows: the line of least squares through the medians, or
+// through their logarithms.
 func (c curve) slope(points []Figure) string {
 	var x, y []float64
 	for _, p := range points {
@@ -446,8 +447,8 @@ const (
 	pageEnd   = "<!-- benchmarks:end -->"
 )
 
-// UpdatePage writes the short table between the marks of the file, if it has them. Dir is where the pictures are, seen
-// from there.
+// UpdatePage writes the short table between the marks of the file, if it has them. Dir is where the
+// pictures are, seen from there.
 func (r *Results) UpdatePage(file, dir string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {

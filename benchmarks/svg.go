@@ -11,13 +11,15 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// Not everybody has the font that the pictures are laid out in. gonum writes where each text begins, so that in a wider
-// font a label on the left of its bar runs into it. So each text has its anchor and its length in the picture.
+// Not everybody has the font that the pictures are laid out in. gonum writes where each text
+// begins, so that in a wider font a label on the left of its bar runs into it. So each text has its
+// anchor and its length in the picture.
 func init() {
 	plot.DefaultTextHandler = fitted{plot.DefaultTextHandler.(text.Plain)}
 }
 
-// fitted is text.Plain that puts the anchor and the length of a line in front of it, for PortableSVG.
+// fitted is text.Plain that puts the anchor and the length of a line in front of it, for
+// PortableSVG.
 type fitted struct{ text.Plain }
 
 // Draw implements text.Handler.
@@ -38,7 +40,8 @@ func (f fitted) Draw(c vg.Canvas, line string, style text.Style, at vg.Point) {
 
 var fitting = regexp.MustCompile("(<text [^>]*)>\uE000(\\w+),([\\d.]+)\uE001")
 
-// dark is the picture for readers whose pages are dark. The colours are those of the pictures of this module.
+// dark is the picture for readers whose pages are dark. The colours are those of the pictures of
+// this module.
 const dark = `<style>@media (prefers-color-scheme: dark) {
 	path[style*="fill:#FFFFFF"] { fill: #0d1117 !important }
 	[style*="fill:#242424"] { fill: #e6edf3 !important }
@@ -53,7 +56,8 @@ const dark = `<style>@media (prefers-color-scheme: dark) {
 }</style>
 `
 
-// PortableSVG returns a picture of gonum's that looks alike whatever fonts its reader has, on a light page and on a dark one.
+// PortableSVG returns a picture of gonum's that looks alike whatever fonts its reader has, on a
+// light page and on a dark one.
 func PortableSVG(svg []byte) []byte {
 	svg = fitting.ReplaceAll(svg, []byte(`$1 text-anchor="$2" textLength="$3" lengthAdjust="spacingAndGlyphs">`))
 	svg = bytes.ReplaceAll(svg, []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))

@@ -11,8 +11,9 @@ import (
 	"gonum.org/v1/plot"
 )
 
-// TestPicturesFitAnyFont holds each text of a picture, of one drawn now and of those in docs/, to an anchor and a length:
-// without them a wider font than that of the layout runs over what stands beside it.
+// TestPicturesFitAnyFont holds each text of a picture, of one drawn now and of those in docs/, to
+// an anchor and a length: without them a wider font than that of the layout runs over what stands
+// beside it.
 func TestPicturesFitAnyFont(t *testing.T) {
 	p := newPlot()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "a title", "x", "y"

@@ -1,5 +1,6 @@
--- Bans: the twin of backend/algorithm/ban.go, which says how they work. What stands beside the slots
--- of limits is a table of refusals, the slot of the limit of refusals, and ban, each of them or not.
+-- Bans: the twin of backend/algorithm/ban.go, which says how they work. What stands beside the
+-- slots of limits is a table of refusals, the slot of the limit of refusals, and ban, each of them
+-- or not.
 
 -- in_force returns what of beside matters now.
 local function in_force(beside)

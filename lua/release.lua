@@ -1,6 +1,6 @@
--- The common case of settle.lua for a key with one limit of requests in flight, whose units come back
--- while none has expired: without its functions and tables, which would cost more than the work. What
--- it cannot do it leaves to them: nothing was written then.
+-- The common case of settle.lua for a key with one limit of requests in flight, whose units come
+-- back while none has expired: without its functions and tables, which would cost more than the
+-- work. What it cannot do it leaves to them: nothing was written then.
 --
 -- In Lua 5.4 numbers are its integers here: nothing is divided that is written.
 if first == '0' and #ARGV == 4 and string.byte(ARGV[2]) == 104 and ARGV[4] + 0 < 10 then -- 104 is an h

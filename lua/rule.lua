@@ -126,12 +126,13 @@ local function dated(r, text)
   return now >= r.start * 1000000 and now < r.stop * 1000000
 end
 
--- new_rules returns the rules of limits, whose n words begin at an index; whether any keeps a state:
+-- new_rules returns the rules of limits, whose n words begin at an index; whether any keeps a
+-- state:
 -- "u", which is unlimited, and "0", which blocks everything, do not; what the last word says of a
 -- ban, if it does: "!", and with one between them the rule of refusals, or "0", how long the first
 -- ban is and the longest, in microseconds, how many refusals nobody has counted yet and, for a
--- calendar, its window; and whether now is in the windows of all calendars, each of which follows its
--- rule.
+-- calendar, its window; and whether now is in the windows of all calendars, each of which follows
+-- its rule.
 local function new_rules(texts, from, n)
   local rules, keep, ban, timely = {}, false, nil, true
   for i = from, from + n - 1 do

@@ -6,8 +6,8 @@
 --          after the rule of a calendar its window, and for a ban a word: see new_rules; and what
 --          quick.lua.tmpl asks for: the pattern of a value under these limits, and numbers
 --
--- The reply is one string: see decide.lua. It is "=" and the time if a calendar is not in the window
--- that its rule has; nothing was done then.
+-- The reply is one string: see decide.lua. It is "=" and the time if a calendar is not in the
+-- window that its rule has; nothing was done then.
 
 local p, err = judge(KEYS[1], first + 0.0, 2, n, raw1)
 if not p then

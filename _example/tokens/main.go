@@ -1,7 +1,7 @@
-// Tokens stands between callers and a language model. Each API key may send so many requests, and use
-// so many tokens, a minute: one decision about both, charged to both or to none. How many tokens a
-// request takes is known when the model has answered. So an estimate is charged first, and settled for
-// what the model says that it used. In _example, run
+// Tokens stands between callers and a language model. Each API key may send so many requests, and
+// use so many tokens, a minute: one decision about both, charged to both or to none. How many
+// tokens a request takes is known when the model has answered. So an estimate is charged first, and
+// settled for what the model says that it used. In _example, run
 //
 //	go run ./tokens
 //
@@ -55,8 +55,8 @@ const (
 	usedKey = "tokens used"
 )
 
-// newRouter returns an engine that passes POST /chat on to the model at a URL. It keeps its counts on
-// b: Redis, where several instances are to count together.
+// newRouter returns an engine that passes POST /chat on to the model at a URL. It keeps its counts
+// on b: Redis, where several instances are to count together.
 func newRouter(model string, b backend.Backend) (*gin.Engine, error) {
 	caller := ginlimit.ByAPIKey("Authorization")
 	requests, err := ginlimit.NewLimiter(ginlimit.PerMinute(requestsPerMinute), caller,
@@ -114,7 +114,8 @@ func used(c *gin.Context) int64 {
 func stream(model string) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		q := c.MustGet(chatKey).(chat)
-		// Not the request's context: what a caller does not wait for has to be paid for all the same.
+		// Not the request's context: what a caller does not wait for has to be paid for all the
+		// same.
 		answer, err := http.Post(model, "application/json", bytes.NewReader(q.body))
 		if err != nil {
 			c.JSON(http.StatusBadGateway, gin.H{"error": "the model cannot be reached"})

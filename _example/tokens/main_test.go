@@ -81,8 +81,8 @@ func (s *service) usage(key string) (requests, tokens limit) {
 	return document.Limiters[0].Limits[0], document.Limiters[1].Limits[0]
 }
 
-// settled waits until a key has used so many requests and about so many tokens: what a stream took is
-// settled after its last byte was sent, and tokens come back all the time.
+// settled waits until a key has used so many requests and about so many tokens: what a stream took
+// is settled after its last byte was sent, and tokens come back all the time.
 func (s *service) settled(key string, requests, most, least int64) {
 	s.Helper()
 	var r, t limit
@@ -142,8 +142,8 @@ func TestDebt(t *testing.T) {
 	if status != http.StatusTooManyRequests || err != nil {
 		t.Fatalf("got status %d and Retry-After %q, want 429 and a time", status, header.Get("Retry-After"))
 	}
-	// 1,000 tokens come back a minute, and it costs 3: two for the prompt, and the one that may come.
-	// Used is rounded up, and so is a Retry-After, to whole seconds.
+	// 1,000 tokens come back a minute, and it costs 3: two for the prompt, and the one that may
+	// come. Used is rounded up, and so is a Retry-After, to whole seconds.
 	due := func(used int64) time.Duration {
 		return time.Duration(used+3-tokensPerMinute) * time.Minute / tokensPerMinute
 	}

@@ -7,11 +7,11 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// Bans: a key's slots may be followed by two more. The first is that of the limit of refusals, under
-// a rule that counts. The second is the ban: Time is when it ends, Used for how long it was, in µs,
-// and Rest for how long after its end another one is twice as long. Neither is any limit's past, and
-// both stay whatever limits the key is charged under, so that every version of an application honours
-// a ban. What says nothing any more is left out.
+// Bans: a key's slots may be followed by two more. The first is that of the limit of refusals,
+// under a rule that counts. The second is the ban: Time is when it ends, Used for how long it was,
+// in µs, and Rest for how long after its end another one is twice as long. Neither is any limit's
+// past, and both stay whatever limits the key is charged under, so that every version of an
+// application honours a ban. What says nothing any more is left out.
 
 // banned is the rule of a ban.
 var banned = &Rule{row: &row{

@@ -6,18 +6,18 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// CalendarWindow: Used units since Time, the boundary of the calendar at which the window began. Rest
-// has the seconds until the window's end, and while more than Count is used also those from there
-// until the end of the next one. So a state says by itself when it is over, and only a charge asks
-// for the calendar. What was used above Count goes into the next window, as of a FixedWindow.
+// CalendarWindow: Used units since Time, the boundary of the calendar at which the window began.
+// Rest has the seconds until the window's end, and while more than Count is used also those from
+// there until the end of the next one. So a state says by itself when it is over, and only a charge
+// asks for the calendar. What was used above Count goes into the next window, as of a FixedWindow.
 
 var calendarWindow = row{
 	age: calendarWindowAge, used: fixedWindowUsed, until: calendarWindowUntil, reset: calendarWindowReset, expiry: calendarWindowExpiry,
 	shift: timeShift, carry: calendarWindowCarry, charge: calendarWindowCharge, refund: calendarWindowRefund, quick: calendarWindowQuick,
 }
 
-// restUnit parts the two numbers of Rest, of which the first is that of its own window. No window has
-// as many seconds: it is 97 days.
+// restUnit parts the two numbers of Rest, of which the first is that of its own window. No window
+// has as many seconds: it is 97 days.
 const restUnit = 1 << 23
 
 const second = 1_000_000 // µs
@@ -121,8 +121,8 @@ func (r *Rule) window(now, used int64) State {
 	return st
 }
 
-// Boundaries returns, in µs since 1970, the beginning and the end of the window of a calendar that an
-// instant is in, and the end of the window after it. All are whole seconds.
+// Boundaries returns, in µs since 1970, the beginning and the end of the window of a calendar that
+// an instant is in, and the end of the window after it. All are whole seconds.
 func Boundaries(c backend.Calendar, at int64) (start, end, next int64) {
 	from, to := c.Window(time.UnixMicro(at))
 	_, after := c.Window(to)

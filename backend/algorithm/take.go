@@ -482,8 +482,8 @@ func match(from []int, slots []Slot, rules []*Rule) []int {
 	return from
 }
 
-// Looks reports whether a decision under rules depends on what is known of a key. Those that keep no
-// state, and count no refusals for a ban, decide without looking.
+// Looks reports whether a decision under rules depends on what is known of a key. Those that keep
+// no state, and count no refusals for a ban, decide without looking.
 func Looks(rules []*Rule) bool {
 	return slices.ContainsFunc(rules, func(r *Rule) bool { return r.keeps() || r.counter != nil })
 }

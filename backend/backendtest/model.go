@@ -308,8 +308,8 @@ func (h diary) refunded(_, charged, units int64, _ backend.Limit) (history, bool
 	return diary{left}, len(then) > 0
 }
 
-// page is a window of a calendar: from start, before end. While more than the limit is used, next is
-// the end of the one after it.
+// page is a window of a calendar: from start, before end. While more than the limit is used, next
+// is the end of the one after it.
 type page struct {
 	start, end, next int64
 	hits             []hit
@@ -440,8 +440,8 @@ func keeping(limits []backend.Limit) bool {
 	return slices.ContainsFunc(limits, func(l backend.Limit) bool { return !stateless(l) })
 }
 
-// seen returns what is kept of a key as it is at now. What is over is as if it began now. If the clock
-// went back, which it reports, no time has passed.
+// seen returns what is kept of a key as it is at now. What is over is as if it began now. If the
+// clock went back, which it reports, no time has passed.
 func (m *model) seen(key string, now int64) (seen kept, back bool) {
 	k := m.keys[key]
 	by := min(0, now-k.since)

@@ -17,8 +17,8 @@ import (
 )
 
 // BenchmarkTake compares what callers at the same time are decided: on rueidis, on a client of
-// go-redis, on one with ContextTimeoutEnabled, with client-side caching too, and on an AutoPipeline. "bare" is the client's EVALSHA of a script that does nothing,
-// without this package.
+// go-redis, on one with ContextTimeoutEnabled, with client-side caching too, and on an
+// AutoPipeline. "bare" is the client's EVALSHA of a script that does nothing, without this package.
 func BenchmarkTake(b *testing.B) {
 	s := testserver.Redis(b)
 	ctx := context.Background()

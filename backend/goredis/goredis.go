@@ -21,8 +21,8 @@ import (
 
 // Backend is a [backend.Backend] on Redis. Every error of its methods that comes from Redis has
 // [backend.ErrUnavailable] in its chain, and no error holds a password or a key. It retries nothing
-// that could be charged twice, whatever the client's MaxRetries. The contexts of its methods are not
-// asked: each call is made in the time of [WithTimeout], whatever the client's time-outs.
+// that could be charged twice, whatever the client's MaxRetries. The contexts of its methods are
+// not asked: each call is made in the time of [WithTimeout], whatever the client's time-outs.
 type Backend struct{ store *redisstore.Backend }
 
 var _ interface {
@@ -32,9 +32,9 @@ var _ interface {
 } = (*Backend)(nil)
 
 // New returns a Backend that uses client and never closes it: of one server, of the master that
-// Sentinels name (redis.NewFailoverClient), or of a Cluster. It panics if an option is not valid, or
-// if client is none of these. A [redis.Ring] is refused, because it counts a key anew elsewhere as
-// soon as a server is down, which lifts every limit.
+// Sentinels name (redis.NewFailoverClient), or of a Cluster. It panics if an option is not valid,
+// or if client is none of these. A [redis.Ring] is refused, because it counts a key anew elsewhere
+// as soon as a server is down, which lifts every limit.
 //
 // It asks the server for its settings, for at most the time of [WithTimeout], to say in the log if
 // they do not suit a limiter. Make one Backend for each client, and take its Tiers from it: the

@@ -324,8 +324,8 @@ func (b *Backend) Settle(_ context.Context, key string, taken backend.Result, co
 	return nil
 }
 
-// Renew implements [backend.Renewer]. It fails only if the cost is negative or a limit is missing or
-// not valid.
+// Renew implements [backend.Renewer]. It fails only if the cost is negative or a limit is missing
+// or not valid.
 func (b *Backend) Renew(_ context.Context, key string, taken backend.Result, cost int64, limits ...backend.Limit) (backend.Result, error) {
 	if err := algorithm.CheckTake(cost, limits); err != nil {
 		return taken, err
@@ -345,8 +345,8 @@ func (b *Backend) Renew(_ context.Context, key string, taken backend.Result, cos
 	return taken, nil
 }
 
-// Ban implements [backend.Banner]. It fails if the duration is out of range, or there is no room for
-// the key.
+// Ban implements [backend.Banner]. It fails if the duration is out of range, or there is no room
+// for the key.
 func (b *Backend) Ban(_ context.Context, key string, d time.Duration) error {
 	if err := algorithm.CheckBan(d); err != nil {
 		return err

@@ -125,8 +125,8 @@ func TestOverflowKeepsLimitsApart(t *testing.T) {
 	})
 }
 
-// TestBucketsAreNotBanned has keys without room refused more often than a ban allows: one that others
-// share a bucket with is not banned for what they do.
+// TestBucketsAreNotBanned has keys without room refused more often than a ban allows: one that
+// others share a bucket with is not banned for what they do.
 func TestBucketsAreNotBanned(t *testing.T) {
 	b := memory.New(memory.WithMaxKeys(1))
 	take(t, b, "has room", 1, perHour)
@@ -456,8 +456,8 @@ func TestOverflowWindows(t *testing.T) {
 	}
 }
 
-// TestTakeAllSweeps: a key that a TakeAll finds may have expired, and its entry goes when another key
-// of the same TakeAll gets one.
+// TestTakeAllSweeps: a key that a TakeAll finds may have expired, and its entry goes when another
+// key of the same TakeAll gets one.
 func TestTakeAllSweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := memory.New(memory.WithMaxKeys(1000)) // one shard

@@ -243,8 +243,8 @@ func (b *Backend) Ban(_ context.Context, key string, d time.Duration) error {
 	return nil
 }
 
-// change sends a statement that changes a row, and reads its answer, which is negative if the row is
-// not ours.
+// change sends a statement that changes a row, and reads its answer, which is negative if the row
+// is not ours.
 func (b *Backend) change(text string, args []any, answer *int64) error {
 	err := b.query(b.gate.Context(), text, args, func(rows pgx.Rows) error { return rows.Scan(answer) })
 	if err == nil && *answer < 0 {

@@ -6,8 +6,9 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// settle corrects what was charged at an instant, and gives back what is held in flight. As for a take, the statement of the shape knows
-// what nearly every key is, and leaves others to the function.
+// settle corrects what was charged at an instant, and gives back what is held in flight. As for a
+// take, the statement of the shape knows what nearly every key is, and leaves others to the
+// function.
 func (c *call) settle(charged, cost, actual, held int64) error {
 	const most = 2 * backend.MaxCount // what can be in use
 	less, more := min(most, max(0, cost-actual)), min(most, max(0, actual-cost))

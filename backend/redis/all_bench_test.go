@@ -59,9 +59,9 @@ type kind struct {
 	do   func(n int)
 }
 
-// BenchmarkLimits compares one Take of a token bucket, with constants in its script and without, with
-// one of a calendar window and of a bucket with a ban, and with a place in flight that is taken and
-// given back.
+// BenchmarkLimits compares one Take of a token bucket, with constants in its script and without,
+// with one of a calendar window and of a bucket with a ban, and with a place in flight that is
+// taken and given back.
 func BenchmarkLimits(b *testing.B) {
 	server := testserver.Redis(b)
 	be, err := Dial(b.Context(), server.URL(), WithTimeout(time.Minute), WithPing(), WithDenyCache(false))

@@ -12,8 +12,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// TestBanCostsNothing: refusals that the process remembers bring a ban about, every instance that met
-// it refuses without a command, and a Reset lifts it everywhere.
+// TestBanCostsNothing: refusals that the process remembers bring a ban about, every instance that
+// met it refuses without a command, and a Reset lifts it everywhere.
 func TestBanCostsNothing(t *testing.T) {
 	s := testserver.Redis(t)
 	p := prefix()

@@ -16,8 +16,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// holder is the environment variable by which this binary is started as a process that holds a place:
-// the server's address.
+// holder is the environment variable by which this binary is started as a process that holds a
+// place: the server's address.
 const holder = "GINLIMIT_TEST_HOLDS_A_PLACE"
 
 // fourPlaces come back after two seconds if nobody renews them.

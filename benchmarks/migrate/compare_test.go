@@ -30,8 +30,9 @@ import (
 	"github.com/ginlimit/ginlimit"
 )
 
-// The tests below are the cells of the README's comparison that can be tried out: three requests a minute for each
-// address, in memory, each limiter as its own README sets it up. Where one of them has changed, the table has to.
+// The tests below are the cells of the README's comparison that can be tried out: three requests a
+// minute for each address, in memory, each limiter as its own README sets it up. Where one of them
+// has changed, the table has to.
 
 // middleware is a limiter before a Gin handler.
 type middleware struct {
@@ -183,7 +184,8 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
-// Retry-After says how long to wait after three requests at once. Is that enough, and is it not too long?
+// Retry-After says how long to wait after three requests at once. Is that enough, and is it not too
+// long?
 func TestRetryAfterIsTrue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		want := map[string]string{
@@ -263,8 +265,9 @@ func TestRedisGoesAway(t *testing.T) {
 	}
 }
 
-// gin-rate-limit's window begins anew with each request that passes, so that a caller who stays below three a minute is
-// refused; and it counts in whole seconds, so that a shorter period limits nothing.
+// gin-rate-limit's window begins anew with each request that passes, so that a caller who stays
+// below three a minute is refused; and it counts in whole seconds, so that a shorter period limits
+// nothing.
 func TestGinRateLimitWindow(t *testing.T) {
 	perMinute := ratelimit.InMemoryStore(&ratelimit.InMemoryOptions{Rate: time.Minute, Limit: 3}) // not in the bubble: its goroutine has no end
 	synctest.Test(t, func(t *testing.T) {
@@ -299,7 +302,8 @@ func TestGinRateLimitWindow(t *testing.T) {
 	}
 }
 
-// Two limiters, of 6 a minute and of 100 an hour, guard one route with one store: does each count for itself?
+// Two limiters, of 6 a minute and of 100 an hour, guard one route with one store: does each count
+// for itself?
 func TestTwoLimitersOnOneStore(t *testing.T) {
 	store := ululememory.NewStore()
 	r := engine()

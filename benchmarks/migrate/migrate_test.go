@@ -1,5 +1,6 @@
-// Package migrate_test has what other rate limiters do on a Gin engine, before, and the same with ginlimit, after. The
-// README shows both. Each example sends the same requests to both and prints the status codes.
+// Package migrate_test has what other rate limiters do on a Gin engine, before, and the same with
+// ginlimit, after. The README shows both. Each example sends the same requests to both and prints
+// the status codes.
 package migrate_test
 
 import (

@@ -143,8 +143,9 @@ func TestVerdictsOfAService(t *testing.T) {
 	}
 }
 
-// Places in flight are those of a service whose requests take their time, some of them longer than a
-// place is held for a process that died. The log is written as nginx writes it, when requests end.
+// Places in flight are those of a service whose requests take their time, some of them longer than
+// a place is held for a process that died. The log is written as nginx writes it, when requests
+// end.
 func TestVerdictsInFlight(t *testing.T) {
 	refused := 0
 	for seed := range 20 {

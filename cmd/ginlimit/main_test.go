@@ -353,7 +353,8 @@ func TestKeysOfAllKinds(t *testing.T) {
 	}
 }
 
-// A ban refuses everything that a caller asks the application for, and nothing else. Unban is reset.
+// A ban refuses everything that a caller asks the application for, and nothing else. Unban is
+// reset.
 func TestBan(t *testing.T) {
 	at := "redis://" + testserver.Redis(t).Addr()
 	do := func(want string, args ...string) {

@@ -14,8 +14,8 @@ type Client interface {
 	EvalSha(ctx context.Context, sha, key string, more, args []string) (string, error)
 	// Eval is EvalSha with the script's text.
 	Eval(ctx context.Context, text, key string, more, args []string) (string, error)
-	// Get reads a key. If ttl is not 0 it does so through the client's cache, if there is one, which
-	// keeps the value for up to ttl.
+	// Get reads a key. If ttl is not 0 it does so through the client's cache, if there is one,
+	// which keeps the value for up to ttl.
 	Get(ctx context.Context, key string, ttl time.Duration) (Value, error)
 	// Set writes a key, which lives for ttl, or without an end if that is 0.
 	Set(ctx context.Context, key, value string, ttl time.Duration) error
@@ -25,7 +25,8 @@ type Client interface {
 	Keeps(ctx context.Context, key string, ttl time.Duration) (bool, error)
 	// Cluster reports whether the servers are a Cluster.
 	Cluster() bool
-	// Addrs returns the addresses of servers, in an order that is always the same. It sends nothing.
+	// Addrs returns the addresses of servers, in an order that is always the same. It sends
+	// nothing.
 	Addrs() []string
 	// Nodes returns the servers that are known by now, by their addresses.
 	Nodes(ctx context.Context) map[string]Node
@@ -39,7 +40,8 @@ type Value struct {
 	Exists bool
 	// Hit says that it came from the client's cache, or may have done so.
 	Hit bool
-	// Until is when the client's cache forgets it, in ms since 1970; 0 or less if it has not got it.
+	// Until is when the client's cache forgets it, in ms since 1970; 0 or less if it has not got
+	// it.
 	Until int64
 }
 

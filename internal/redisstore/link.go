@@ -120,9 +120,9 @@ func (t *trip) ask(q question) (gate.End, error) {
 	return gate.Failed, failed // such as the dialer's time-out
 }
 
-// others reports whether err is the end of another call's time. A client such as rueidis connects, and reads a key
-// through its cache, once for all that ask at the same time; all get what ended that for the first.
-// A call that has time left may ask again, because nothing of it was sent.
+// others reports whether err is the end of another call's time. A client such as rueidis connects,
+// and reads a key through its cache, once for all that ask at the same time; all get what ended
+// that for the first. A call that has time left may ask again, because nothing of it was sent.
 func (t *trip) others(err error) bool {
 	return err != nil && gate.GaveUp(err) && !dialing(err) && !gate.Over(t.ctx)
 }

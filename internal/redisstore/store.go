@@ -33,8 +33,8 @@ type Backend struct {
 	denials *denials // nil if refusals are not remembered
 	checks  checks
 
-	// ahead is how many µs the server's clock is ahead of this process's, as far as a calendar asked
-	// for it.
+	// ahead is how many µs the server's clock is ahead of this process's, as far as a calendar
+	// asked for it.
 	ahead atomic.Int64
 
 	// For tests: clock, if set, stands for the server's, and local for this process's.
@@ -143,8 +143,8 @@ func (b *Backend) Take(_ context.Context, key string, cost int64, limits ...back
 	return res, nil
 }
 
-// take has the server decide, which does not know of some refusals, and remembers its own. It returns
-// the index of the limit that decided.
+// take has the server decide, which does not know of some refusals, and remembers its own. It
+// returns the index of the limit that decided.
 func (b *Backend) take(t *trip, p *plan, key string, cost, refusals int64, res *backend.Result) (decided int, err error) {
 	sent := time.Now()
 	reply, err := b.eval(t, func(at int64) call { return p.call(cost, refusals, b.now(), at) })

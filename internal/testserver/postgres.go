@@ -34,7 +34,8 @@ type PostgresServer struct {
 // Postgres starts a PostgreSQL for a test. args are appended to its command line: "-c",
 // "max_connections=10". It does not wait for its disk, unless args say "-c", "fsync=on", which is
 // without effect on what a killed process leaves behind. It takes the programs in the directory
-// POSTGRES_BIN of the environment, in PATH, or the newest in /usr/lib/postgresql. As root it runs as the user postgres, or as nobody.
+// POSTGRES_BIN of the environment, in PATH, or the newest in /usr/lib/postgresql. As root it runs
+// as the user postgres, or as nobody.
 func Postgres(tb testing.TB, args ...string) *PostgresServer {
 	tb.Helper()
 	s, err := StartPostgres(args...)

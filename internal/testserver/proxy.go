@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// RESP2Proxy starts a proxy before a server without TLS, as old ones are: it knows RESP2 and nothing
-// newer, and answers HELLO and CLIENT with an error. It returns its address. It serves until the
-// test ends.
+// RESP2Proxy starts a proxy before a server without TLS, as old ones are: it knows RESP2 and
+// nothing newer, and answers HELLO and CLIENT with an error. It returns its address. It serves
+// until the test ends.
 func RESP2Proxy(tb testing.TB, s *Server) string {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

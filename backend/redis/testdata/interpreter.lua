@@ -1,7 +1,7 @@
 -- Runs scripts under a bare interpreter, with a table in place of a server. Each line of the input
 -- is a call: the file of the script, or "DEL" or "SET", how many keys it has, the keys, and the
--- arguments, all in hexadecimal. Each line of the output is what a call replied and every command that
--- it gave, byte by byte.
+-- arguments, all in hexadecimal. Each line of the output is what a call replied and every command
+-- that it gave, byte by byte.
 
 local function from_hex(text)
   return (string.gsub(text, '..', function(byte) return string.char(tonumber(byte, 16)) end))

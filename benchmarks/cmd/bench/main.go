@@ -1,5 +1,5 @@
-// Command bench measures ginlimit beside other rate limiters and writes results.json and README.md, the tables of it.
-// Command report draws the charts. Run it on a machine that does nothing else.
+// Command bench measures ginlimit beside other rate limiters and writes results.json and README.md,
+// the tables of it. Command report draws the charts. Run it on a machine that does nothing else.
 package main
 
 import (
@@ -74,7 +74,8 @@ func main() {
 	fmt.Println("written to", dir)
 }
 
-// run gives each section a process of its own: some limiters keep what they hold for as long as their process lives.
+// run gives each section a process of its own: some limiters keep what they hold for as long as
+// their process lives.
 func run(o benchmarks.Options) (*benchmarks.Results, error) {
 	sections := o.Sections
 	for _, s := range benchmarks.Sections {

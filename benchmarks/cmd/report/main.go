@@ -1,5 +1,5 @@
-// Command report makes README.md and the charts of results.json, which command bench wrote, and keeps the short table in
-// docs/benchmarks.md up to date.
+// Command report makes README.md and the charts of results.json, which command bench wrote, and
+// keeps the short table in docs/benchmarks.md up to date.
 package main
 
 import (

@@ -302,8 +302,8 @@ func (p *envoy) Parse(line []byte, e *Entry) error {
 	if e.Status, ok = statusOf(status); !ok {
 		return errStatus
 	}
-	// Flags, bytes received and sent, duration, upstream's duration. Istio has the flags, two fields
-	// of details and a failure in quotes before the other four.
+	// Flags, bytes received and sent, duration, upstream's duration. Istio has the flags, two
+	// fields of details and a failure in quotes before the other four.
 	numbers, rest := p.words(rest)
 	if len(numbers) == 3 && len(rest) > 0 {
 		if end = quoteEnd(rest[1:], false); end < 0 || end+3 > len(rest) {

@@ -131,8 +131,8 @@ func (c *callers) refusals(id uint32) uint64 {
 	return uint64(no.by[0]) + uint64(no.by[1])
 }
 
-// ask counts a request at a caller, and returns the units of all its requests. A cost of 0 counts as
-// 1, because it is refused if not one unit is left.
+// ask counts a request at a caller, and returns the units of all its requests. A cost of 0 counts
+// as 1, because it is refused if not one unit is left.
 func (c *callers) ask(id uint32, cost int64) int64 {
 	k := c.of(id)
 	k.requests = add(k.requests, 1)

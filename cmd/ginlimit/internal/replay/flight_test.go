@@ -21,7 +21,8 @@ func lasting(s float64, key string, seconds float64) string {
 	return strings.TrimSuffix(at(s, key), "}") + fmt.Sprintf(`,"duration":%v}`, seconds)
 }
 
-// A place is held from the beginning of a request to its end, and by those that were admitted alone.
+// A place is held from the beginning of a request to its end, and by those that were admitted
+// alone.
 func TestInFlight(t *testing.T) {
 	lines := []string{
 		lasting(0, "alice", 10),   // until 10

@@ -355,7 +355,8 @@ func TestNothingSmaller(t *testing.T) {
 	}
 }
 
-// A caller that asks for one unit too many is looked at, and has a name, whatever its requests cost.
+// A caller that asks for one unit too many is looked at, and has a name, whatever its requests
+// cost.
 func TestOneTooMany(t *testing.T) {
 	for _, step := range []struct {
 		costs    []int64
