@@ -52,9 +52,8 @@ local function answer(p, wanted)
     value, base = store(p.key, slots, beside), now
   elseif p.counts then
     refuse(beside, p.ban, 1 + p.ban.more)
-    local as_written = p.raw and read(p.raw, p.rules) or {} -- what has expired stays as good as forgotten
-    value, base = store(p.key, as_written, beside), now
-    value = nil
+    store(p.key, p.raw and read(p.raw, p.rules) or {}, beside) -- what has expired stays as good as forgotten
+    base = now
   elseif p.back and p.cost > 0 then -- otherwise a wait would begin anew with each refusal
     value, base = store(p.key, slots, beside), now
   end
