@@ -6,7 +6,6 @@
 # make test-faults   breaks Redis in every way, at length, and prints what came of it
 # make soak          ten minutes of mixed load with random faults
 # make cross         vets for Windows, macOS, arm64 and 32 bits, and tests the arithmetic with 32
-# make gin           vets and tests with the lowest Gin that works, and with the newest
 # make lint          gofmt, tidy, vet, golangci-lint, govulncheck
 # make fuzz          runs every fuzz test for FUZZTIME
 # make mutate        breaks the algorithms on purpose; every break must fail the suite
@@ -24,7 +23,7 @@ FUZZTIME ?= 2m
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run servers test test-long test-faults soak cross gin lint fuzz mutate bench release release-test pictures
+.PHONY: run servers test test-long test-faults soak cross lint fuzz mutate bench release release-test pictures
 
 run:
 	cd _example && go run ./quickstart
@@ -40,9 +39,6 @@ test-long: servers
 
 cross:
 	@.ci/cross
-
-gin:
-	@.ci/gin
 
 test-faults: servers
 	FAULTS=long go test -count=1 -v -run 'Faults|ClockIsOff|Hang' ./backend/redis

@@ -120,9 +120,9 @@ func (l *Limiter) report(c *gin.Context) {
 		l.reportEngine(&entryOf(engineOf(c)).said)
 	}
 	if noted.Load() {
-		if text := c.GetString(noteKey); text != "" {
-			c.Set(noteKey, "") // Gin 1.11 has no Delete
-			l.keyless.Do(func() { l.warn(codeKeyless, text) })
+		if text, ok := c.Get(noteKey); ok {
+			c.Delete(noteKey)
+			l.keyless.Do(func() { l.warn(codeKeyless, text.(string)) })
 		}
 	}
 }

@@ -369,7 +369,6 @@ func FuzzForwardedFor(f *testing.F) {
 			RemoteAddr: "203.0.112.1:4711"}
 		got, err := by(c)
 		require.NoError(t, err)
-		c.Request.Header["X-Forwarded-For"] = []string{strings.Join(lines, ",")} // of several, Gin 1.11 reads the first
 		if gins := c.ClientIP(); gins != sentinel || strings.Join(lines, "") == "" {
 			require.Equal(t, ginlimit.KeyOfIP(netip.MustParseAddr(gins)), got, "Gin reads %q", lines)
 		}
