@@ -11,7 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/backendtest"
 	"github.com/ginlimit/ginlimit/backend/postgres"
+	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
 // Never are more inside at once than may be, and whoever leaves makes room.
@@ -131,4 +133,17 @@ func TestRenew(t *testing.T) {
 	_, err = b.Renew(t.Context(), "k", second, 1, limit)
 	require.NoError(t, err)
 	require.Equal(t, int64(1), used())
+}
+
+// TestCrowdedPlaces: 10,000 callers want 100 places while PostgreSQL, with a table that is logged,
+// is killed and starts again.
+func TestCrowdedPlaces(t *testing.T) {
+	server := testserver.Postgres(t, "-c", "fsync=on")
+	pool := newPool(t, server.URL(), 16, nil)
+	b := postgres.New(pool, newTable(t, pool, postgres.WithLogged(), postgres.WithTimeout(30*time.Second))...)
+	callers := 10_000
+	if testing.Short() {
+		callers = 2_000
+	}
+	backendtest.Crowd(t, b, callers, func() { require.NoError(t, server.Restart()) })
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ginlimit/ginlimit/backend"
+	"github.com/ginlimit/ginlimit/backend/backendtest"
 	"github.com/ginlimit/ginlimit/backend/redis"
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
@@ -92,4 +93,16 @@ func TestAPlaceOfAKilledProcess(t *testing.T) {
 	require.NoError(t, held[0].Process.Kill())
 	require.Eventually(t, take, time.Minute, 100*time.Millisecond, "the place of a process that was killed")
 	require.False(t, take(), "the place of another")
+}
+
+// TestCrowdedPlaces: 10,000 callers want 100 places while Redis, which writes each decision to its
+// disk before it answers, is killed and starts again.
+func TestCrowdedPlaces(t *testing.T) {
+	s := testserver.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+	b := redis.New(newClient(t, s.Addr(), false), redis.WithTimeout(ample))
+	callers := 10_000
+	if testing.Short() {
+		callers = 2_000
+	}
+	backendtest.Crowd(t, b, callers, func() { require.NoError(t, s.Restart()) })
 }
