@@ -34,7 +34,7 @@ end
 -- answer charges what was judged, if that is wanted and the cost is not 0, and returns the reply.
 -- It is the value that the key has now, or for what was not charged "-", the time, and the key's
 -- value: the instant of the last write, "0 0" if there is none, and the slots, each under its own
--- rule. A refusal that counts for a ban is written. The caller works out of them, with the Go
+-- rule. A refusal that counts for a ban is written, and has "!" in place of "-". The caller works out of them, with the Go
 -- functions, why it was refused and for how long. In both, a log is shortened to what an answer
 -- needs.
 local function answer(p, wanted)
@@ -75,5 +75,5 @@ local function answer(p, wanted)
   if charged then
     return value
   end
-  return '-' .. sec .. ' ' .. usec .. ' ' .. value
+  return (p.counts and not charged and '!' or '-') .. sec .. ' ' .. usec .. ' ' .. value
 end

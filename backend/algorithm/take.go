@@ -73,6 +73,7 @@ func Take(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (de
 }
 
 // Judge is [Take] without the charge: res says whether cost would fit, and what is left without it.
+// A ban that res tells of began earlier: a store that counted the refusal knows better.
 func Judge(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (decided int) {
 	own, beside := Own(slots)
 	rules, counter := limits(rules)
@@ -86,8 +87,7 @@ func Judge(slots []Slot, rules []*Rule, now, cost int64, res *backend.Result) (d
 	refuse(res, refusing)
 	if len(beside) > 0 && (counter != nil || Looks(rules)) {
 		bans := bansOf(beside, now)
-		// A store that took, and says what came of it, did so at now.
-		if left := bans.left(now); left > 0 && refuseBanned(res, left, left == bans.ban.State.Used) && counter != nil {
+		if left := bans.left(now); left > 0 && refuseBanned(res, left, false) && counter != nil {
 			decided = len(rules)
 		}
 	}

@@ -425,6 +425,7 @@ type model struct {
 // answer is what a Take must say.
 type answer struct {
 	Banned    bool
+	Began     bool // the ban, with this decision
 	Allowed   bool
 	Limit     backend.Limit
 	Remaining int64
@@ -497,13 +498,13 @@ func (k *kept) left(now int64) int64 {
 	return max(0, k.ban.until-now)
 }
 
-// refuse counts a refusal under the limit of a ban.
-func (k *kept) refuse(m *model, now int64, l backend.Limit) {
+// refuse counts a refusal under the limit of a ban, and reports whether a ban began with it.
+func (k *kept) refuse(m *model, now int64, l backend.Limit) (began bool) {
 	first, longest, _ := l.Bans()
 	l = l.WithoutBan()
 	if a := k.refusals.answer(now, 1, l); a.Allowed && !stateless(l) {
 		k.refusals = m.charged(k.refusals, now, 1, l)
-		return
+		return false
 	}
 	length := first.Microseconds()
 	if k.ban != nil && k.ban.length > 0 && now < k.ban.until+longest.Microseconds() {
@@ -511,6 +512,7 @@ func (k *kept) refuse(m *model, now int64, l backend.Limit) {
 	}
 	k.refusals = place{}
 	k.ban = &sentence{now + length, length, now + length + longest.Microseconds()}
+	return true
 }
 
 // ban bans by hand.
@@ -591,6 +593,7 @@ func (m *model) take(key string, now, cost int64, limits []backend.Limit) answer
 	own, ban := parted(limits)
 	mine, _ := pasts(k.places, own)
 	answers, allowed := judged(mine, now, cost, own)
+	began := false
 	switch {
 	case cost == 0 || !keeping(own) && ban == nil:
 	case k.left(now) == 0 && allowed && keeping(own):
@@ -605,12 +608,14 @@ func (m *model) take(key string, now, cost int64, limits []backend.Limit) answer
 			answers[i].Allowed, answers[i].Retry = true, 0
 		}
 	case k.left(now) == 0 && !allowed && ban != nil:
-		k.refuse(m, now, *ban)
+		began = k.refuse(m, now, *ban)
 		m.keys[key] = kept{m.unaged(key, now), k.refusals, k.ban, now}
 	case back && (keeping(own) || ban != nil) && (!allowed || k.left(now) > 0):
 		m.keys[key] = k
 	}
-	return k.says(now, answers, allowed, own, ban)
+	a := k.says(now, answers, allowed, own, ban)
+	a.Began = began
+	return a
 }
 
 // says returns the answer of the limit that decides, or of a ban.

@@ -216,7 +216,7 @@ func (s *schedule) same(call string, got backend.Result, want answer) {
 	if got.RetryAfter < 0 {
 		retry = -1
 	}
-	if is := (answer{got.Banned(), got.Allowed, got.Limit, got.Remaining, retry, got.ResetAfter.Microseconds(), got.Used()}); is != want {
+	if is := (answer{got.Banned(), got.BanBegan(), got.Allowed, got.Limit, got.Remaining, retry, got.ResetAfter.Microseconds(), got.Used()}); is != want {
 		s.Errorf("at %v: %s:\n got %s, %d used of %q\nwant %s, %d used of %q", s.now, call, show(got), got.Used(), got.Limit.Name, want, want.Used, want.Limit.Name)
 	}
 }
@@ -256,7 +256,11 @@ func (s *schedule) takeAll() {
 }
 
 func (a answer) String() string {
-	return show(backend.Result{Allowed: a.Allowed, Remaining: a.Remaining, RetryAfter: time.Duration(a.Retry) * µs, ResetAfter: time.Duration(a.Reset) * µs})
+	res := backend.Result{Allowed: a.Allowed, Remaining: a.Remaining, RetryAfter: time.Duration(a.Retry) * µs, ResetAfter: time.Duration(a.Reset) * µs}
+	if a.Banned {
+		res = res.WithBanned(a.Began)
+	}
+	return show(res)
 }
 
 // look takes nothing under all limits, and under each alone.

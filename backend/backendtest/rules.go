@@ -220,7 +220,11 @@ func alone(limits []backend.Limit, i int) []backend.Limit {
 }
 
 func show(r backend.Result) string {
-	return fmt.Sprintf("{allowed %v, %d left, retry after %v, reset after %v}", r.Allowed, r.Remaining, r.RetryAfter, r.ResetAfter)
+	var ban string
+	if r.Banned() {
+		ban = fmt.Sprintf(", banned (it began: %v)", r.BanBegan())
+	}
+	return fmt.Sprintf("{allowed %v%s, %d left, retry after %v, reset after %v}", r.Allowed, ban, r.Remaining, r.RetryAfter, r.ResetAfter)
 }
 
 func refusing(e *env) {

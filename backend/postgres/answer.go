@@ -26,11 +26,11 @@ type answer struct {
 }
 
 // judge fills res in, all but Limit, for what was not charged, and returns the index of the limit
-// that decided. Only a refusal that was counted brings a ban about.
+// that decided.
 func (a *answer) judge(p *plan, cost int64, res *backend.Result) (decided int) {
 	decided = algorithm.Judge(a.slots, p.rules, a.now, cost, res)
-	if res.BanBegan() && !a.counted {
-		*res = res.WithBanned(false)
+	if a.counted && res.Banned() { // no refusal is counted while a ban lasts
+		*res = res.WithBanned(true)
 	}
 	return decided
 }
@@ -44,8 +44,8 @@ func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 	if err != nil {
 		return err
 	}
-	const tried, outside = 3, 4 // the largest verdicts; a larger first number is the time of a state that was charged
-	if len(n) > 0 && n[0] > outside {
+	const tried, outside, counted = 3, 4, 5 // the largest verdicts; a larger first number is the time of a state that was charged
+	if len(n) > 0 && n[0] > counted {
 		a.charged, a.now, a.base = true, n[0], n[0]
 		return a.readState(n[1:], p)
 	}
@@ -60,7 +60,7 @@ func (a *answer) readReply(rows pgx.Rows, p *plan) error {
 		a.outside, a.now = true, n[1]
 		return nil
 	}
-	a.charged, a.counted, a.now, a.base = n[0] == 1, n[0] == 2 && p.ban != nil, n[1], n[1]
+	a.charged, a.counted, a.now, a.base = n[0] == 1, n[0] == counted, n[1], n[1]
 	if n[0] < 0 {
 		return ErrForeign
 	}

@@ -185,7 +185,7 @@ func (b *Backend) takeParts(t *trip, parts []part, charge bool) error {
 			b.denials.forget(p.Key)
 			decided = algorithm.Admitted(a.slots, p.plan.rules, a.now, p.res)
 		} else {
-			decided = algorithm.Judge(a.slots, p.plan.rules, a.now, p.Cost, p.res)
+			decided = a.judge(p.plan, p.Cost, p.res)
 			b.learn(&a, p.name, p.plan, p.Key, p.Cost, p.res, sent)
 		}
 		p.res.Limit = p.Limits[decided]

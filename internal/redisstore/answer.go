@@ -14,6 +14,7 @@ const inline = 4
 // answer is what take.lua replies, and take_all.lua for each key.
 type answer struct {
 	charged bool
+	counted bool   // the refusal, for a ban
 	now     int64  // the server's clock, µs
 	written string // the instant of the last write, as the value has it: it changes with every write
 	// slots also say what will be decided later, as long as nobody writes.
@@ -33,6 +34,10 @@ func (a *answer) read(reply string, p *plan) error {
 // feed on.
 func (a *answer) decode(reply string, p *plan) (after string, err error) {
 	rest, refused := strings.CutPrefix(reply, "-")
+	if !refused {
+		rest, a.counted = strings.CutPrefix(reply, "!")
+		refused = a.counted
+	}
 	a.charged = !refused
 	var ok bool
 	if refused {
@@ -65,6 +70,16 @@ func (a *answer) decode(reply string, p *plan) (after string, err error) {
 		return "", badReply(reply)
 	}
 	return slots, nil
+}
+
+// judge fills res in, all but Limit, for what was not charged, and returns the index of the limit
+// that decided.
+func (a *answer) judge(p *plan, cost int64, res *backend.Result) (decided int) {
+	decided = algorithm.Judge(a.slots, p.rules, a.now, cost, res)
+	if a.counted && res.Banned() { // no refusal is counted while a ban lasts
+		*res = res.WithBanned(true)
+	}
+	return decided
 }
 
 func badReply(reply string) error {

@@ -160,7 +160,7 @@ func (b *Backend) take(t *trip, p *plan, key string, cost, refusals int64, res *
 		b.denials.forget(key)
 		return algorithm.Admitted(a.slots, p.rules, a.now, res), nil
 	}
-	if decided = algorithm.Judge(a.slots, p.rules, a.now, cost, res); cost > 0 && res.Allowed {
+	if decided = a.judge(p, cost, res); cost > 0 && res.Allowed {
 		return 0, b.unavailable(opTake, fmt.Errorf("the script refused what it has room for: %+v", a.slots))
 	}
 	b.learn(&a, t.key, p, key, cost, res, sent)

@@ -727,13 +727,14 @@ END $$;
 
 -- decide_beside is decide for a key that has slots beside, or that a ban counts the refusals of.
 -- ban is as refuse has it, NULL if refusals are not counted. While a ban lasts nothing is charged,
--- and nothing counted. The verdict is 2 also if a refusal was counted.
+-- and nothing counted. The verdict is 5 if a refusal was counted.
 CREATE OR REPLACE FUNCTION {{.decide_beside}}(slots bigint[], beside bigint[], same bool, cost bigint, rules bigint[],
   ban bigint[], calendars bigint[], moved bool, now bigint)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
   bans bigint[] := {{.bans_of}}(beside, now);
   reply bigint[] := ARRAY[0, now, 0];
+  verdict int := 2;
   new bigint[];
   last bigint[];
 BEGIN
@@ -749,8 +750,10 @@ BEGIN
     IF reply[1] < 0 OR cost = 0 OR reply[1] = 0 AND ban IS NULL THEN
       RETURN reply;
     ELSIF reply[1] = 1 OR ban IS NULL THEN
+      verdict := reply[1];
       new := reply[3:];
     ELSE
+      verdict := 5;
       bans := {{.refuse}}(bans, ban, {{.numbers}}('1 ' || array_to_string(ban[1:4], ' '), 1,
         calendars[array_length(calendars, 1) - 2 :]), now);
       new := {{.loaded}}(slots, false, now);
@@ -760,7 +763,7 @@ BEGIN
   IF new IS NULL OR last IS NULL THEN
     RETURN ARRAY[-1, now, 0];
   END IF;
-  RETURN ARRAY[CASE WHEN reply[1] = 1 THEN 1 ELSE 2 END, now, greatest(new[1], last[1])] || new[2:] || bans;
+  RETURN ARRAY[verdict, now, greatest(new[1], last[1])] || new[2:] || bans;
 END $$;
 
 -- summary returns decide's reply with as much of each log as an answer needs: the oldest charges,
@@ -1410,7 +1413,7 @@ BEGIN
           reply := {{.decide_beside}}(CASE WHEN beside IS NULL THEN slots ELSE slots[:cut] END, coalesce(beside, '{}'), same,
             greatest(costs[i], 1), {{.numbers}}(rules[i], costs[i], calendar), ban, calendar, false, now);
         END IF;
-        writes := writes OR reply[1] = 2;
+        writes := writes OR reply[1] IN (2, 5);
       END IF;
       fits := fits AND reply[1] = 1;
       replies := replies || reply;
@@ -1446,7 +1449,7 @@ BEGIN
   FOR i IN 1..n LOOP
     reply := replies[ends[i]+1:ends[i+1]];
     new_rules := rules[i];
-    IF reply[1] = 2 OR reply[1] = 1 AND texts[i] <> rules[i] THEN
+    IF reply[1] IN (2, 5) OR reply[1] = 1 AND texts[i] <> rules[i] THEN
       new_rules := {{.rules_of}}(reply[4:]);
     END IF;
     IF reply[1] BETWEEN 0 AND 1 AND NOT (fits AND costs[i] > 0) THEN
@@ -1468,10 +1471,10 @@ BEGIN
         END IF;
       END IF;
     END IF;
-    IF reply[1] BETWEEN 1 AND 2
+    IF reply[1] IN (1, 2, 5)
       AND NOT (reply[1] = 1 AND bans[i] <> '' AND rules[i] ~ '^1( [45] 0 0 0)*$') -- no limit keeps a state
     THEN
-      IF reply[1] = 2 OR NOT (unchanged AND ks[i] = ANY (made)) THEN
+      IF reply[1] IN (2, 5) OR NOT (unchanged AND ks[i] = ANY (made)) THEN
         UPDATE {{.table}} t
         SET rules = new_rules, expires = reply[3], state = {{.state_of}}(reply[4:], now)
         WHERE t.key = ks[i];
