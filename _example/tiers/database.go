@@ -12,6 +12,7 @@ type database struct {
 	accounts map[string]string // by API key
 	plans    map[string]string // by account
 	down     error             // what every look-up of a plan answers, unless it is nil
+	asked    int               // how many look-ups of a plan there were
 }
 
 func newDatabase() *database {
@@ -30,8 +31,9 @@ func (db *database) accountOf(apiKey string) (string, bool) {
 
 // planOf has the shape of a query: it takes a context, and it can fail.
 func (db *database) planOf(ctx context.Context, id string) (string, error) {
-	db.mu.RLock()
-	defer db.mu.RUnlock()
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.asked++
 	if db.down != nil {
 		return "", fmt.Errorf("plan of account %s: %w", id, db.down)
 	}

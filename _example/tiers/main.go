@@ -1,6 +1,7 @@
-// Tiers limits callers by the plan that they pay for. Who sends an API key has the limits of their
-// account's plan, which is looked up for each request, so that an upgrade takes effect with the
-// next one. Who sends none has the limiter's own limits, by address. In _example, run
+// Tiers limits callers by the plan that they pay for. A caller with an API key has the limits of its
+// account's plan. Plans are looked up in a database and cached for ten seconds. An upgrade takes
+// effect with the next request, or within ten seconds on another instance. A caller without an API
+// key has the limiter's own limits, by address. In _example, run
 //
 //	go run ./tiers
 //
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/maypok86/otter/v2"
 
 	"github.com/ginlimit/ginlimit"
 )
@@ -42,15 +44,26 @@ var plans = map[string]ginlimit.Tier{
 
 const account = "account" // what authenticate sets
 
-func newRouter(db *database) *gin.Engine {
+// planCache has the plans of accounts. It asks the database once for all requests of an account that
+// come meanwhile, and caches no error.
+type planCache = *otter.Cache[string, string]
+
+func newPlanCache() planCache {
+	return otter.Must(&otter.Options[string, string]{
+		MaximumSize:      100_000,
+		ExpiryCalculator: otter.ExpiryWriting[string, string](10 * time.Second),
+	})
+}
+
+func newRouter(db *database, cache planCache) *gin.Engine {
 	r := gin.New()
 	r.SetTrustedProxies(nil)
-	r.Use(gin.Recovery(), authenticate(db)) // before the limiter, which has to know who is asking
-	r.POST("/v1/upgrade", upgradeToPro(db)) // not limited: who has used up a plan wants to get here
+	r.Use(gin.Recovery(), authenticate(db))        // before the limiter, which has to know who is asking
+	r.POST("/v1/upgrade", upgradeToPro(db, cache)) // not limited: a caller that has used up a plan wants to get here
 
 	limited := r.Group("/", ginlimit.New(anonymous,
 		ginlimit.FirstOf(ginlimit.ByUserID(account), ginlimit.ByIP()),
-		ginlimit.WithTier(tierOf(db)),
+		ginlimit.WithTier(tierOf(db, cache)),
 		ginlimit.WithObserver(logFailedLookUp)))
 	limited.GET("/v1/report", report)
 	return r
@@ -76,17 +89,19 @@ func authenticate(db *database) gin.HandlerFunc {
 }
 
 // tierOf looks the caller's plan up. The zero Tier, which is also that of a plan nobody knows,
-// means the limiter's own limits, and so does an error: a database that is down opens the service
-// to nobody and closes it to nobody.
-func tierOf(db *database) func(*gin.Context) (ginlimit.Tier, error) {
+// means the limiter's own limits. An error means the tier that the caller had last, for ten minutes,
+// and then the limiter's own limits.
+func tierOf(db *database, cache planCache) func(*gin.Context) (ginlimit.Tier, error) {
 	return func(c *gin.Context) (ginlimit.Tier, error) {
 		id := c.GetString(account)
 		if id == "" {
 			return ginlimit.Tier{}, nil
 		}
-		ctx, cancel := context.WithTimeout(c.Request.Context(), 100*time.Millisecond)
-		defer cancel() // the request waits for the answer: do not let it wait long
-		plan, err := db.planOf(ctx, id)
+		// The request waits for the answer, so not for long. Others wait for the same answer, so a
+		// client that leaves does not end the look-up.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), 100*time.Millisecond)
+		defer cancel()
+		plan, err := cache.Get(ctx, id, otter.LoaderFunc[string, string](db.planOf))
 		return plans[plan], err
 	}
 }
@@ -110,7 +125,7 @@ func report(c *gin.Context) {
 	c.String(http.StatusOK, "plan: %s, %d left (%v)\n", plan, d.Remaining, d.Limit)
 }
 
-func upgradeToPro(db *database) gin.HandlerFunc {
+func upgradeToPro(db *database, cache planCache) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		id := c.GetString(account)
 		if id == "" {
@@ -118,6 +133,7 @@ func upgradeToPro(db *database) gin.HandlerFunc {
 			return
 		}
 		db.setPlan(id, "pro")
+		cache.Invalidate(id)
 		c.String(http.StatusOK, "plan: pro\n")
 	}
 }
@@ -141,7 +157,7 @@ func main() {
 	gin.SetMode(gin.ReleaseMode)
 	srv := &http.Server{
 		Addr:              cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080"),
-		Handler:           newRouter(newDatabase()),
+		Handler:           newRouter(newDatabase(), newPlanCache()),
 		ReadHeaderTimeout: 5 * time.Second,
 	}
 	fmt.Printf(usage, srv.Addr)

@@ -21,8 +21,9 @@ type service struct {
 func test(t *testing.T, f func(*testing.T, service)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		db := newDatabase()
-		f(t, service{t, db, newRouter(db)})
+		db, cache := newDatabase(), newPlanCache()
+		defer cache.StopAllGoroutines()
+		f(t, service{t, db, newRouter(db, cache)})
 	})
 }
 
@@ -133,6 +134,29 @@ func TestUpgradeTakesEffectAtOnce(t *testing.T) {
 		s.refused(home, "key-of-ann", "1")
 		time.Sleep(time.Second)
 		s.passes(20, home, "key-of-ann")
+	})
+}
+
+func TestPlansAreCached(t *testing.T) {
+	test(t, func(t *testing.T, s service) {
+		s.passes(1000, home, "key-of-eve")
+		if s.db.asked != 1 {
+			t.Errorf("%d look-ups, want 1", s.db.asked)
+		}
+		s.db.setPlan("eve", "free") // by another instance
+		time.Sleep(10 * time.Second)
+		s.passes(10, home, "key-of-eve")
+		s.refused(home, "key-of-eve", "6")
+	})
+}
+
+// TestFailingLookUpKeepsTheTier: what is cached is gone, and so is the database.
+func TestFailingLookUpKeepsTheTier(t *testing.T) {
+	test(t, func(_ *testing.T, s service) {
+		s.passes(1, home, "key-of-eve")
+		s.db.setDown(errors.New("connection refused"))
+		time.Sleep(time.Minute)
+		s.passes(1000, home, "key-of-eve")
 	})
 }
 
