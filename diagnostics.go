@@ -25,6 +25,7 @@ const (
 	codeOrder     = "GINLIMIT004"
 	codeKeyless   = "GINLIMIT008"
 	codeProxy     = "GINLIMIT009"
+	codeCost      = "GINLIMIT010"
 )
 
 func (l *Limiter) warn(code, message string, args ...any) {
@@ -158,6 +159,15 @@ func (l *Limiter) warnTwice(c *gin.Context) {
 	l.twice.Do(func() {
 		l.warn(codeTwice, "the same limiter is mounted twice on one route; the request is charged once. "+
 			"Remove one, or make two limiters with names of their own", "route", c.FullPath())
+	})
+}
+
+// warnCost says that WithCost returned a negative number.
+func (l *Limiter) warnCost(c *gin.Context, cost int64) {
+	l.negative.Do(func() {
+		l.warn(codeCost, "WithCost returned a negative number, so that the request is answered with 400. If it is http.Request.ContentLength: "+
+			"that is -1 for a body whose length is not known, such as a chunked one. Return the most that such a body may cost, and "+
+			"from WithSettle what it really cost", "cost", cost, "route", c.FullPath())
 	})
 }
 

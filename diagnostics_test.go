@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/ginlimit/ginlimit"
 )
@@ -307,6 +309,37 @@ func TestKeylessIsSaidOfTheLimiterThatAsked(t *testing.T) {
 	}
 	assert.Equal(t, []string{"GINLIMIT008"}, codes(first.String()))
 	assert.Empty(t, second.String())
+}
+
+// TestNegativeCostIsSaid: a chunked body has no length, so that a cost of that is negative.
+func TestNegativeCostIsSaid(t *testing.T) {
+	for _, joint := range []bool{false, true} {
+		var log bytes.Buffer
+		l := must(ginlimit.NewLimiter(ginlimit.PerDay(100), ginlimit.Global(), logTo(&log),
+			ginlimit.WithCost(func(c *gin.Context) int64 { return c.Request.ContentLength })))
+		handle := l.Handle
+		if joint {
+			handle = ginlimit.All(l)
+		}
+		service := httptest.NewServer(engine(handle))
+		defer service.Close()
+		for _, tt := range []struct {
+			body io.Reader
+			want int
+		}{
+			{strings.NewReader("five!"), http.StatusOK},
+			{nil, http.StatusOK},
+			{io.MultiReader(strings.NewReader("five!")), http.StatusBadRequest}, // its length is not known
+			{io.MultiReader(strings.NewReader("five!")), http.StatusBadRequest},
+		} {
+			res, err := http.Post(service.URL, "text/plain", tt.body)
+			require.NoError(t, err)
+			res.Body.Close()
+			assert.Equal(t, tt.want, res.StatusCode)
+		}
+		assert.Equal(t, []string{"GINLIMIT010"}, codes(log.String()), log.String())
+		assert.Contains(t, log.String(), "cost=-1 route=/")
+	}
 }
 
 // TestWhatLimitersKeepIsNoChange: neither a record nor a note of a limiter behind is what

@@ -161,8 +161,8 @@ type Limiter struct {
 	expose    exposure
 	inRequest bool // built while a request was being handled
 
-	twice, early, keyless sync.Once // diagnostics
-	order                 orderChecks
+	twice, early, keyless, negative sync.Once // diagnostics
+	order                           orderChecks
 }
 
 // Handle is the middleware: it decides as Check does, writes the headers, and lets the request go
@@ -335,6 +335,9 @@ func (l *Limiter) ask(c *gin.Context, r *record) (ready bool) {
 	ready = l.identify(c, r) && l.costs(&r.Decision, l.costOf(c))
 	if errors.Is(r.Err, ErrSkip) {
 		reportSkipped(c)
+	}
+	if r.Cost < 0 {
+		l.warnCost(c, r.Cost)
 	}
 	return ready
 }

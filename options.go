@@ -101,6 +101,9 @@ func WithTier(lookup func(*gin.Context) (Tier, error)) Option {
 // WithCost sets what a request costs, in units of the limit; the default is 1. A cost of 0 charges
 // nothing: the request passes while at least one unit is left. A negative cost is answered with
 // 400. A cost above a limit's capacity can never pass.
+//
+// Request.ContentLength is -1 for a body whose length is not known, such as a chunked one. Charge
+// the most that such a body may have, and settle by [WithSettle] for what was read.
 func WithCost(cost func(*gin.Context) int64) Option {
 	return func(o *options) {
 		if o.cost = cost; cost == nil {
