@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gin-gonic/gin"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -139,4 +140,15 @@ func TestWithoutAKey(t *testing.T) {
 	check(t, s.own, "", codes.Unauthenticated)
 	check(t, s.through, "", codes.Unauthenticated)
 	s.get(t, "", "/ping", http.StatusBadRequest, `{"error":"bad request"}`)
+}
+
+// TestGRPCTakesHTTPForUnavailable is why there is deny: without it, clients of gRPC learn no limit.
+func TestGRPCTakesHTTPForUnavailable(t *testing.T) {
+	r := gin.New()
+	r.Use(ginlimit.New(ginlimit.PerDay(0), ginlimit.Global()))
+	web := httptest.NewUnstartedServer(r)
+	web.Config.Protocols = protocols()
+	web.Start()
+	defer web.Close()
+	check(t, connect(t, strings.TrimPrefix(web.URL, "http://")), "ann", codes.Unavailable)
 }
