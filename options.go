@@ -253,7 +253,8 @@ func WithLateHeaders(on bool) Option {
 
 // WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503:
 // Decision.Status and Decision.Err tell them apart. RetryAfter is 0 unless the status is 429, and
-// [backend.Never] if waiting is no use. Status and headers are set before, the handlers after the
+// [backend.Never] if waiting is no use. Status and headers are set before: Retry-After of the
+// response has whole seconds, and heeds other limiters of the request. The handlers after the
 // limiter do not run. The default is a problem document (RFC 9457).
 func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 	return func(o *options) {
@@ -265,8 +266,9 @@ func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 
 // WithObserver adds a function that is told of every decision once: of Handle, Check and Allow,
 // also without a key and when the backend failed; not of Peek, Reset and skipped requests. It runs
-// on the request's goroutine, and has to be safe for concurrent use. Decision.Key may identify a
-// person. The default is none.
+// on the request's goroutine, and has to be safe for concurrent use. It gets the request's context and
+// no gin.Context: to log a decision with the route and the status, call [FromContext] in a
+// middleware. Decision.Key may identify a person. The default is none.
 func WithObserver(observe func(context.Context, Decision)) Option {
 	return func(o *options) {
 		if observe == nil {

@@ -163,6 +163,7 @@ func (l *Limiter) hold(gone <-chan struct{}, d *Decision, a attempt, longest tim
 // Besides the errors of Allow it returns one if ctx ends before it is its turn, which has the
 // context's in its chain; if cost is above a limit's capacity; and if 128 callers wait for the key
 // already, or 1,024 for the limiter. The Decision is the last refusal then, and nothing is charged.
+// Decision.Passes applies the failure policy, as it does after Allow.
 func (l *Limiter) Wait(ctx context.Context, key string, cost int64, limits ...Limit) (d Decision, err error) {
 	l.begin(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {

@@ -120,9 +120,8 @@ const usage = `HTTP on %[1]s, and gRPC through Gin too. Ten a minute for each ke
 
     curl -i -H 'X-API-Key: ann' http://%[1]s/ping
     curl -i -H 'X-API-Key: ann' http://%[1]s/site/
-    grpcurl -plaintext -H 'X-API-Key: ann' %[2]s grpc.health.v1.Health/Check
 
-gRPC has a port of its own on %[2]s.
+gRPC has a port of its own, %[2]s. Both have the service grpc.health.v1.Health.
 
 `
 
