@@ -192,8 +192,8 @@ func forward(r http.Handler, from, forwarded string) int {
 	return w.Code
 }
 
-// A load test has many users and one machine. On the engine that is tested, that machine is a proxy,
-// so that each of its users has an address of its own.
+// A load test has many users and one machine. On the engine that is tested, that machine is a
+// proxy, so that each of its users has an address of its own.
 func ExampleByIP_loadTest() {
 	r := gin.New()
 	r.SetTrustedProxies([]string{"192.0.2.10"}) // the machine that makes the load, in the test environment only
@@ -237,8 +237,8 @@ func ExampleWithBan_login() {
 	// 200
 }
 
-// newLogin returns a service with a log-in that counts failures by address and by account. An account
-// that is guessed on is locked for half an hour, and for twice as long each time.
+// newLogin returns a service with a log-in that counts failures by address and by account. An
+// account that is guessed on is locked for half an hour, and for twice as long each time.
 func newLogin(login gin.HandlerFunc) *gin.Engine {
 	store := memory.New() // a Redis, in real life
 	limiter := func(name string, key ginlimit.KeyFunc, more ...ginlimit.Option) *ginlimit.Limiter {
@@ -274,8 +274,8 @@ func logIn(r http.Handler, address, user, password string) *httptest.ResponseRec
 	return w
 }
 
-// TestGuessesInADay counts what a program that never stops may guess, on the first day and once bans
-// last a day.
+// TestGuessesInADay counts what a program that never stops may guess, on the first day and once
+// bans last a day.
 func TestGuessesInADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger := slog.Default()
@@ -329,8 +329,8 @@ func ExampleLimiter_Peek_support() {
 	// allowed 2/h 2
 }
 
-// newSupportDesk returns what the people of support see, on a listener that no client reaches: why a
-// customer is refused, and until when. They can let a customer go, or ban it for a day.
+// newSupportDesk returns what the people of support see, on a listener that no client reaches: why
+// a customer is refused, and until when. They can let a customer go, or ban it for a day.
 func newSupportDesk(api *ginlimit.Limiter) *gin.Engine {
 	keyOf := func(c *gin.Context) string { return ginlimit.KeyOfUser(c.Param("id")) }
 	answer := func(c *gin.Context, body any, err error) {
@@ -622,8 +622,8 @@ func ExampleFromContext_accessLog() {
 	// level=INFO msg=request request_id=request-3 route=/users/:id status=429 decision.limiter=api decision.outcome=denied decision.cost=1 decision.limit=api decision.source=store decision.remaining=0
 }
 
-// TestPartnerWithoutAStore: while the store of the limit is down, the failure policy decides whether
-// calls go on.
+// TestPartnerWithoutAStore: while the store of the limit is down, the failure policy decides
+// whether calls go on.
 func TestPartnerWithoutAStore(t *testing.T) {
 	nobody, err := redis.Dial(t.Context(), "redis://127.0.0.1:1")
 	require.NoError(t, err)

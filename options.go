@@ -266,8 +266,8 @@ func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 
 // WithObserver adds a function that is told of every decision once: of Handle, Check and Allow,
 // also without a key and when the backend failed; not of Peek, Reset and skipped requests. It runs
-// on the request's goroutine, and has to be safe for concurrent use. It gets the request's context and
-// no gin.Context: to log a decision with the route and the status, call [FromContext] in a
+// on the request's goroutine, and has to be safe for concurrent use. It gets the request's context
+// and no gin.Context: to log a decision with the route and the status, call [FromContext] in a
 // middleware. Decision.Key may identify a person. The default is none.
 func WithObserver(observe func(context.Context, Decision)) Option {
 	return func(o *options) {

@@ -1,7 +1,7 @@
-// Graphql charges a query for what it may fetch, before anything is fetched: one unit for each field
-// and, where a field returns a list, so many times that as the query asks for. A number of requests
-// would be no limit: one query may ask for a thousand books, and for the author of each. In _example,
-// run
+// Graphql charges a query for what it may fetch, before anything is fetched: one unit for each
+// field and, where a field returns a list, so many times that as the query asks for. A number of
+// requests would be no limit: one query may ask for a thousand books, and for the author of each.
+// In _example, run
 //
 //	go run ./graphql
 //

@@ -1,7 +1,7 @@
-// Tiers limits callers by the plan that they pay for. A caller with an API key has the limits of its
-// account's plan. Plans are looked up in a database and cached for ten seconds. An upgrade takes
-// effect with the next request, or within ten seconds on another instance. A caller without an API
-// key has the limiter's own limits, by address. In _example, run
+// Tiers limits callers by the plan that they pay for. A caller with an API key has the limits of
+// its account's plan. Plans are looked up in a database and cached for ten seconds. An upgrade
+// takes effect with the next request, or within ten seconds on another instance. A caller without
+// an API key has the limiter's own limits, by address. In _example, run
 //
 //	go run ./tiers
 //
@@ -44,8 +44,8 @@ var plans = map[string]ginlimit.Tier{
 
 const account = "account" // what authenticate sets
 
-// planCache has the plans of accounts. It asks the database once for all requests of an account that
-// come meanwhile, and caches no error.
+// planCache has the plans of accounts. It asks the database once for all requests of an account
+// that come meanwhile, and caches no error.
 type planCache = *otter.Cache[string, string]
 
 func newPlanCache() planCache {
@@ -89,8 +89,8 @@ func authenticate(db *database) gin.HandlerFunc {
 }
 
 // tierOf looks the caller's plan up. The zero Tier, which is also that of a plan nobody knows,
-// means the limiter's own limits. An error means the tier that the caller had last, for ten minutes,
-// and then the limiter's own limits.
+// means the limiter's own limits. An error means the tier that the caller had last, for ten
+// minutes, and then the limiter's own limits.
 func tierOf(db *database, cache planCache) func(*gin.Context) (ginlimit.Tier, error) {
 	return func(c *gin.Context) (ginlimit.Tier, error) {
 		id := c.GetString(account)
