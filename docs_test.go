@@ -43,7 +43,7 @@ var documented = map[string][]string{
 		"WithTimeout"}, // ExampleMigrate has all
 	"backend/goredis":     {"WithDenyCache", "WithLogger", "WithPrefix", "WithTimeout"}, // those of backend/redis
 	"backend/redis":       nil,
-	"backend/backendtest": {"Run"}, // a test calls it, not a program
+	"backend/backendtest": {"Crowd", "Run"}, // tests call them, not a program
 	"contrib/otel":        nil,
 	"contrib/prometheus":  nil,
 	"lua":                 {"Ban", "QuickTake", "QuickTakeAll", "Renew", "Settle", "Take", "TakeAll"},
