@@ -9,7 +9,7 @@
 # make lint          gofmt, tidy, vet, golangci-lint, govulncheck
 # make fuzz          runs every fuzz test for FUZZTIME
 # make mutate        breaks the algorithms on purpose; every break must fail the suite
-# make bench         measures ginlimit, other limiters and floors side by side, about 27 minutes,
+# make bench         measures ginlimit, other limiters and floors side by side, about 28 minutes,
 #                    and draws the charts
 # make pictures      draws how the algorithms treat the same traffic
 # make release       prepares VERSION in bin/release, tries it as a new user would, and says how to

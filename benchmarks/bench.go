@@ -28,7 +28,7 @@ type Options struct {
 	Log      func(string)   // is told how far it is; nil means nobody
 }
 
-// Full is a whole run, of about 27 minutes.
+// Full is a whole run, of about 28 minutes.
 func Full() Options {
 	return Options{Rounds: 5, Length: 200 * time.Millisecond, HTTP: 1, Keys: 1_000_000, MaxKeys: 10_000_000, Procs: 16}
 }
@@ -51,6 +51,7 @@ var Sections = []Section{
 	{"memory", "Decisions in memory", false, (*bench).memory},
 	{"middleware", "Gin middleware", false, (*bench).middleware},
 	{"redis", "Decisions in Redis", false, (*bench).redis},
+	{"kinds", "Several keys, given back, in flight, banned, by the calendar", false, (*bench).kinds},
 	{"local", "What ginlimit spares Redis", false, (*bench).local},
 	{"http", "HTTP over loopback", false, (*bench).http},
 	{"exact", "Exactness", false, (*bench).exact},

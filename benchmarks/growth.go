@@ -24,7 +24,7 @@ const (
 
 // growth measures how cost grows with what there is more of.
 func (b *bench) growth() error {
-	for _, part := range []func() error{b.growGoroutines, b.growLimits, b.growInstances, b.growKeys} {
+	for _, part := range []func() error{b.growGoroutines, b.growLimits, b.growInstances, b.growKeysRedis, b.growKeysPostgres, b.growKeys} {
 		if err := part(); err != nil {
 			return err
 		}

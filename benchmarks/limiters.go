@@ -37,9 +37,12 @@ import (
 // Names of candidates that are asked for again elsewhere.
 const (
 	own          = "ginlimit"
+	ownGoredis   = own + ", go-redis"
+	ownPipelined = own + ", go-redis AutoPipeline"
 	floorPrefix  = "floor: "
 	floorClock   = floorPrefix + "clock, one swap"
 	floorPing    = floorPrefix + "rueidis PING"
+	floorIncr    = floorPrefix + "rueidis INCR"
 	floorEvalsha = floorPrefix + "rueidis EVALSHA return 1"
 	xtime        = "x/time/rate, sync.Map"
 	goLimiter    = "go-limiter"
@@ -100,6 +103,14 @@ var about = []struct{ name, module, algorithm, setup, writes string }{
 		redisRate, "github.com/go-redis/redis_rate/v10", "GCRA in Lua",
 		"`NewLimiter` on a go-redis client with its defaults, and on its `AutoPipeline()`; it has no middleware: three lines by hand",
 		"nothing, a status",
+	},
+	{
+		semaphoreGo, "golang.org/x/sync", "requests at the same time",
+		"a `sync.Map` of `semaphore.NewWeighted` by key, which nobody clears; `TryAcquire` and `Release`", "",
+	},
+	{
+		failsafeGo, "github.com/failsafe-go/failsafe-go", "requests at the same time",
+		"the same with `bulkhead.New`, a channel; `TryAcquirePermit` and `ReleasePermit`", "",
 	},
 }
 
@@ -235,8 +246,8 @@ func inRedis() []Limiter {
 		ginLimitRedis(own, backend.TokenBucket, 1),
 		ginLimitRedis(own+", fixed window", backend.FixedWindow, 1),
 		ginLimitRedis(own+", sliding window", backend.SlidingWindow, 1),
-		ginLimitGoredis(own+", go-redis", false),
-		ginLimitGoredis(own+", go-redis AutoPipeline", true),
+		ginLimitGoredis(ownGoredis, false),
+		ginLimitGoredis(ownPipelined, true),
 		{redisRate, func(addr string, q Quota) (Take, func()) {
 			client := goredis.NewClient(&goredis.Options{Addr: addr})
 			return takeRedisRate(client, q), closer(client)
@@ -284,15 +295,18 @@ func takeRedisRate(client goredis.UniversalClient, q Quota) Take {
 // ginLimitGoredis is a Backend on a client of go-redis, with or without its AutoPipeline.
 func ginLimitGoredis(name string, autoPipeline bool) Limiter {
 	return Limiter{name, func(addr string, q Quota) (Take, func()) {
-		client := goredis.NewClient(&goredis.Options{
-			Addr: addr, ContextTimeoutEnabled: true, ClientSideCacheConfig: &goredis.ClientSideCacheConfig{},
-		})
+		client := goredis.NewClient(goredisOptions(addr))
 		b := ginlimitgoredis.New(client, ginlimitgoredis.WithPrefix(fmt.Sprint("go", autoPipeline)),
 			ginlimitgoredis.WithTimeout(10*time.Second), ginlimitgoredis.WithAutoPipeline(autoPipeline))
 		limits := limitsOf(q, backend.TokenBucket, 1)
 		b.Prepare(limits...) // as ginlimit.NewLimiter does
 		return takeBackend(b, limits), closer(client)
 	}}
+}
+
+// goredisOptions are those that a Backend on a client of go-redis asks for.
+func goredisOptions(addr string) *goredis.Options {
+	return &goredis.Options{Addr: addr, ContextTimeoutEnabled: true, ClientSideCacheConfig: &goredis.ClientSideCacheConfig{}}
 }
 
 // redisFloors do less than any decision.

@@ -198,6 +198,27 @@ const (
 // key.
 func setsKey(c *gin.Context) { c.Set("request-id", "4711") }
 
+// serve measures GET /ping on an engine that answers with status, from ServeHTTP to the end of the
+// response.
+func (b *bench) serve(r *gin.Engine, status int) (cost, error) {
+	w := &response{header: http.Header{}}
+	req, err := http.NewRequest(http.MethodGet, "/ping", nil)
+	must(err)
+	req.RemoteAddr = "203.0.113.7:54321"
+	r.ServeHTTP(w, req) // makes the key; spends the limit that is to refuse
+	return b.time(1, 1, func() op {
+		return func(n int) (int, error) {
+			for range n {
+				clear(w.header)
+				if r.ServeHTTP(w, req); w.status != status {
+					return 0, errAnswer
+				}
+			}
+			return 0, nil
+		}
+	})
+}
+
 // middleware measures GET /ping, from ServeHTTP to the end of the response, and what a middleware
 // adds to the bare engine: in each round to the bare engine of that round. Where another handler
 // sets a key, it does so in the bare engine too.
@@ -205,22 +226,7 @@ func (b *bench) middleware() error {
 	var bare cost
 	measure := func(of string, before gin.HandlerFunc, status int, q Quota) func(Middleware) error {
 		return func(m Middleware) error {
-			r, w := engine(before, m.New("", q)), &response{header: http.Header{}}
-			req, err := http.NewRequest(http.MethodGet, "/ping", nil)
-			must(err)
-			req.RemoteAddr = "203.0.113.7:54321"
-			r.ServeHTTP(w, req) // makes the key; spends the limit that is to refuse
-			got, err := b.time(1, 1, func() op {
-				return func(n int) (int, error) {
-					for range n {
-						clear(w.header)
-						if r.ServeHTTP(w, req); w.status != status {
-							return 0, errAnswer
-						}
-					}
-					return 0, nil
-				}
-			})
+			got, err := b.serve(engine(before, m.New("", q)), status)
 			if m.Name == floorGin {
 				bare = got
 			}
@@ -232,12 +238,8 @@ func (b *bench) middleware() error {
 			return err
 		}
 	}
-	// The bare engine comes first in each round: what others add is reckoned from it. A refused
-	// request is compared with one that is let through.
-	rounds := b.Rounds
-	defer func() { b.Rounds = rounds }()
-	b.Rounds = 1
-	for range rounds {
+	// A refused request is compared with one that is let through.
+	return bareFirst(b, func() error {
 		for _, c := range []struct {
 			of          string
 			before      gin.HandlerFunc
@@ -252,6 +254,20 @@ func (b *bench) middleware() error {
 			if err := eachRound(b, c.middlewares, measure(c.of, c.before, c.status, c.q)); err != nil {
 				return err
 			}
+		}
+		return nil
+	})
+}
+
+// bareFirst calls measure for each round: there the bare engine comes first, from which what others
+// add is reckoned.
+func bareFirst(b *bench, measure func() error) error {
+	rounds := b.Rounds
+	defer func() { b.Rounds = rounds }()
+	b.Rounds = 1
+	for range rounds {
+		if err := measure(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -100,6 +100,8 @@ func (r *Results) sheets(section string) []sheet {
 				{"redis", "one hot key", "failed", "share that failed, let through", "", false}, {"redis", caseDenied, "commands", "commands, denied", "", false},
 			}},
 		}
+	case "kinds":
+		return kindSheets()
 	case "local":
 		return []sheet{
 			{"", "Without Redis, and with it", "One goroutine. A refusal that is known is answered in the process. `Reset` on another instance ends " +
@@ -165,6 +167,10 @@ type curve struct {
 var curves = []curve{
 	{growKeys, "ns", "Time of a decision, keys drawn at random", "keys", "ns", false},
 	{growKeys, "bytes/key", "Live heap for a key", "keys", "bytes", false},
+	{growKeysRedis, "server µs", "CPU of Redis, keys drawn at random", "keys", "µs", false},
+	{growKeysRedis, "bytes/key", "Memory of Redis for a key", "keys", "bytes", false},
+	{growKeysPostgres, "µs", "Time of a decision on PostgreSQL, keys drawn at random", "keys", "µs", false},
+	{growKeysPostgres, "bytes/key", "Table and index of PostgreSQL for a key", "keys", "bytes", false},
 	{growGoroutines, "ns", "Time of a decision on one hot key, all cores", "goroutines", "ns", false},
 	{growLimits, "ns", "Time of a decision with several limits, memory", "limits of a key", "ns", true},
 	{growLimitsRedis, "server µs", "CPU of Redis with several limits", "limits of a key", "µs", true},
@@ -244,8 +250,11 @@ func (r *Results) column(c column) []Figure { return r.Select(c.section, c.of, c
 func (r *Results) cell(c column, name string) *Figure { return r.Find(c.section, c.of, name, c.metric) }
 
 // ahead says whether a rival is better than ginlimit there.
-func (r *Results) ahead(c column, name string) bool {
-	f, us := r.cell(c, name), r.cell(c, own)
+func (r *Results) ahead(c column, name string) bool { return r.aheadOf(own, c, name) }
+
+// aheadOf says whether a rival is better than a row of ginlimit.
+func (r *Results) aheadOf(row string, c column, name string) bool {
+	f, us := r.cell(c, name), r.cell(c, row)
 	return c.section != "exact" && c.metric != "failed" && rank(name) == 2 && f != nil && us != nil && (c.more && f.Median > us.Median || !c.more && f.Median < us.Median)
 }
 
@@ -262,7 +271,7 @@ func (r *Results) Markdown() string {
 		"floor is no limiter:\nit does only what every limiter has to do, or the same I/O.\n", r.Rounds, r.short())
 	fmt.Fprintf(&b, "\n## In short\n\n%s\n", r.shortTable("."))
 	if targets := r.targets(); targets != "" {
-		fmt.Fprintf(&b, "\n## Targets\n\nWhat the project holds itself to, as ratios within this run.\n\n%s", targets)
+		fmt.Fprintf(&b, "\n## Targets\n\nWhat the project holds itself to, as ratios within this run. Some need more cores than a machine may have, because Redis and\nthe client wait for each other where they share them.\n\n%s", targets)
 	}
 	for _, s := range Sections {
 		sheets := r.sheets(s.Name)
@@ -403,7 +412,8 @@ func (r *Results) growthTables() string {
 	var b strings.Builder
 	b.WriteString("\nThe slope is that of the line of least squares through the medians. ginlimit has room for twice " +
 		"as many keys as it holds;\nx/time/rate in a `sync.Map` is left out beyond a million keys, where it " +
-		"takes a minute to be filled.\n\n![How cost grows](growth.svg)\n")
+		"takes a minute to be filled. 64 goroutines ask Redis, and 16 PostgreSQL, of whose figures the time is that of all decisions " +
+		"divided by their\nnumber.\n\n![How cost grows](growth.svg)\n")
 	for _, c := range curves {
 		names, points := r.series(c)
 		if len(names) == 0 {
@@ -436,6 +446,9 @@ func (r *Results) who() string {
 		if a.name == own {
 			version = "this one"
 		}
+		if version == "" {
+			continue // it was not there yet
+		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", a.name, version, a.algorithm, a.setup, a.writes)
 	}
 	return b.String()
@@ -447,7 +460,7 @@ const (
 	pageEnd   = "<!-- benchmarks:end -->"
 )
 
-// UpdatePage writes the short table between the marks of the file, if it has them. Dir is where the
+// UpdatePage writes the short table, and where a rival is ahead, between the marks of the file, if it has them. Dir is where the
 // pictures are, seen from there.
 func (r *Results) UpdatePage(file, dir string) error {
 	data, err := os.ReadFile(file)
@@ -459,43 +472,94 @@ func (r *Results) UpdatePage(file, dir string) error {
 	if !ok || !closed {
 		return fmt.Errorf("ginlimit: %s has no %s and %s", file, pageBegin, pageEnd)
 	}
-	text := head + pageBegin + "\n" + r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ", three times as many for one hot key in memory and for many goroutines on Redis.\n\n" + r.shortTable(dir) + pageEnd + tail
-	return os.WriteFile(file, []byte(text), 0o644)
+	return os.WriteFile(file, []byte(head+pageBegin+"\n"+r.page(dir)+pageEnd+tail), 0o644)
+}
+
+// page is what docs/benchmarks.md says of the results.
+func (r *Results) page(dir string) string {
+	return r.where() + " Medians of " + strconv.Itoa(r.Rounds) + " rounds" + r.short() + ", three times as many for one hot key " +
+		"in memory and for many goroutines on Redis.\n\n" + r.shortTable(dir) +
+		"\n## Where ginlimit is not ahead\n\nEach time, rate and size of this run in which a rival is ahead:\n\n" + r.behind(dir)
+}
+
+// highlight is a row of the short table, and who is ginlimit in it.
+type highlight struct {
+	column
+	us string
 }
 
 // highlights are the rows of the short table.
-func (r *Results) highlights() []column {
+func (r *Results) highlights() (rows []highlight) {
 	keys := number(float64(r.Keys)) + " keys"
-	return []column{
+	for _, c := range []column{
 		ns(on(caseHot, 1), "a decision in memory, one hot key"),
 		ns(on(caseHot, 2), "the same, asked by two cores"),
 		ns(on(caseUniform, 1), "a decision in memory, "+keys+" at random"),
 		{"heap", "", "bytes/key", "heap for a key", "B", false},
 		{"middleware", caseThrough, "added ns", "what the middleware adds to a request", "ns", false},
-		{"redis", goroutines(64), "decisions/s", "decisions in Redis, 64 goroutines", "/s", true},
-		{"redis", goroutines(64), "server µs", "CPU of Redis for a decision", "µs", false},
+		{"middleware", caseAnother, "added ns", "the same, where another handler sets a key", "ns", false},
+		{"middleware", caseRefused, "added ns", "what it adds to a request that it refuses", "ns", false},
+		{"kinds", caseThreeGin, "added ns", "what three limiters add to a request, by `All`", "ns", false},
+		{"kinds", caseThree, "ns", "a decision about three keys in memory, all or none", "ns", false},
+		{"kinds", caseGiven, "ns", "a charge in memory that is given back", "ns", false},
+		{"kinds", caseFlight, "ns", "a place in flight in memory, taken and given back", "ns", false},
+		{"kinds", caseBanned, "ns", "a refusal of a banned caller in memory", "ns", false},
+		{"kinds", caseCalendar, "ns", "a decision in memory on a calendar day", "ns", false},
+		{"redis", goroutines(1), "decisions/s", "decisions in Redis, 1 goroutine", "/s", true},
+		perSecond(goroutines(64), "the same, 64 goroutines"),
+		perSecond(goroutines(512), sameAt512),
+		{"redis", goroutines(64), "server µs", "CPU of Redis for a decision, 64 goroutines", "µs", false},
 		{"redis", caseDenied, "decisions/s", "refusals of one hot key on Redis", "/s", true},
+		{"kinds", onRedis(caseThree), "decisions/s", "decisions about three keys in Redis, all or none", "/s", true},
+		{"kinds", onRedis(caseGiven), "decisions/s", "charges in Redis that are given back", "/s", true},
+		{"kinds", onRedis(caseFlight), "decisions/s", "places in flight in Redis, taken and given back", "/s", true},
+		{"kinds", onRedis(caseCalendar), "decisions/s", "decisions in Redis on a calendar day", "/s", true},
 		{"local", caseMemory, "bytes/key", "memory of Redis for a caller", "B", false},
 		{"http", "memory, all allowed", "requests/s", "HTTP requests, in memory", "/s", true},
 		{"http", "memory, 90 % denied", "requests/s", "the same, 90 % of them refused", "/s", true},
 		{"http", "redis, all allowed", "requests/s", "HTTP requests, on Redis", "/s", true},
 		{"http", "redis, 90 % denied", "requests/s", "the same, 90 % of them refused", "/s", true},
+		{"http", "redis, 90 % denied", "p99 ms", "its 99th percentile", "ms", false},
 		{"exact", caseAtOnce + ", redis", "passed", "let through of 10,000 at once, limit 100, on Redis", "", false},
+	} {
+		rows = append(rows, highlight{c, own})
+		if c == perSecond(goroutines(512), sameAt512) {
+			rows = append(rows, onGoredis...)
+		}
 	}
+	return rows
+}
+
+const sameAt512 = "the same, 512 goroutines"
+
+// onGoredis are rows about ginlimit on the client of most of its rivals.
+var onGoredis = []highlight{
+	{perSecond(goroutines(1), "decisions in Redis by go-redis, 1 goroutine"), ownGoredis},
+	{perSecond(goroutines(64), "the same, 64 goroutines"), ownGoredis},
+	{perSecond(goroutines(512), "the same, 512 goroutines"), ownGoredis},
+	{perSecond(goroutines(64), "the same with AutoPipeline, 64 goroutines"), ownPipelined},
+	{perSecond(goroutines(512), "the same with AutoPipeline, 512 goroutines"), ownPipelined},
 }
 
 // overview are the panels of the picture for the README of the project.
 func (r *Results) overview() []column {
-	all := r.highlights()
-	return []column{all[0], all[2], all[4], all[3], all[5], all[7]}
+	return []column{
+		ns(on(caseHot, 1), "a decision in memory, one hot key"),
+		ns(on(caseUniform, 1), "a decision in memory, "+number(float64(r.Keys))+" keys at random"),
+		{"middleware", caseThrough, "added ns", "what the middleware adds to a request", "ns", false},
+		{"heap", "", "bytes/key", "heap for a key", "B", false},
+		perSecond(goroutines(64), "decisions in Redis, 64 goroutines"),
+		{"redis", caseDenied, "decisions/s", "refusals of one hot key on Redis", "/s", true},
+	}
 }
 
 // shortTable is the table of docs/benchmarks.md: ginlimit, and all others with the best first.
 func (r *Results) shortTable(dir string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "![ginlimit beside other limiters](%s/overview.svg)\n\n| | ginlimit | others | floor |\n|---|---:|---|---|\n", dir)
-	for _, c := range r.highlights() {
-		us := r.cell(c, own)
+	for _, row := range r.highlights() {
+		c := row.column
+		us := r.cell(c, row.us)
 		if us == nil {
 			continue
 		}
@@ -512,7 +576,7 @@ func (r *Results) shortTable(dir string) string {
 			switch {
 			case rank(f.Name) == 3:
 				floors = append(floors, strings.TrimPrefix(text, floorPrefix))
-			case r.ahead(c, f.Name):
+			case r.aheadOf(row.us, c, f.Name):
 				others = append(others, "**"+text+"**")
 			case rank(f.Name) == 2:
 				others = append(others, text)
