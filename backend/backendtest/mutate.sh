@@ -452,10 +452,10 @@ algorithm/take.go | a judgement sees no ban | if len(beside) > 0 && (counter != 
 memory/memory.go | the quick way counts no refusal | ok && (answer.Wait == 0 || len(limits) == 1) { => ok {
 memory/memory.go | settle: for what it was gives no place back | !taken.Allowed || cost == actual && held == 0 { => !taken.Allowed || cost == actual {
 memory/memory.go | renew: the charge is as old as it was | taken.At = time.UnixMicro(now)\n => 
-memory/memory.go | renew: does not write | p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {\n\t\treturn algorithm.Renew( => p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {\n\t\treturn slots[:0:0]\n\t\treturn algorithm.Renew(
+memory/memory.go | renew: does not write | &change{what: renews, => &change{what: -1,
 memory/memory.go | what is held is packed without its charges | l.Algorithm != backend.SlidingLog && l.Algorithm != backend.Concurrency && => l.Algorithm != backend.SlidingLog &&
 memory/memory.go | a count of refusals is packed as a limit | slots[0].Rule.Counts() || => 
 memory/memory.go | a ban of a key that is not known is lost | b.keep(p.shard, &p.table.entries[at], algorithm.Ban(nil, now, d.Microseconds())) => b.keep(p.shard, &p.table.entries[at], algorithm.Ban(nil, now, 0*d.Microseconds()))
-memory/memory.go | a ban of a key that is known is lost | p, now, nil, func(slots []algorithm.Slot, _ []*algorithm.Rule) []algorithm.Slot {\n\t\treturn algorithm.Ban(slots, now, d.Microseconds()) => p, now, nil, func(slots []algorithm.Slot, _ []*algorithm.Rule) []algorithm.Slot {\n\t\treturn algorithm.Ban(slots, now, 0*d.Microseconds())
+memory/memory.go | a ban of a key that is known is lost | length: d.Microseconds()} => length: 0*d.Microseconds()}
 memory/all.go | a refusal of several keys counts for no ban | decided = b.take(p.res, p.place, now, p.charge.Cost, rules) => decided = b.judge(p.res, p, now, rules)
 memory/overflow.go | a bucket is banned | if r.Refusals() == nil { // a bucket => if r != nil { // a bucket

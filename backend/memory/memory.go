@@ -338,9 +338,7 @@ func (b *Backend) Renew(_ context.Context, key string, taken backend.Result, cos
 	}
 	p, now := b.find(key)
 	defer p.mu.Unlock()
-	b.change(p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {
-		return algorithm.Renew(slots, rules, now, taken.At.UnixMicro(), held)
-	})
+	b.change(p, now, rules, &change{what: renews, charged: taken.At.UnixMicro(), held: held})
 	taken.At = time.UnixMicro(now)
 	return taken, nil
 }
@@ -361,44 +359,71 @@ func (b *Backend) Ban(_ context.Context, key string, d time.Duration) error {
 		b.keep(p.shard, &p.table.entries[at], algorithm.Ban(nil, now, d.Microseconds()))
 		return nil
 	}
-	b.change(p, now, nil, func(slots []algorithm.Slot, _ []*algorithm.Rule) []algorithm.Slot {
-		return algorithm.Ban(slots, now, d.Microseconds())
-	})
+	b.change(p, now, nil, &change{what: banishes, length: d.Microseconds()})
 	return nil
 }
 
 // settle is Settle for a key whose shard is locked.
 func (b *Backend) settle(p place, now, charged, cost, actual, held int64, rules []*algorithm.Rule) {
 	if p.found || actual > cost {
-		b.change(p, now, rules, func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot {
-			return algorithm.Settle(slots, rules, now, charged, cost, actual, held)
-		})
+		b.change(p, now, rules, &change{what: settles, charged: charged, cost: cost, actual: actual, held: held})
 	}
 }
 
-// change makes what do makes of a key's slots its slots, if that is not nil.
-func (b *Backend) change(p place, now int64, rules []*algorithm.Rule, do func(slots []algorithm.Slot, rules []*algorithm.Rule) []algorithm.Slot) {
+// change is what is done to the slots of a key, wherever they are. A func in its place would send
+// slots and rules to the heap.
+type change struct {
+	what                                int
+	charged, cost, actual, held, length int64
+	res                                 *backend.Result // of takes
+	decided                             int
+}
+
+const (
+	takes = iota
+	settles
+	renews
+	banishes
+)
+
+// of returns what slots are from now on, or nil if they stay as they are.
+func (c *change) of(slots []algorithm.Slot, rules []*algorithm.Rule, now int64) (next []algorithm.Slot) {
+	switch c.what {
+	case takes:
+		c.decided, next = algorithm.Take(slots, rules, now, c.cost, c.res)
+	case settles:
+		next = algorithm.Settle(slots, rules, now, c.charged, c.cost, c.actual, c.held)
+	case renews:
+		next = algorithm.Renew(slots, rules, now, c.charged, c.held)
+	case banishes:
+		next = algorithm.Ban(slots, now, c.length)
+	}
+	return next
+}
+
+// change does what c says.
+func (b *Backend) change(p place, now int64, rules []*algorithm.Rule, c *change) {
 	if beside := p.beside(); beside != nil {
-		if next := do(beside, rules); next != nil {
+		if next := c.of(beside, rules, now); next != nil {
 			b.keepBeside(p.shard, &p.table.entries[p.at], next)
 		}
 		return
 	} else if p.found {
 		e := &p.table.entries[p.at]
 		one := [1]algorithm.Slot{b.slot(e)}
-		if next := do(one[:], rules); next != nil {
+		if next := c.of(one[:], rules, now); next != nil {
 			b.keep(p.shard, e, next)
 		}
 		return
 	}
-	next := do(p.inherit(nil, p.hash, now, rules), rules)
+	next := c.of(p.inherit(nil, p.hash, now, rules), rules, now)
 	if next == nil {
 		return
 	}
 	if at, found := b.insert(p.shard, p.hash, now); found {
 		b.keep(p.shard, &p.table.entries[at], next)
 	} else {
-		b.share(p.shard, p.hash, now, rules, do)
+		b.share(p.shard, p.hash, now, rules, c)
 	}
 }
 

@@ -361,6 +361,14 @@ func TestAllocations(t *testing.T) {
 		"peek":       func() { _, _ = b.Take(ctx, "unknown", 0, perHour) },
 		"two limits": func() { _, _ = b.Take(ctx, "two", 1, two...) },
 		"log denied": func() { _, _ = b.Take(ctx, "log", 1, log) },
+		"given back": func() {
+			res, _ := b.Take(ctx, "back", 1, perHour)
+			_ = b.Settle(ctx, "back", res, 1, 0, perHour)
+		},
+		"in flight": func() {
+			res, _ := b.Take(ctx, "flight", 1, backend.InFlight(5))
+			_ = b.Settle(ctx, "flight", res, 1, 1, backend.InFlight(5))
+		},
 	} {
 		f()
 		if n := testing.AllocsPerRun(1000, f); n != 0 {

@@ -26,15 +26,13 @@ type overflowKey struct {
 
 // takeShared decides for a key that has to share a bucket.
 func (b *Backend) takeShared(sh *shard, h hash, now, cost int64, rules []*algorithm.Rule, res *backend.Result) (decided int) {
-	b.share(sh, h, now, rules, func(slots []algorithm.Slot, counted []*algorithm.Rule) (next []algorithm.Slot) {
-		decided, next = algorithm.Take(slots, counted, now, cost, res)
-		return next
-	})
-	return decided
+	c := change{what: takes, cost: cost, res: res}
+	b.share(sh, h, now, rules, &c)
+	return c.decided
 }
 
-// share makes what do makes of the slots of a key's bucket its slots, if that is not nil.
-func (b *Backend) share(sh *shard, h hash, now int64, rules []*algorithm.Rule, do func(slots []algorithm.Slot, counted []*algorithm.Rule) []algorithm.Slot) {
+// share does what c says to the slots of a key's bucket.
+func (b *Backend) share(sh *shard, h hash, now int64, rules []*algorithm.Rule, c *change) {
 	if sh.overflow == nil {
 		sh.overflow = make(map[overflowKey][]algorithm.Slot)
 	}
@@ -45,7 +43,7 @@ func (b *Backend) share(sh *shard, h hash, now int64, rules []*algorithm.Rule, d
 			counted = append(counted, b.inBucket(r))
 		}
 	}
-	if next := do(sh.inherit(nil, h, now, rules), counted); next != nil {
+	if next := c.of(sh.inherit(nil, h, now, rules), counted, now); next != nil {
 		for i := range next {
 			fold(&next[i].State)
 		}
