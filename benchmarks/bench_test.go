@@ -3,7 +3,6 @@ package benchmarks
 import (
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
 func TestMain(m *testing.M) {
@@ -358,26 +359,51 @@ func BenchmarkDecision(b *testing.B) {
 	}
 }
 
+func BenchmarkKinds(b *testing.B) {
+	for _, k := range kindsInMemory() {
+		for _, l := range k.limiters {
+			take, stop := l.New("", hotQuota)
+			benchmark(b, k.of+"/"+l.Name, takeAll(take, []string{"203.0.113.7"}, k.want))
+			stop()
+		}
+	}
+	for _, s := range stacksOfThree() {
+		benchmark(b, caseThreeGin+"/"+s.Name, requests(engine(s.handlers...), http.StatusOK))
+	}
+}
+
 func BenchmarkMiddleware(b *testing.B) {
 	for _, c := range []struct {
 		name          string
 		before, after gin.HandlerFunc
 	}{{"alone", nil, nil}, {"a key before", setsKey, nil}, {"a key after", nil, setsKey}} {
 		for _, m := range append(ginFloors, memoryMiddlewares...) {
-			r, w := engine(c.before, m.New("", hotQuota), c.after), &response{header: http.Header{}}
-			req, err := http.NewRequest(http.MethodGet, "/ping", nil)
-			must(err)
-			req.RemoteAddr = "203.0.113.7:54321"
-			benchmark(b, c.name+"/"+m.Name, func(n int) (int, error) {
-				for range n {
-					clear(w.header)
-					if r.ServeHTTP(w, req); w.status != http.StatusOK {
-						return 0, fmt.Errorf("%d: %w", w.status, errAnswer)
-					}
-				}
-				return 0, nil
-			})
+			benchmark(b, c.name+"/"+m.Name, requests(engine(c.before, m.New("", hotQuota), c.after), http.StatusOK))
 		}
+	}
+}
+
+// BenchmarkRedis is a decision in Redis from 64 goroutines, beside INCR.
+func BenchmarkRedis(b *testing.B) {
+	server := testserver.Redis(b)
+	for _, l := range append(inRedis()[:1], redisFloors()[1]) {
+		b.Run(l.Name, func(b *testing.B) {
+			take, stop := l.New(server.Addr(), redisQuota)
+			defer stop()
+			keys := manyKeys()
+			before, err := serverUse(server)
+			must(err)
+			client := ownCPU()
+			b.ResetTimer()
+			must(together(64, b.N, func(i int) error {
+				_, err := take(keys[i%len(keys)])
+				return err
+			}))
+			b.ReportMetric(float64((ownCPU()-client).Nanoseconds())/float64(b.N), "client-ns/op")
+			after, err := serverUse(server)
+			must(err)
+			b.ReportMetric((after.cpu-before.cpu)*1e9/float64(b.N), "server-ns/op")
+		})
 	}
 }
 

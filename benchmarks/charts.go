@@ -68,7 +68,7 @@ func (r *Results) drawBars(s sheet, file string) error {
 	most, seen := 0, map[int]bool{}
 	for _, c := range s.columns {
 		figures := slices.DeleteFunc(r.column(c), func(f Figure) bool { return s.file == "overview" && rank(f.Name) == 1 })
-		if len(figures) == 0 || c.metric == "failed" || c.metric == "commands" {
+		if len(figures) == 0 || slices.Contains([]string{"failed", "commands", "allocs"}, c.metric) {
 			continue
 		}
 		slices.SortStableFunc(figures, func(a, b Figure) int {

@@ -255,38 +255,44 @@ func perKey(name string, one func() func() bool) Limiter {
 	}}
 }
 
-// threeOnGin measures three limiters on one engine: for each address, each route, and everybody.
-func (b *bench) threeOnGin() error {
-	limiter := func(name string, q Quota, key ginlimit.KeyFunc, store backend.Backend) *ginlimit.Limiter {
-		l, err := ginlimit.NewLimiter(ginlimit.Per(int64(q.N), q.Period), key, ginlimit.WithName(name), ginlimit.WithBackend(store))
-		must(err)
-		return l
-	}
-	three := func(q Quota) []*ginlimit.Limiter {
+// stack is what stands before a route.
+type stack struct {
+	Middleware
+	handlers []gin.HandlerFunc
+}
+
+// stacksOfThree are three limiters on one engine: for each address, each route, and everybody.
+func stacksOfThree() []stack {
+	three := func() (limiters []*ginlimit.Limiter, handlers []gin.HandlerFunc) {
 		store := memory.New()
-		return []*ginlimit.Limiter{limiter("address", q, ginlimit.ByIP(), store), limiter("route", q, ginlimit.ByRoute(), store), limiter("all", q, ginlimit.Global(), store)}
+		for name, key := range map[string]ginlimit.KeyFunc{"address": ginlimit.ByIP(), "route": ginlimit.ByRoute(), "all": ginlimit.Global()} {
+			l, err := ginlimit.NewLimiter(ginlimit.Per(int64(hotQuota.N), hotQuota.Period), key, ginlimit.WithName(name), ginlimit.WithBackend(store))
+			must(err)
+			limiters, handlers = append(limiters, l), append(handlers, l.Handle)
+		}
+		return limiters, handlers
 	}
-	type stack struct {
-		Middleware
-		handlers []gin.HandlerFunc
-	}
-	stacks := []stack{
+	together, _ := three()
+	_, stacked := three()
+	all := []stack{
 		{Middleware: ginFloors[0]},
-		{Middleware{Name: own}, []gin.HandlerFunc{ginlimit.All(three(hotQuota)...)}},
+		{Middleware{Name: own}, []gin.HandlerFunc{ginlimit.All(together...)}},
+		{Middleware{Name: own + threeCalls}, stacked},
+		{Middleware{Name: own + oneLimiter}, []gin.HandlerFunc{memoryMiddlewares[0].New("", hotQuota)}},
 	}
-	var handlers []gin.HandlerFunc
-	for _, l := range three(hotQuota) {
-		handlers = append(handlers, l.Handle)
-	}
-	stacks = append(stacks, stack{Middleware{Name: own + threeCalls}, handlers}, stack{Middleware{Name: own + oneLimiter}, handlers[:1]})
 	for _, m := range memoryMiddlewares {
 		if !isOwn(m.Name) {
-			stacks = append(stacks, stack{Middleware{Name: m.Name + threeCalls}, []gin.HandlerFunc{m.New("", hotQuota), m.New("", hotQuota), m.New("", hotQuota)}})
+			all = append(all, stack{Middleware{Name: m.Name + threeCalls}, []gin.HandlerFunc{m.New("", hotQuota), m.New("", hotQuota), m.New("", hotQuota)}})
 		}
 	}
+	return all
+}
+
+// threeOnGin measures what three limiters add to a request.
+func (b *bench) threeOnGin() error {
 	bare := 0.0
 	measure := func(s stack) error {
-		cost, err := b.serve(engine(s.handlers...), http.StatusOK)
+		cost, err := b.time(1, 1, func() op { return requests(engine(s.handlers...), http.StatusOK) })
 		if s.Name == floorGin {
 			bare = cost.ns
 		}
@@ -296,6 +302,7 @@ func (b *bench) threeOnGin() error {
 		}
 		return err
 	}
+	stacks := stacksOfThree()
 	return bareFirst(b, func() error { return eachRound(b, stacks, measure) })
 }
 

@@ -198,25 +198,23 @@ const (
 // key.
 func setsKey(c *gin.Context) { c.Set("request-id", "4711") }
 
-// serve measures GET /ping on an engine that answers with status, from ServeHTTP to the end of the
-// response.
-func (b *bench) serve(r *gin.Engine, status int) (cost, error) {
+// requests asks GET /ping of an engine that answers with status. The first request makes the key,
+// and spends the limit that is to refuse.
+func requests(r *gin.Engine, status int) op {
 	w := &response{header: http.Header{}}
 	req, err := http.NewRequest(http.MethodGet, "/ping", nil)
 	must(err)
 	req.RemoteAddr = "203.0.113.7:54321"
-	r.ServeHTTP(w, req) // makes the key; spends the limit that is to refuse
-	return b.time(1, 1, func() op {
-		return func(n int) (int, error) {
-			for range n {
-				clear(w.header)
-				if r.ServeHTTP(w, req); w.status != status {
-					return 0, errAnswer
-				}
+	r.ServeHTTP(w, req)
+	return func(n int) (int, error) {
+		for range n {
+			clear(w.header)
+			if r.ServeHTTP(w, req); w.status != status {
+				return 0, errAnswer
 			}
-			return 0, nil
 		}
-	})
+		return 0, nil
+	}
 }
 
 // middleware measures GET /ping, from ServeHTTP to the end of the response, and what a middleware
@@ -226,7 +224,7 @@ func (b *bench) middleware() error {
 	var bare cost
 	measure := func(of string, before gin.HandlerFunc, status int, q Quota) func(Middleware) error {
 		return func(m Middleware) error {
-			got, err := b.serve(engine(before, m.New("", q)), status)
+			got, err := b.time(1, 1, func() op { return requests(engine(before, m.New("", q)), status) })
 			if m.Name == floorGin {
 				bare = got
 			}
