@@ -4,6 +4,8 @@ go 1.25.0
 
 replace github.com/ginlimit/ginlimit => ..
 
+replace github.com/ginlimit/ginlimit/contrib/console => ../contrib/console
+
 replace github.com/ginlimit/ginlimit/contrib/otel => ../contrib/otel
 
 replace github.com/ginlimit/ginlimit/contrib/prometheus => ../contrib/prometheus
@@ -13,6 +15,7 @@ require (
 	github.com/failsafe-go/failsafe-go v0.9.8
 	github.com/gin-gonic/gin v1.12.0
 	github.com/ginlimit/ginlimit v0.0.0-00010101000000-000000000000
+	github.com/ginlimit/ginlimit/contrib/console v0.0.0-00010101000000-000000000000
 	github.com/ginlimit/ginlimit/contrib/otel v0.0.0-00010101000000-000000000000
 	github.com/ginlimit/ginlimit/contrib/prometheus v0.0.0-00010101000000-000000000000
 	github.com/maypok86/otter/v2 v2.4.0

@@ -1,6 +1,6 @@
 // Observability shows what an operator sees of ginlimit: Prometheus metrics, OpenTelemetry metrics
-// and traces, through good times and bad. It starts a service and a redis-server, sends it load in
-// five phases, and prints after each what the metrics say. In _example, run
+// and traces, and a live page, through good times and bad. It starts a service and a redis-server,
+// sends it load in five phases, and prints after each what the metrics say. In _example, run
 //
 //	go run ./observability
 //
@@ -8,9 +8,11 @@
 // and breaks that.
 //
 //	main.go       flags, and how the parts are put together
-//	telemetry.go  Prometheus and OpenTelemetry
+//	telemetry.go  Prometheus, OpenTelemetry, and the page
 //	service.go    a service with two limiters, and a store that can be broken
 //	load.go       the phases, and what is printed after each
+//
+// The live page is http://127.0.0.1:8081/console/ while it runs: see -rounds and -stay.
 //
 // To see it on the dashboard, let it run for longer, and a Prometheus look at it, each in a
 // terminal of its own:
@@ -54,7 +56,7 @@ type config struct {
 func main() {
 	var cfg config
 	flag.StringVar(&cfg.addr, "addr", "127.0.0.1:8080", "where clients connect")
-	flag.StringVar(&cfg.metrics, "metrics", "127.0.0.1:8081", "where Prometheus connects, to /metrics")
+	flag.StringVar(&cfg.metrics, "metrics", "127.0.0.1:8081", "where Prometheus connects, to /metrics, and you, to /console/")
 	flag.IntVar(&cfg.rounds, "rounds", 1, "how often the phases come")
 	flag.DurationVar(&cfg.phase, "phase", 3*time.Second, "how long each phase is")
 	flag.BoolVar(&cfg.stay, "stay", false, "go on serving after the last phase, until Ctrl-C")
@@ -109,7 +111,7 @@ func run(ctx context.Context, cfg config, out io.Writer) (err error) {
 
 	l := &load{service: svc, out: out, pause: cfg.phase,
 		url: "http://" + public.Addr().String(), metrics: "http://" + operator.Addr().String() + "/metrics"}
-	l.printf("Counters are in %s. Prometheus reads %s\n", s.name, l.metrics)
+	l.printf("Counters are in %s. Prometheus reads %s; look at http://%s/console/\n", s.name, l.metrics, operator.Addr())
 	for round := range cfg.rounds {
 		if err := l.run(ctx, round); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
@@ -208,6 +209,36 @@ func wantSame(t *testing.T, phase string, prom, otel series) {
 			if p != o {
 				t.Errorf("%s: %s, %s: %v in Prometheus, %v in OpenTelemetry", phase, limiter, outcome, p, o)
 			}
+		}
+	}
+}
+
+// The live page shows whom the limiters refuse.
+func TestConsole(t *testing.T) {
+	l := newLoad(t, fragileMemory())
+	for range 25 {
+		if _, err := l.send(t.Context(), request{http.MethodGet, "/search", "free-greedy"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(l.metrics, "metrics")+"console/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	first, err := bufio.NewReader(resp.Body).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"name":"search"`, `"name":"login"`, `"totals":{"allowed":20,"denied":5}`, `"key":"user:free-greedy"`} {
+		if !strings.Contains(first, want) {
+			t.Errorf("%s is not in %s", want, first)
 		}
 	}
 }

@@ -100,6 +100,7 @@ func newService(s *store, t *telemetry) (*service, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
+	t.page.Watch(search, login)
 
 	r := gin.New()
 	r.SetTrustedProxies(nil)

@@ -22,16 +22,18 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ginlimit/ginlimit"
+	"github.com/ginlimit/ginlimit/contrib/console"
 	ginlimitotel "github.com/ginlimit/ginlimit/contrib/otel"
 	ginlimitprom "github.com/ginlimit/ginlimit/contrib/prometheus"
 )
 
-// telemetry is all that watches the limiters. A service needs one of the two observers, Prometheus'
-// or OpenTelemetry's.
+// telemetry is all that watches the limiters. A service needs one of the first two observers,
+// Prometheus' or OpenTelemetry's. The third is a page that shows who is refused now.
 type telemetry struct {
 	registry *prometheus.Registry
 	prom     *ginlimitprom.Collector
 	otel     *ginlimitotel.Observer
+	page     *console.Console
 
 	meters  *metric.MeterProvider
 	tracers *sdktrace.TracerProvider
@@ -43,9 +45,12 @@ func newTelemetry(ctx context.Context, s *store) (*telemetry, error) {
 	t := &telemetry{registry: prometheus.NewRegistry(), reader: metric.NewManualReader(), spans: &sample{}}
 
 	var opts []ginlimitprom.Option
+	shown := []console.Option{console.WithKeys(true)} // these users are nobody
 	if s.breakers != nil {
 		opts = append(opts, ginlimitprom.WithBreakers("redis", s.breakers))
+		shown = append(shown, console.WithBreakers("redis", s.breakers))
 	}
+	t.page = console.New(nil, shown...)
 	t.prom = ginlimitprom.New(opts...)
 	if err := t.registry.Register(t.prom); err != nil {
 		return nil, err
@@ -73,13 +78,14 @@ func newTelemetry(ctx context.Context, s *store) (*telemetry, error) {
 
 // observe is what each limiter gets.
 func (t *telemetry) observe() []ginlimit.Option {
-	return []ginlimit.Option{ginlimit.WithObserver(t.prom.Observe), ginlimit.WithObserver(t.otel.Observe)}
+	return []ginlimit.Option{ginlimit.WithObserver(t.prom.Observe), ginlimit.WithObserver(t.otel.Observe), ginlimit.WithObserver(t.page.Observe)}
 }
 
-// handler serves /metrics.
+// handler serves /metrics and the page.
 func (t *telemetry) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle("/console/", http.StripPrefix("/console", t.page))
 	return mux
 }
 
