@@ -132,11 +132,14 @@ func (c *Console) errorText(err error, q *question) string {
 	return "ginlimit: it failed: " + shownText(backend.ErrorKind(err))
 }
 
+// nameOf returns a limiter's name as it was shown.
+func nameOf(l *ginlimit.Limiter) string { return shownText(cut(l.Name())) }
+
 // asked returns the limiters that a question is about.
 func (c *Console) asked(q *question) ([]*ginlimit.Limiter, error) {
 	var all []*ginlimit.Limiter
 	for _, l := range c.watching() {
-		if q.Limiter == "" || shownText(l.Name()) == q.Limiter {
+		if q.Limiter == "" || nameOf(l) == q.Limiter {
 			all = append(all, l)
 		}
 	}
@@ -168,7 +171,7 @@ func (c *Console) lookUp(ctx context.Context, q *question) (answer, error) {
 
 // usage asks what a caller has used of a limiter, as a caller of a tier.
 func (c *Console) usage(ctx context.Context, l *ginlimit.Limiter, tier tierLimits, q *question) usageAnswer {
-	u := usageAnswer{Limiter: shownText(l.Name()), Tier: shownText(tier.name), Limits: []limitUsage{}}
+	u := usageAnswer{Limiter: nameOf(l), Tier: shownText(tier.name), Limits: []limitUsage{}}
 	all, err := l.Usage(ctx, q.Key, tier.limits...)
 	if err != nil {
 		u.Error = c.errorText(err, q)
@@ -220,27 +223,25 @@ func (c *Console) tiersOf(l *ginlimit.Limiter, last string) []tierLimits {
 	return seen[:min(maxTiers, len(seen))]
 }
 
-// one returns the only limiter that a question is about.
-func (c *Console) one(q *question) (*ginlimit.Limiter, error) {
+// each does something with the limiters of the name that a question has: one, unless an
+// application has several of a name.
+func (c *Console) each(q *question, do func(*ginlimit.Limiter) error) error {
 	if q.Limiter == "" {
-		return nil, refusal{http.StatusBadRequest, "the limiter is missing"}
+		return refusal{http.StatusBadRequest, "the limiter is missing"}
 	}
 	all, err := c.asked(q)
-	if err != nil {
-		return nil, err
+	for _, l := range all {
+		err = errors.Join(err, do(l))
 	}
-	return all[0], nil
+	return err
 }
 
 func (c *Console) reset(ctx context.Context, q *question) (answer, error) {
-	l, err := c.one(q)
-	if err == nil {
-		err = l.Reset(ctx, q.Key)
-	}
-	if err != nil {
+	var reset *ginlimit.Limiter
+	if err := c.each(q, func(l *ginlimit.Limiter) error { reset = l; return l.Reset(ctx, q.Key) }); err != nil {
 		return answer{}, err
 	}
-	c.lifted(l, q.Key)
+	c.lifted(reset, q.Key)
 	return answer{Done: "starts anew: it has used nothing, and is not banned"}, nil
 }
 
@@ -249,23 +250,20 @@ func (c *Console) ban(ctx context.Context, q *question) (answer, error) {
 	if err != nil || length <= 0 {
 		return answer{}, refusal{http.StatusBadRequest, "how long is the ban? Such as 10m or 24h"}
 	}
-	l, err := c.one(q)
-	if err == nil {
-		err = l.Ban(ctx, q.Key, length)
-	}
-	if err != nil {
+	var banned *ginlimit.Limiter
+	if err := c.each(q, func(l *ginlimit.Limiter) error { banned = l; return l.Ban(ctx, q.Key, length) }); err != nil {
 		return answer{}, err
 	}
-	c.banned(l, q, length)
+	c.banned(banned, q, length)
 	return answer{Done: "is banned for " + length.String()}, nil
 }
 
 // banned remembers a ban that was made here.
 func (c *Console) banned(l *ginlimit.Limiter, q *question, length time.Duration) {
-	d := ginlimit.Decision{Limiter: l.Name(), Tier: q.tier}
-	s, ok := c.sources.all()[names{cut(d.Limiter), cut(d.Tier)}]
+	n := names{cut(l.Name()), cut(q.tier)}
+	s, ok := c.sources.all()[n]
 	if !ok {
-		s = c.newSource(names{cut(d.Limiter), cut(d.Tier)})
+		s = c.newSource(n)
 	}
 	now := time.Since(c.started)
 	c.bans.put(ban{hash: c.hash(s.limiter, q.Key), source: s, key: textOf(q.Key), began: now, until: now + length})

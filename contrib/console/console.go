@@ -80,7 +80,7 @@ func WithBreakers(store string, open func() map[string]bool) Option {
 
 // Console counts decisions and is the [http.Handler] of the page that shows them. It is safe for
 // concurrent use. It starts no goroutine, asks no store unless somebody looks a caller up, and
-// takes 1 MB of memory, and 70 kB for each limiter. Make one with [New].
+// takes 1.1 MB of memory, and 70 kB for each limiter. Make one with [New].
 //
 // It works under any path that ends in a slash: on a port of its own, behind [http.StripPrefix], or
 // as group.Any("/console/*page", gin.WrapH(page)). Register its routes before the limiters, as

@@ -184,7 +184,7 @@ func same(a, b []ginlimit.Limit) bool {
 }
 
 func (c *Console) newSource(n names) *source {
-	if len(c.sources.all()) >= maxSources { // in a flood of tiers, this is all
+	if len(c.sources.all()) >= maxSources || n.limiter == other { // in a flood of tiers, this is all
 		return c.other
 	}
 	n = names{strings.Clone(n.limiter), strings.Clone(n.tier)}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/ginlimit/ginlimit"
 )
@@ -120,6 +121,16 @@ func TestNow(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestBytes holds the memory to what the README says.
+func TestBytes(t *testing.T) {
+	if n := unsafe.Sizeof(Console{}); n > 1_150_000 {
+		t.Errorf("a Console takes %d bytes", n)
+	}
+	if n := unsafe.Sizeof(limiter{}); n > 75_000 {
+		t.Errorf("a limiter takes %d bytes", n)
+	}
 }
 
 // TestCounts counts every decision once, from 64 goroutines.

@@ -95,10 +95,11 @@ func (c *Console) limiterStates(since, last int32) []limiterState {
 		}
 	}
 	for _, l := range c.watching() {
-		one := all[l.Name()]
+		name := cut(l.Name())
+		one := all[name]
 		if one == nil {
-			one = newLimiterState(l.Name(), last-since)
-			all[l.Name()] = one
+			one = newLimiterState(name, last-since)
+			all[name] = one
 		}
 		one.Watched = true
 		one.InFlight += l.InFlight()
@@ -162,7 +163,7 @@ func answerName(i int) string {
 func (c *Console) limitsStates() []limitsState {
 	all := map[names][]ginlimit.Limit{}
 	for _, l := range c.watching() {
-		all[names{limiter: l.Name()}] = ownOf(l).Limits
+		all[names{limiter: cut(l.Name())}] = ownOf(l).Limits
 	}
 	for n, s := range c.sources.all() {
 		if limits := s.limits.Load(); limits != nil {
