@@ -199,8 +199,8 @@ type tierLimits struct {
 // maxTiers is how many tiers are asked about where the caller's is not known.
 const maxTiers = 8
 
-// tiersOf returns the tiers that a caller of a limiter may have: the one that it had last, if that is
-// known, and otherwise those that were seen. A limiter without WithTier has none.
+// tiersOf returns the tiers that a caller of a limiter may have: the one that it had last, if that
+// is known, and otherwise those that were seen. A limiter without WithTier has none.
 func (c *Console) tiersOf(l *ginlimit.Limiter, last string) []tierLimits {
 	own := ownOf(l)
 	if errors.Is(own.Err, ginlimit.ErrNoKey) { // otherwise it misses a tier before it misses a key

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -637,17 +638,32 @@ func TestStream(t *testing.T) {
 	page.Close()
 }
 
-// TestNotLimited mounts the page in the engine whose limiter it shows.
+// TestStreamEnds asks WithAuth again after some minutes, and sends a message each second until then.
+func TestStreamEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		w := answer(console.New(nil), request(http.MethodGet, "/events", ""))
+		if n := strings.Count(w.Body.String(), "data: {"); time.Since(began) != 5*time.Minute || n != 300 && n != 301 {
+			t.Errorf("%d messages in %v", n, time.Since(began))
+		}
+	})
+}
+
+// TestNotLimited mounts the page in the engine whose limiter it shows: in front of the limiter, or
+// behind one that skips it.
 func TestNotLimited(t *testing.T) {
 	page := console.New(nil)
-	l := newLimiter(t, ginlimit.PerHour(3), ginlimit.WithObserver(page.Observe))
+	l := newLimiter(t, ginlimit.PerHour(3), ginlimit.WithObserver(page.Observe), ginlimit.WithSkip(func(c *gin.Context) bool {
+		return strings.HasPrefix(c.FullPath(), "/ops/console/")
+	}))
 	page.Watch(l)
 	r := gin.New()
 	r.SetTrustedProxies(nil)
 	r.Any("/console/*page", gin.WrapH(page)) // before the limiter
 	r.Use(l.Handle)
+	r.Any("/ops/console/*page", gin.WrapH(page))
 	for range 10 {
-		for _, path := range []string{"/console/", "/console/console.js"} {
+		for _, path := range []string{"/console/", "/console/console.js", "/ops/console/", "/ops/console/console.js"} {
 			if w := answer(r, request(http.MethodGet, path, "")); w.Code != 200 {
 				t.Fatal(path, w.Code)
 			}

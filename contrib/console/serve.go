@@ -14,6 +14,7 @@ const (
 	maxPages  = 16               // that are open at once
 	interval  = time.Second      // between two states of a page
 	writeTime = 10 * time.Second // in which a page must take one
+	pageTime  = 5 * time.Minute  // after which a page asks anew, and so does WithAuth
 )
 
 //go:embed page
@@ -99,7 +100,8 @@ func file(w http.ResponseWriter, name string) {
 	_, _ = w.Write(data)
 }
 
-// stream sends the state once a second, as server-sent events, until the page is closed.
+// stream sends the state once a second, as server-sent events, until the page is closed, or has to
+// ask anew because who may use it can change.
 func (c *Console) stream(w http.ResponseWriter, r *http.Request) {
 	select {
 	case c.pages <- struct{}{}:
@@ -115,6 +117,8 @@ func (c *Console) stream(w http.ResponseWriter, r *http.Request) {
 	out := http.NewResponseController(w)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	end := time.NewTimer(pageTime)
+	defer end.Stop()
 	for since := int32(-1 - history); ; {
 		var s state
 		s, since = c.state(since)
@@ -133,6 +137,8 @@ func (c *Console) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-tick.C:
+		case <-end.C:
+			return
 		case <-r.Context().Done():
 			return
 		case <-c.closed:

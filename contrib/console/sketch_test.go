@@ -133,6 +133,16 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+func BenchmarkState(b *testing.B) {
+	c := New(nil, WithKeys(true))
+	for i := range 100_000 {
+		c.Observe(context.Background(), decision(fmt.Sprint("limiter ", i%5), fmt.Sprint("ip:", i%7919), i%2 > 0))
+	}
+	for b.Loop() {
+		c.state(-1)
+	}
+}
+
 // TestCounts counts every decision once, from 64 goroutines.
 func TestCounts(t *testing.T) {
 	c := New(nil)

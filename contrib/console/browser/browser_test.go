@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,7 +226,40 @@ func TestNumbersMove(t *testing.T) {
 	if strings.Contains(p.text(), "greedy") {
 		t.Error("a key is shown")
 	}
+
+	p.run(chromedp.Click(chromedp.CSS("#pause")))
+	p.until(`document.querySelector("#status").textContent === "Paused"`)
+	p.run(do("window.before = "+column, 5), do(`window.length = series.get("")[0].at(-1)`))
+	p.until(`series.get("")[0].at(-1) > window.length + 1`) // it goes on to listen
+	if !get[bool](p, fmt.Sprintf("window.before === "+column, 5)) {
+		t.Error("numbers move while the page pauses")
+	}
+	p.run(chromedp.Click(chromedp.CSS("#pause")))
+	p.until(column+" > window.before", 5)
 	p.quiet()
+}
+
+// TestComesBack loses the process, finds a proxy that answers in its place, and then the process.
+func TestComesBack(t *testing.T) {
+	var down atomic.Bool
+	view := console.New(nil)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			http.Error(w, "bad gateway", http.StatusBadGateway)
+			return
+		}
+		view.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	defer view.Close()
+	p := open(t, server.URL+"/")
+	const live = `document.querySelector("#status").textContent === "Live"`
+	p.until(live)
+	down.Store(true)
+	server.CloseClientConnections()
+	p.until(`document.querySelector("#status").textContent.includes("Trying again")`)
+	down.Store(false)
+	p.until(live)
 }
 
 // TestOperate looks a caller up by its row, and by its key, and resets and bans it: with the

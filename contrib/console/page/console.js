@@ -228,12 +228,24 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", makeChart)
 new ResizeObserver(() => { if (chart && $("chart").clientWidth !== chart.width) chart.setSize({ width: $("chart").clientWidth, height: 220 }); }).observe($("chart"));
 makeChart();
 
-const events = new EventSource("events");
-events.onmessage = e => {
-	const state = JSON.parse(e.data);
-	remember(state);
-	if (paused || held) return;
-	show(state);
-	status("Live", "live");
-};
-events.onerror = () => status(events.readyState === EventSource.CLOSED ? "The stream was refused: are too many pages open? Load the page again." : "The process does not answer. Trying again …", "lost");
+// connect opens the stream. The process ends it every few minutes; that is not worth a word.
+let lost;
+function connect() {
+	const events = new EventSource("events");
+	const say = text => { lost ??= setTimeout(() => status(text, "lost"), 3000); };
+	events.onmessage = e => {
+		clearTimeout(lost);
+		lost = undefined;
+		const state = JSON.parse(e.data);
+		remember(state);
+		if (paused || held) return;
+		show(state);
+		status("Live", "live");
+	};
+	events.onerror = () => {
+		if (events.readyState !== EventSource.CLOSED) return say("The process does not answer. Trying again …");
+		say("The stream was refused; there may be too many pages. Trying again …"); // or by a proxy, while the process starts
+		setTimeout(connect, 5000);
+	};
+}
+connect();
