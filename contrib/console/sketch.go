@@ -52,7 +52,7 @@ func (s *sketch) add(hash uint64, key string) *caller {
 		s.n++
 	} else {
 		at, over = 0, math.MaxUint32
-		for i, n := range s.counts {
+		for i, n := range s.counts[:] {
 			if n < over {
 				at, over = i, n
 			}
