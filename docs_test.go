@@ -44,9 +44,9 @@ var documented = map[string][]string{
 	"backend/goredis":     {"WithDenyCache", "WithLogger", "WithPrefix", "WithTimeout"}, // those of backend/redis
 	"backend/redis":       nil,
 	"backend/backendtest": {"Crowd", "Run"}, // tests call them, not a program
-	"contrib/console":     nil,
 	"contrib/otel":        nil,
 	"contrib/prometheus":  nil,
+	"contrib/console":     nil,
 	"lua":                 {"Ban", "QuickTake", "QuickTakeAll", "Renew", "Settle", "Take", "TakeAll"},
 }
 

@@ -23,8 +23,8 @@ const (
 	history    = 128 // seconds that are remembered
 )
 
-// shard is what was seen of a share of the keys. One lock is held for each decision: with counters
-// of their own, each of which would be an atomic one, a decision took longer.
+// shard is what was seen of a share of the keys. Its lock covers the lists and the counters of the
+// limiters in it, so that no counter has to be atomic, and is taken once for a decision.
 type shard struct {
 	mu    sync.Mutex
 	lists [numLists]window

@@ -19,8 +19,8 @@ const (
 // at most the number of all decisions divided by width; a caller that makes a larger share of them
 // is always there.
 //
-// The paper's list of buckets, and a map, would be faster from some hundred places on. A scan of 32
-// that lie side by side is faster than either.
+// The paper finds counters by a map, and keeps them in order in a list of buckets. A scan of 32 that
+// lie side by side needs neither, and allocates nothing.
 type sketch struct {
 	n       int
 	hashes  [width]uint64
