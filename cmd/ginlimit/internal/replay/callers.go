@@ -1,8 +1,11 @@
 package replay
 
 import (
+	"cmp"
 	"hash/maphash"
+	"maps"
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -10,26 +13,41 @@ import (
 //
 // A key is known by 64 bits of its hash, whose seed is new in each process: two of ten million keys
 // share theirs once in 370,000 runs. The text of a key is kept only where a limit may refuse it, so
-// that a log of millions of addresses that come once needs 50 bytes for each.
+// that a log of millions of addresses that come once needs about 25 bytes for each.
 type callers struct {
 	seed   maphash.Seed
-	hashes []uint64
-	ids    []uint32 // beside hashes, plus one; 0 is free
+	shards [shards]shard // by the first bits of the hash, so that only a part grows at a time
 	n      uint32
-	pages  [][]caller
+	plain  bool       // keep callers of one request as their firsts alone
+	firsts [][]uint64 // by caller, in pages
+	busy   [][]caller // by the number in firsts, in pages
+	nBusy  uint32
 	no     [][]refusals
 	extra  [][]uint32 // units that requests ask for beyond one each
 	named  map[uint32]*named
 	most   int // of named
+	text   int // bytes of the keys in named
 }
 
 const (
 	pageBits = 12
 	pageSize = 1 << pageBits
+	shards   = 256
+
+	// isBusy is the bit of a first that says that the rest is a number in busy. Otherwise a first
+	// is when the caller's only request was replayed, in µs, or 0 if that is still to come.
+	isBusy = 1 << 63
 )
 
-// caller is what is known of a key for as long as the replay runs. Counts stop at their largest
-// value.
+// shard is a hash table with open addressing.
+type shard struct {
+	hashes []uint64 // 0 is free
+	ids    []uint32 // beside hashes
+	n      int
+}
+
+// caller is what is known of a caller of several requests for as long as the replay runs. Counts
+// stop at their largest value.
 type caller struct {
 	requests uint32 // those included that are still to be replayed
 	place    uint32 // of its states, 0 for none
@@ -51,77 +69,90 @@ type named struct {
 	first, last [2]int64 // refusals by each scenario; 0 for none, or for one that is not known
 }
 
-// maxNamed is how many callers have a name. Above that the half with the fewest refusals lose
-// theirs. One that asks again gets it back, with all that was counted, but not with the time of its
-// first refusal.
-const maxNamed = 1 << 18
+// maxNamed is how many callers have a name, and maxText how many bytes their keys may have. Above
+// that the half with the fewest refusals lose theirs. One that asks again gets it back, with all
+// that was counted, but not with the time of its first refusal.
+const (
+	maxNamed = 1 << 18
+	maxText  = 32 << 20
+)
 
 // name gives a caller its name, if it has none.
 func (c *callers) name(id uint32, key []byte) {
 	if c.named[id] != nil {
 		return
 	}
-	if len(c.named) >= c.most {
+	for len(c.named) > 0 && (len(c.named) >= c.most || c.text+len(key) > maxText) {
 		c.forget()
 	}
 	c.named[id] = &named{key: string(key)}
+	c.text += len(key)
 }
 
+// forget takes their names from half of the callers that have one: those with the fewest refusals,
+// and of equals those that came last.
 func (c *callers) forget() {
-	counts := make([]uint64, 0, len(c.named))
-	for id := range c.named {
-		counts = append(counts, c.refusals(id))
-	}
-	slices.Sort(counts)
-	median, left := counts[len(counts)/2], len(counts)/2
-	for id := range c.named {
-		if left > 0 && c.refusals(id) <= median {
-			delete(c.named, id)
-			left--
-		}
+	ids := slices.SortedFunc(maps.Keys(c.named), func(a, b uint32) int {
+		return cmp.Or(cmp.Compare(c.refusals(a), c.refusals(b)), cmp.Compare(b, a))
+	})
+	for _, id := range ids[:(len(ids)+1)/2] {
+		c.text -= len(c.named[id].key)
+		delete(c.named, id)
 	}
 }
 
 func newCallers() *callers {
-	return &callers{seed: maphash.MakeSeed(), hashes: make([]uint64, 1<<10), ids: make([]uint32, 1<<10),
-		named: map[uint32]*named{}, most: maxNamed}
+	return &callers{seed: maphash.MakeSeed(), named: map[uint32]*named{}, most: maxNamed}
 }
 
-// id returns the number of a key.
-func (c *callers) id(key []byte) uint32 {
-	h := maphash.Bytes(c.seed, key)
-	mask := uint64(len(c.hashes) - 1)
-	i := h & mask
-	for ; c.ids[i] != 0; i = (i + 1) & mask {
-		if c.hashes[i] == h {
-			return c.ids[i] - 1
+// id returns the number of a key, and whether it is new.
+func (c *callers) id(key []byte) (id uint32, added bool) {
+	h := max(maphash.Bytes(c.seed, key), 1)
+	s := &c.shards[h%shards]
+	if s.n >= len(s.hashes)/8*7 {
+		s.grow()
+	}
+	i := s.home(h)
+	for s.hashes[i] != 0 {
+		if s.hashes[i] == h {
+			return s.ids[i], false
+		}
+		if i++; i == len(s.hashes) {
+			i = 0
 		}
 	}
-	id := c.n
+	id = c.n
 	c.n++
+	s.n++
+	s.hashes[i], s.ids[i] = h, id
 	if id&(pageSize-1) == 0 {
-		c.pages = append(c.pages, make([]caller, pageSize))
+		c.firsts = append(c.firsts, make([]uint64, pageSize))
 	}
-	c.hashes[i], c.ids[i] = h, c.n
-	if int(c.n) > len(c.hashes)/8*7 {
-		c.grow()
-	}
-	return id
+	return id, true
 }
 
-func (c *callers) grow() {
-	hashes, ids := c.hashes, c.ids
-	c.hashes, c.ids = make([]uint64, 2*len(hashes)), make([]uint32, 2*len(hashes))
-	mask := uint64(len(c.hashes) - 1)
-	for j, id := range ids {
-		if id == 0 {
+// home is where a hash is looked for first: its share of the table.
+func (s *shard) home(h uint64) int {
+	i, _ := bits.Mul64(h, uint64(len(s.hashes)))
+	return int(i)
+}
+
+// grow makes room, by a quarter only, because the free places are most of what a caller takes.
+func (s *shard) grow() {
+	hashes, ids := s.hashes, s.ids
+	size := max(16, len(hashes)+len(hashes)/4)
+	s.hashes, s.ids = make([]uint64, size), make([]uint32, size)
+	for j, h := range hashes {
+		if h == 0 {
 			continue
 		}
-		i := hashes[j] & mask
-		for c.ids[i] != 0 {
-			i = (i + 1) & mask
+		i := s.home(h)
+		for s.hashes[i] != 0 {
+			if i++; i == size {
+				i = 0
+			}
 		}
-		c.hashes[i], c.ids[i] = hashes[j], id
+		s.hashes[i], s.ids[i] = h, ids[j]
 	}
 }
 
@@ -131,22 +162,44 @@ func (c *callers) refusals(id uint32) uint64 {
 	return uint64(no.by[0]) + uint64(no.by[1])
 }
 
-// ask counts a request at a caller, and returns the units of all its requests. A cost of 0 counts
-// as 1, because it is refused if not one unit is left.
-func (c *callers) ask(id uint32, cost int64) int64 {
+// ask counts a request of a key. It returns the number of its caller, and whether that had one
+// request before, whose time is first unless it is still to be replayed.
+func (c *callers) ask(key []byte, cost int64) (id uint32, first int64, second bool) {
+	id, added := c.id(key)
+	word := c.first(id)
+	if added && c.plain && cost == 1 {
+		return id, 0, false
+	}
+	if *word&isBusy == 0 {
+		first, second = int64(*word), !added
+		c.makeBusy(word)
+		if second {
+			c.of(id).requests = 1
+		}
+	}
 	k := c.of(id)
 	k.requests = add(k.requests, 1)
+	// A cost of 0 counts as 1, because it is refused if not one unit is left.
 	if cost > 1 {
 		extra := touch(&c.extra, id)
 		*extra = add(*extra, cost-1)
 	}
-	return c.units(id)
+	return id, first, second
+}
+
+func (c *callers) makeBusy(word *uint64) {
+	if c.nBusy&(pageSize-1) == 0 {
+		c.busy = append(c.busy, make([]caller, pageSize))
+	}
+	*word = isBusy | uint64(c.nBusy)
+	c.nBusy++
 }
 
 // units returns at least how many units the requests of a caller ask for: exactly, up to the
 // largest count.
 func (c *callers) units(id uint32) int64 {
-	return int64(c.of(id).requests) + int64(peek(c.extra, id))
+	k := c.known(id)
+	return int64(k.requests) + int64(peek(c.extra, id))
 }
 
 // touch returns a caller's value in pages, of which it makes the one that it needs.
@@ -169,7 +222,27 @@ func peek[T any](pages [][]T, id uint32) (value T) {
 	return value
 }
 
-func (c *callers) of(id uint32) *caller { return &c.pages[id>>pageBits][id&(pageSize-1)] }
+func (c *callers) first(id uint32) *uint64 { return &c.firsts[id>>pageBits][id&(pageSize-1)] }
+
+// of returns a caller, or nil for one that is kept as its first alone.
+func (c *callers) of(id uint32) *caller {
+	word := *c.first(id)
+	if word&isBusy == 0 {
+		return nil
+	}
+	return c.at(uint32(word))
+}
+
+// at returns a caller by its number in busy.
+func (c *callers) at(n uint32) *caller { return &c.busy[n>>pageBits][n&(pageSize-1)] }
+
+// known returns what is known of any caller.
+func (c *callers) known(id uint32) caller {
+	if k := c.of(id); k != nil {
+		return *k
+	}
+	return caller{requests: 1, peak: 1}
+}
 
 // add returns the sum of a count and n, or the largest count.
 func add(count uint32, n int64) uint32 {

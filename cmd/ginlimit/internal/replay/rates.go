@@ -1,8 +1,6 @@
 package replay
 
 import (
-	"math"
-
 	"github.com/ginlimit/ginlimit/backend"
 	"github.com/ginlimit/ginlimit/backend/algorithm"
 )
@@ -14,13 +12,13 @@ type rateWindows struct {
 	calendar backend.Calendar
 	period   int64 // µs; of a calendar about how long a window is
 	first    int64 // the beginning of window 0, in µs since 1970
-	until    int64 // of a calendar the end of the current window
-	current  uint32
+	from     int64 // of a calendar the beginning of the window that was asked for last
+	until    int64 // and its end
 }
 
 // newRateWindows returns the windows of a limit. Those of a limit without any are days.
 func newRateWindows(l backend.Limit) rateWindows {
-	w := rateWindows{calendar: l.Calendar, first: -1, until: math.MinInt64}
+	w := rateWindows{calendar: l.Calendar, first: -1}
 	w.period = l.Period.Microseconds()
 	switch {
 	case l.Algorithm == backend.Concurrency:
@@ -33,8 +31,7 @@ func newRateWindows(l backend.Limit) rateWindows {
 	return w
 }
 
-// number returns the number of the window that now is in. Now is never before that of the last
-// call.
+// number returns a number of the window that now is in. The first call is of the earliest time.
 func (w *rateWindows) number(now int64) uint32 {
 	if w.atOnce {
 		return 0
@@ -45,9 +42,8 @@ func (w *rateWindows) number(now int64) uint32 {
 		}
 		return uint32((now - w.first) / w.period)
 	}
-	if now >= w.until {
-		_, w.until, _ = algorithm.Boundaries(w.calendar, now)
-		w.current++
+	if now < w.from || now >= w.until {
+		w.from, w.until, _ = algorithm.Boundaries(w.calendar, now)
 	}
-	return w.current
+	return uint32(w.from / (60 * 60 * 1e6)) // windows begin more than an hour apart
 }

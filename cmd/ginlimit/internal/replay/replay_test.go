@@ -429,7 +429,7 @@ func TestSweep(t *testing.T) {
 	now := noon.UnixMicro()
 	for i := range 100_000 {
 		now += 1000 // in the minute until a bucket is full again at most 1 unit is missing: 600 ms
-		id := callers.id(fmt.Append(nil, i))
+		id, _, _ := callers.ask(fmt.Append(nil, i), 1)
 		c := callers.of(id)
 		c.place = m.place(id)
 		states, logs := m.of(c.place)
@@ -458,7 +458,7 @@ func TestCallers(t *testing.T) {
 	c := newCallers()
 	for range 2 {
 		for i := range 50_000 {
-			if id := c.id(fmt.Append(nil, "ip:", i)); id != uint32(i) {
+			if id, _ := c.id(fmt.Append(nil, "ip:", i)); id != uint32(i) {
 				t.Fatalf("got %d, want %d", id, i)
 			}
 		}
@@ -477,8 +477,65 @@ func TestCallers(t *testing.T) {
 	if len(c.named) > 1000 {
 		t.Errorf("%d names", len(c.named))
 	}
+	for i := range 100 { // keys of 1 MiB, such as a log may have
+		if c.name(uint32(30_000+i), make([]byte, 1<<20)); c.text > maxText {
+			t.Fatalf("%d bytes of keys", c.text)
+		}
+	}
+	size := 0
+	for _, n := range c.named {
+		size += len(n.key)
+	}
+	if size != c.text || len(c.named) == 0 {
+		t.Errorf("%d names of %d bytes, counted as %d", len(c.named), size, c.text)
+	}
 	if add(math.MaxUint32-1, 5) != math.MaxUint32 || add(1, 1<<40) != math.MaxUint32 || add(1, 2) != 3 {
 		t.Error("counts do not stop at their largest value")
+	}
+}
+
+// A caller of which one request was seen is kept as the time of that request. Its second one finds
+// what the first left, in the log's time, and the report counts both. Those that a limit in flight
+// concerns are kept whole.
+func TestOneRequest(t *testing.T) {
+	for _, step := range []struct {
+		limit string
+		after time.Duration
+		want  string
+		peak  int64
+	}{
+		{"1/h", time.Minute, "no, 59m0s", 2},
+		{"1/h", time.Hour, "yes", 1},
+		{"2/h", 0, "yes", 2},
+		{"1/h sliding-log", 59 * time.Minute, "no, 1m0s", 2},
+		{"1/h fixed-window", 30 * time.Minute, "no, 30m0s", 2},
+		{"1/day calendar", 11 * time.Hour, "no, 1h0m0s", 2},
+		{"1/day calendar", 12 * time.Hour, "yes", 1},
+		{"0/h", time.Minute, "no, -1ns", 2},
+	} {
+		limit, err := backend.ParseLimit(step.limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := noon.Add(step.after)
+		all := []request{{noon, "alice", 1}}
+		for i := range 3000 { // others, between the two
+			all = append(all, request{noon.Add(step.after * time.Duration(i) / 3000), fmt.Sprint("user:", i), 1})
+		}
+		all = append(all, request{second, "alice", 1})
+		got, r := verdicts(t, Config{Limits: []backend.Limit{limit}, Versus: []backend.Limit{limit}}, logOfRequests(t, all))
+		if want := second.UTC().Format("15:04:05.000000") + " alice " + step.want; got[len(got)-1] != want {
+			t.Errorf("%s after %v: got %q, want %q", step.limit, step.after, got[len(got)-1], want)
+		}
+		var most int64
+		for _, class := range r.Rates.Classes {
+			if class.Callers > 0 {
+				most = class.To
+			}
+		}
+		if most != step.peak || r.Callers != 3001 || r.Change.OnlyLimits != 0 || r.Change.OnlyVersus != 0 {
+			t.Errorf("%s after %v: %d callers, most %d, want %d; %+v", step.limit, step.after, r.Callers, most, step.peak, r.Change)
+		}
 	}
 }
 

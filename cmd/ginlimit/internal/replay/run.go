@@ -51,6 +51,7 @@ type run struct {
 	callers  *callers
 	laws     []*law
 	places   *places
+	scratch  page // the states of a caller of which only the first request is kept
 	tallies  []*tally
 	capacity int64 // the least that a limit can hold: a caller that asks for no more is never refused
 	rates    rateWindows
@@ -112,6 +113,8 @@ func Run(ctx context.Context, c Config, logs []*accesslog.Reader) (*Report, erro
 	}
 	r.history.ends = r.holds
 	r.places = newPlaces(r.laws)
+	r.callers.plain = !r.holds
+	r.scratch = newScratch(r.places)
 	r.rates = newRateWindows(c.Limits[0])
 	sources := make([]*source, len(logs))
 	for i, log := range logs {
@@ -161,9 +164,12 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 	if e.Status == 429 {
 		r.already++
 	}
-	id := r.callers.id(key)
 	e.Cost = min(e.Cost, backend.MaxCount+1) // which no limit holds either
-	if r.callers.ask(id, e.Cost) > r.capacity || r.Verdict != nil {
+	id, first, second := r.callers.ask(key, e.Cost)
+	if second && first > 0 {
+		r.recall(id, first)
+	}
+	if r.callers.units(id) > r.capacity || r.Verdict != nil {
 		r.callers.name(id, key)
 	}
 	at := e.Time
@@ -176,10 +182,32 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 	return event{at: at, end: at + min(e.Duration, longest.Microseconds()), cost: e.Cost, id: id}, true
 }
 
+// recall makes the states of a caller of which only the first request was kept: that request is
+// charged once more, and nothing is counted.
+func (r *run) recall(id uint32, first int64) {
+	c := r.callers.of(id)
+	c.window, c.inWindow, c.peak = r.rates.number(first), 1, 1
+	states, logs := r.states(id, c)
+	for _, l := range r.laws {
+		n := len(l.rules)
+		own := logs
+		if logs != nil {
+			own, logs = logs[:n], logs[n:]
+		}
+		l.take(states[:n], own, first, 1)
+		states = states[n:]
+	}
+}
+
 // decide replays one request.
 func (r *run) decide(e *event) {
-	c := r.callers.of(e.id)
 	now := e.at
+	c := r.callers.of(e.id)
+	if c == nil && now <= 0 { // which a first cannot say
+		r.callers.makeBusy(r.callers.first(e.id))
+		c = r.callers.of(e.id)
+		c.requests = 1
+	}
 	r.land(now)
 	if r.requests == 0 {
 		r.first = now
@@ -187,17 +215,21 @@ func (r *run) decide(e *event) {
 	r.requests++
 	r.units = sum(r.units, e.cost)
 	r.last = now
-	if window := r.rates.number(now); window != c.window {
-		c.window, c.inWindow = window, 0
+	window := r.rates.number(now)
+	if c == nil {
+		*r.callers.first(e.id) = uint64(now)
+	} else {
+		if window != c.window {
+			c.window, c.inWindow = window, 0
+		}
+		c.inWindow = add(c.inWindow, e.cost)
+		c.peak = max(c.peak, c.inWindow)
 	}
-	c.inWindow = add(c.inWindow, e.cost)
-	c.peak = max(c.peak, c.inWindow)
 	fine := r.fine.at(now)
 	fine.Requests++
 	r.history.add(e)
 
-	var states []state
-	logs := r.states(c, e.id, &states)
+	states, logs := r.states(e.id, c)
 	minute := uint32(now/(60*1e6)) + 1
 	var refused [2]int
 	var held uint8
@@ -237,14 +269,17 @@ func (r *run) decide(e *event) {
 	r.places.sweep(r.callers, now)
 }
 
-// states sets states to those of a caller, and returns their logs.
-func (r *run) states(c *caller, id uint32, states *[]state) []*algorithm.Log {
-	if c.place == 0 {
-		c.place = r.places.place(id)
+// states returns the states of a caller, and their logs.
+func (r *run) states(id uint32, c *caller) ([]state, []*algorithm.Log) {
+	if c == nil {
+		clear(r.scratch.states)
+		clear(r.scratch.logs)
+		return r.scratch.states, r.scratch.logs
 	}
-	var logs []*algorithm.Log
-	*states, logs = r.places.of(c.place)
-	return logs
+	if c.place == 0 {
+		c.place = r.places.place(uint32(*r.callers.first(id)))
+	}
+	return r.places.of(c.place)
 }
 
 func (r *run) refuse(i int, t *tally, e *event, decided int, wait int64, minute uint32, fine *Point) {
@@ -312,7 +347,7 @@ func (r *run) report(sources []*source) (*Report, error) {
 		rep.Versus = &o
 		rep.Change = r.change()
 	}
-	r.places, r.callers.hashes, r.callers.ids = nil, nil, nil // the search needs the room
+	r.places, r.callers.shards = nil, [shards]shard{} // the search needs the room
 	rep.Smallest = r.smallest()
 	return rep, nil
 }
@@ -376,7 +411,7 @@ func (r *run) top(of func(refusals) int64) []Caller {
 }
 
 func (r *run) caller(id uint32) Caller {
-	c, n, no := r.callers.of(id), r.callers.named[id], peek(r.callers.no, id)
+	c, n, no := r.callers.known(id), r.callers.named[id], peek(r.callers.no, id)
 	out := Caller{Key: n.key, Requests: int64(c.requests), Refused: int64(no.by[0]), Peak: int64(c.peak)}
 	out.First, out.Last = when(n.first[0]), when(n.last[0])
 	if len(r.tallies) > 1 {
@@ -431,7 +466,7 @@ func (r *run) ratesOf() Rates {
 	}
 	counts := make([]int64, len(bounds)+1)
 	for id := range r.callers.n {
-		i, _ := slices.BinarySearch(bounds, int64(r.callers.of(id).peak))
+		i, _ := slices.BinarySearch(bounds, int64(r.callers.known(id).peak))
 		counts[i]++
 	}
 	last := len(counts) - 1

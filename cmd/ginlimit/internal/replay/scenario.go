@@ -146,7 +146,7 @@ type places struct {
 }
 
 type page struct {
-	owner  []uint32 // the caller of a place, plus one; 0 is free
+	owner  []uint32 // who has a place, plus one; 0 is free
 	states []state
 	logs   []*algorithm.Log
 }
@@ -160,8 +160,17 @@ func newPlaces(laws []*law) *places {
 	return m
 }
 
-// place returns a place for a caller.
-func (m *places) place(id uint32) uint32 {
+// newScratch returns a page of one place.
+func newScratch(m *places) page {
+	p := page{states: make([]state, m.stride)}
+	if m.logs {
+		p.logs = make([]*algorithm.Log, m.stride)
+	}
+	return p
+}
+
+// place returns a place for a caller, by its number among the busy ones.
+func (m *places) place(owner uint32) uint32 {
 	var at uint32
 	if last := len(m.free) - 1; last >= 0 {
 		at, m.free = m.free[last], m.free[:last]
@@ -176,7 +185,7 @@ func (m *places) place(id uint32) uint32 {
 			m.pages = append(m.pages, p)
 		}
 	}
-	m.pages[at>>pageBits].owner[at&(pageSize-1)] = id + 1
+	m.pages[at>>pageBits].owner[at&(pageSize-1)] = owner + 1
 	return at
 }
 
@@ -206,7 +215,7 @@ func (m *places) sweep(c *callers, now int64) {
 		}
 		clear(states)
 		clear(logs)
-		c.of(*owner - 1).place = 0
+		c.at(*owner - 1).place = 0
 		*owner = 0
 		m.free = append(m.free, m.hand)
 	}
