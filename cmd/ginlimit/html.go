@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +30,14 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{"
 		return "–"
 	}
 	return at.Format("2006-01-02 15:04:05")
-}}).Parse(pageHTML))
+}, "visible": visible}).Parse(pageHTML))
+
+// visible returns s with escapes for what a page would not show, such as marks that turn the
+// direction of text.
+func visible(s string) string {
+	quoted := strconv.Quote(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
 
 // page is what report.html is filled in with.
 type page struct {
