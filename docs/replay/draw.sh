@@ -9,6 +9,6 @@ trap 'rm -rf "$tmp"' EXIT
 cd "$tmp"
 ./ginlimit sample >access.log
 ./ginlimit replay -limit 20/m -vs '30/m sliding-log' -html report.html access.log >/dev/null
-chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1880 --virtual-time-budget=5000 \
+chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,2010 --virtual-time-budget=5000 \
 	--screenshot="$tmp/report.png" "file://$tmp/report.html" 2>/dev/null
 cp report.png "$here/report.png"
