@@ -69,7 +69,11 @@ func (t *text) head() {
 		{r.Late, "too far out of order, moved: try a larger -window"}, {r.Bad, "could not be read"},
 	} {
 		if part.n > 0 {
-			t.line("  %12s lines %s", number(part.n), part.what)
+			lines := "lines"
+			if part.n == 1 {
+				lines = "line"
+			}
+			t.line("  %12s %s %s", number(part.n), lines, part.what)
 		}
 	}
 	writeBadLines(&t.b, r)

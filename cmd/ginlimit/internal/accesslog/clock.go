@@ -99,9 +99,10 @@ func zoneOffset(b []byte) (int64, bool) {
 }
 
 // valid reports whether these are a minute from 1971 on: before that a log has only clocks that
-// were not set.
+// were not set. The year 9999 is left out because west of Greenwich it may be 10000 in UTC, which
+// JSON has no form for.
 func valid(y, month, d, h, m int64) bool {
-	if y < 1971 || y > 9999 || month < 1 || month > 12 || d < 1 || h > 23 || m > 59 {
+	if y < 1971 || y > 9998 || month < 1 || month > 12 || d < 1 || h > 23 || m > 59 {
 		return false
 	}
 	days := [...]int64{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}[month-1]

@@ -78,6 +78,9 @@ func decompress(name string, r io.Reader) (io.Reader, error) {
 				other.command, option, name)
 		}
 	}
+	if bytes.HasPrefix(magic, []byte("\xff\xfe")) || bytes.HasPrefix(magic, []byte("\xfe\xff")) { // as PowerShell writes by >
+		return nil, fmt.Errorf("ginlimit: %s is UTF-16; use iconv -f UTF-16 -t UTF-8 %s | ginlimit replay … -", name, name)
+	}
 	if !bytes.HasPrefix(magic, []byte("\x1f\x8b")) {
 		return b, nil
 	}
