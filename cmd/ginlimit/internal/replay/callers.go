@@ -18,9 +18,12 @@ type callers struct {
 	seed   maphash.Seed
 	shards [shards]shard // by the first bits of the hash, so that only a part grows at a time
 	n      uint32
-	plain  bool       // keep callers of one request as their firsts alone
-	firsts [][]uint64 // by caller, in pages
-	busy   [][]caller // by the number in firsts, in pages
+	plain  bool       // keep callers of few requests as the times of these alone
+	words  [][]word   // by caller, in pages
+	few    [][]trail  // by the number in words, in pages
+	nFew   uint32     // of few in use or free
+	unused []uint32   // those of few that are free
+	busy   [][]caller // by the number in words, in pages
 	nBusy  uint32
 	no     [][]refusals
 	extra  [][]uint32 // units that requests ask for beyond one each
@@ -34,10 +37,28 @@ const (
 	pageSize = 1 << pageBits
 	shards   = 256
 
-	// isBusy is the bit of a first that says that the rest is a number in busy. Otherwise a first
-	// is when the caller's only request was replayed, in µs, or 0 if that is still to come.
-	isBusy = 1 << 63
+	// isBusy is the bit of a word that says that the rest is a number in busy, isFew that it is one
+	// in few, below the number of requests. A word with neither is the time of the only request in
+	// µs, or 0 if that is still to be replayed.
+	isBusy   = 1 << 63
+	isFew    = 1 << 62
+	askedBit = 32
 )
+
+// word says where a caller is kept.
+type word uint64
+
+// trail is the times of up to three requests of one unit, in µs. Those that are still to be replayed
+// are 0. The states of a caller are what its trail leads to, so that it needs none of its own.
+type trail [3]int64
+
+// asked returns how many requests a caller of few has, those included that are still to be replayed.
+func (w word) asked() uint32 {
+	if w&isFew == 0 {
+		return 1
+	}
+	return uint32(w &^ isFew >> askedBit)
+}
 
 // shard is a hash table with open addressing.
 type shard struct {
@@ -46,7 +67,7 @@ type shard struct {
 	n      int
 }
 
-// caller is what is known of a caller of several requests for as long as the replay runs. Counts
+// caller is what is known of a caller of many requests for as long as the replay runs. Counts
 // stop at their largest value.
 type caller struct {
 	requests uint32 // those included that are still to be replayed
@@ -54,6 +75,15 @@ type caller struct {
 	window   uint32 // the last in which it asked
 	inWindow uint32 // units that it asked for in that window
 	peak     uint32 // the most that it asked for in one window
+}
+
+// count adds what a caller asks for in a window.
+func (c *caller) count(window uint32, cost int64) {
+	if window != c.window {
+		c.window, c.inWindow = window, 0
+	}
+	c.inWindow = add(c.inWindow, cost)
+	c.peak = max(c.peak, c.inWindow)
 }
 
 // refusals is what is known of a caller that was refused. Most are not, so that most pages of them
@@ -126,7 +156,7 @@ func (c *callers) id(key []byte) (id uint32, added bool) {
 	s.n++
 	s.hashes[i], s.ids[i] = h, id
 	if id&(pageSize-1) == 0 {
-		c.firsts = append(c.firsts, make([]uint64, pageSize))
+		c.words = append(c.words, make([]word, pageSize))
 	}
 	return id, true
 }
@@ -162,20 +192,28 @@ func (c *callers) refusals(id uint32) uint64 {
 	return uint64(no.by[0]) + uint64(no.by[1])
 }
 
-// ask counts a request of a key. It returns the number of its caller, and whether that had one
-// request before, whose time is first unless it is still to be replayed.
-func (c *callers) ask(key []byte, cost int64) (id uint32, first int64, second bool) {
+// ask counts a request of a key, and returns the number of its caller. If that is kept whole from
+// now on, and was not before, past is the times of its requests that were replayed.
+func (c *callers) ask(key []byte, cost int64) (id uint32, past []int64) {
 	id, added := c.id(key)
-	word := c.first(id)
-	if added && c.plain && cost == 1 {
-		return id, 0, false
+	w := c.word(id)
+	asked := w.asked()
+	if added {
+		asked = 0
 	}
-	if *word&isBusy == 0 {
-		first, second = int64(*word), !added
-		c.makeBusy(word)
-		if second {
-			c.of(id).requests = 1
+	switch {
+	case *w&isBusy != 0:
+	case !c.plain || cost != 1 || asked == uint32(len(trail{})):
+		past = c.makeBusy(id)
+		c.of(id).requests = asked
+	case asked == 0:
+		return id, nil
+	default:
+		if asked == 1 {
+			*w = c.newTrail(int64(*w))
 		}
+		*w += 1 << askedBit
+		return id, nil
 	}
 	k := c.of(id)
 	k.requests = add(k.requests, 1)
@@ -184,22 +222,79 @@ func (c *callers) ask(key []byte, cost int64) (id uint32, first int64, second bo
 		extra := touch(&c.extra, id)
 		*extra = add(*extra, cost-1)
 	}
-	return id, first, second
+	return id, past
 }
 
-func (c *callers) makeBusy(word *uint64) {
+// newTrail returns the word of a caller of one request, at a time.
+func (c *callers) newTrail(at int64) word {
+	var n uint32
+	if last := len(c.unused) - 1; last >= 0 {
+		n, c.unused = c.unused[last], c.unused[:last]
+	} else {
+		n = c.nFew
+		c.nFew++
+		if n&(pageSize-1) == 0 {
+			c.few = append(c.few, make([]trail, pageSize))
+		}
+	}
+	*c.trail(n) = trail{at}
+	return isFew | 1<<askedBit | word(n)
+}
+
+func (c *callers) trail(n uint32) *trail { return &c.few[n>>pageBits][n&(pageSize-1)] }
+
+// past returns the times of the requests of a caller of few that were replayed.
+func (c *callers) past(id uint32) []int64 {
+	w := *c.word(id)
+	t := trail{int64(w)}
+	if w&isFew != 0 {
+		t = *c.trail(uint32(w))
+	}
+	n := 0
+	for n < len(t) && t[n] != 0 {
+		n++
+	}
+	return t[:n]
+}
+
+// replayed adds a time to those of a caller of few.
+func (c *callers) replayed(id uint32, at int64) {
+	w := c.word(id)
+	if *w&isFew == 0 {
+		*w = word(at)
+		return
+	}
+	c.trail(uint32(*w))[len(c.past(id))] = at
+}
+
+// makeBusy keeps a caller whole from now on. It returns the times of its requests that were
+// replayed.
+func (c *callers) makeBusy(id uint32) []int64 {
+	w := c.word(id)
+	past := c.past(id)
+	if *w&isFew != 0 {
+		c.unused = append(c.unused, uint32(*w))
+	}
 	if c.nBusy&(pageSize-1) == 0 {
 		c.busy = append(c.busy, make([]caller, pageSize))
 	}
-	*word = isBusy | uint64(c.nBusy)
+	*w = isBusy | word(c.nBusy)
 	c.nBusy++
+	return past
+}
+
+// requests returns how many requests a caller has, up to the largest count.
+func (c *callers) requests(id uint32) uint32 {
+	if k := c.of(id); k != nil {
+		return k.requests
+	}
+	return c.word(id).asked()
 }
 
 // units returns at least how many units the requests of a caller ask for: exactly, up to the
 // largest count.
 func (c *callers) units(id uint32) int64 {
-	k := c.known(id)
-	return int64(k.requests) + int64(peek(c.extra, id))
+	return int64(c.requests(id)) + int64(peek(c.extra, id))
 }
 
 // touch returns a caller's value in pages, of which it makes the one that it needs.
@@ -222,27 +317,19 @@ func peek[T any](pages [][]T, id uint32) (value T) {
 	return value
 }
 
-func (c *callers) first(id uint32) *uint64 { return &c.firsts[id>>pageBits][id&(pageSize-1)] }
+func (c *callers) word(id uint32) *word { return &c.words[id>>pageBits][id&(pageSize-1)] }
 
-// of returns a caller, or nil for one that is kept as its first alone.
+// of returns a caller, or nil for one that is kept as the times of its few requests.
 func (c *callers) of(id uint32) *caller {
-	word := *c.first(id)
-	if word&isBusy == 0 {
+	w := *c.word(id)
+	if w&isBusy == 0 {
 		return nil
 	}
-	return c.at(uint32(word))
+	return c.at(uint32(w))
 }
 
 // at returns a caller by its number in busy.
 func (c *callers) at(n uint32) *caller { return &c.busy[n>>pageBits][n&(pageSize-1)] }
-
-// known returns what is known of any caller.
-func (c *callers) known(id uint32) caller {
-	if k := c.of(id); k != nil {
-		return *k
-	}
-	return caller{requests: 1, peak: 1}
-}
 
 // add returns the sum of a count and n, or the largest count.
 func add(count uint32, n int64) uint32 {

@@ -107,6 +107,10 @@ func TestRandomLimits(t *testing.T) {
 	for seed := range rounds {
 		rng := rand.New(rand.NewPCG(uint64(seed), 22))
 		limits := randomLimits(rng)
+		users, costly := 4, 4
+		if seed%2 == 1 { // of whom most have one to five requests, which are kept otherwise
+			users, costly = 100, 40
+		}
 		var all []request
 		var want []string
 		synctest.Test(t, func(t *testing.T) {
@@ -122,8 +126,8 @@ func TestRandomLimits(t *testing.T) {
 				default:
 					time.Sleep(time.Duration(rng.Int64N(2_000_000)) * time.Microsecond)
 				}
-				r := request{at: time.Now(), key: fmt.Sprint("user:", rng.IntN(4)), cost: 1}
-				if rng.IntN(4) == 0 {
+				r := request{at: time.Now(), key: fmt.Sprint("user:", rng.IntN(users)), cost: 1}
+				if rng.IntN(costly) == 0 {
 					r.cost = rng.Int64N(8)
 				}
 				res, err := b.Take(context.Background(), r.key, r.cost, limits...)
@@ -429,7 +433,7 @@ func TestSweep(t *testing.T) {
 	now := noon.UnixMicro()
 	for i := range 100_000 {
 		now += 1000 // in the minute until a bucket is full again at most 1 unit is missing: 600 ms
-		id, _, _ := callers.ask(fmt.Append(nil, i), 1)
+		id, _ := callers.ask(fmt.Append(nil, i), 1)
 		c := callers.of(id)
 		c.place = m.place(id)
 		states, logs := m.of(c.place)
@@ -494,10 +498,9 @@ func TestCallers(t *testing.T) {
 	}
 }
 
-// A caller of which one request was seen is kept as the time of that request. Its second one finds
-// what the first left, in the log's time, and the report counts both. Those that a limit in flight
-// concerns are kept whole.
-func TestOneRequest(t *testing.T) {
+// A caller of few requests is kept as their times. The next request finds what they left, in the
+// log's time, and the report counts all of them.
+func TestFewRequests(t *testing.T) {
 	for _, step := range []struct {
 		limit string
 		after time.Duration
@@ -506,35 +509,41 @@ func TestOneRequest(t *testing.T) {
 	}{
 		{"1/h", time.Minute, "no, 59m0s", 2},
 		{"1/h", time.Hour, "yes", 1},
-		{"2/h", 0, "yes", 2},
+		{"9/h", 0, "yes", 2},
 		{"1/h sliding-log", 59 * time.Minute, "no, 1m0s", 2},
 		{"1/h fixed-window", 30 * time.Minute, "no, 30m0s", 2},
 		{"1/day calendar", 11 * time.Hour, "no, 1h0m0s", 2},
 		{"1/day calendar", 12 * time.Hour, "yes", 1},
 		{"0/h", time.Minute, "no, -1ns", 2},
 	} {
-		limit, err := backend.ParseLimit(step.limit)
-		if err != nil {
-			t.Fatal(err)
-		}
-		second := noon.Add(step.after)
-		all := []request{{noon, "alice", 1}}
-		for i := range 3000 { // others, between the two
-			all = append(all, request{noon.Add(step.after * time.Duration(i) / 3000), fmt.Sprint("user:", i), 1})
-		}
-		all = append(all, request{second, "alice", 1})
-		got, r := verdicts(t, Config{Limits: []backend.Limit{limit}, Versus: []backend.Limit{limit}}, logOfRequests(t, all))
-		if want := second.UTC().Format("15:04:05.000000") + " alice " + step.want; got[len(got)-1] != want {
-			t.Errorf("%s after %v: got %q, want %q", step.limit, step.after, got[len(got)-1], want)
-		}
-		var most int64
-		for _, class := range r.Rates.Classes {
-			if class.Callers > 0 {
-				most = class.To
+		for earlier := range int64(4) { // that came at the time of the first, and were refused unless the limit has room
+			limit, err := backend.ParseLimit(step.limit)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if most != step.peak || r.Callers != 3001 || r.Change.OnlyLimits != 0 || r.Change.OnlyVersus != 0 {
-			t.Errorf("%s after %v: %d callers, most %d, want %d; %+v", step.limit, step.after, r.Callers, most, step.peak, r.Change)
+			second := noon.Add(step.after)
+			all := slices.Repeat([]request{{noon, "alice", 1}}, int(1+earlier))
+			for i := range 3000 { // others, between the two
+				all = append(all, request{noon.Add(step.after * time.Duration(i) / 3000), fmt.Sprint("user:", i), 1})
+			}
+			all = append(all, request{second, "alice", 1})
+			got, r := verdicts(t, Config{Limits: []backend.Limit{limit}, Versus: []backend.Limit{limit}}, logOfRequests(t, all))
+			if want := second.UTC().Format("15:04:05.000000") + " alice " + step.want; got[len(got)-1] != want {
+				t.Errorf("%s after %v: got %q, want %q", step.limit, step.after, got[len(got)-1], want)
+			}
+			var most int64
+			for _, class := range r.Rates.Classes {
+				if class.Callers > 0 {
+					most = class.To
+				}
+			}
+			if peak := step.peak + earlier; most < peak || r.Callers != 3001 || r.Change.OnlyLimits != 0 || r.Change.OnlyVersus != 0 {
+				t.Errorf("%s after %v: %d callers, most %d, want %d; %+v", step.limit, step.after, r.Callers, most, step.peak, r.Change)
+			}
+			if alice := slices.IndexFunc(r.Limits.Top, func(c Caller) bool { return c.Key == "alice" }); alice >= 0 &&
+				(r.Limits.Top[alice].Requests != 2+earlier || r.Limits.Top[alice].Peak != step.peak+earlier) {
+				t.Errorf("%s after %v: %+v", step.limit, step.after, r.Limits.Top[alice])
+			}
 		}
 	}
 }

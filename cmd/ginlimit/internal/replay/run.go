@@ -51,7 +51,7 @@ type run struct {
 	callers  *callers
 	laws     []*law
 	places   *places
-	scratch  page // the states of a caller of which only the first request is kept
+	scratch  page // the states of a caller of few requests
 	tallies  []*tally
 	capacity int64 // the least that a limit can hold: a caller that asks for no more is never refused
 	rates    rateWindows
@@ -165,10 +165,8 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 		r.already++
 	}
 	e.Cost = min(e.Cost, backend.MaxCount+1) // which no limit holds either
-	id, first, second := r.callers.ask(key, e.Cost)
-	if second && first > 0 {
-		r.recall(id, first)
-	}
+	id, past := r.callers.ask(key, e.Cost)
+	r.keep(id, past)
 	if r.callers.units(id) > r.capacity || r.Verdict != nil {
 		r.callers.name(id, key)
 	}
@@ -182,19 +180,30 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 	return event{at: at, end: at + min(e.Duration, longest.Microseconds()), cost: e.Cost, id: id}, true
 }
 
-// recall makes the states of a caller of which only the first request was kept: that request is
-// charged once more, and nothing is counted.
-func (r *run) recall(id uint32, first int64) {
+// keep makes the states of a caller that was kept as the times of its requests until now.
+func (r *run) keep(id uint32, past []int64) {
+	if len(past) == 0 {
+		return
+	}
 	c := r.callers.of(id)
-	c.window, c.inWindow, c.peak = r.rates.number(first), 1, 1
+	for _, at := range past {
+		c.count(r.rates.number(at), 1)
+	}
 	states, logs := r.states(id, c)
+	r.recall(states, logs, past)
+}
+
+// recall charges requests of one unit each once more, to states that are new. Nothing is counted.
+func (r *run) recall(states []state, logs []*algorithm.Log, past []int64) {
 	for _, l := range r.laws {
 		n := len(l.rules)
 		own := logs
 		if logs != nil {
 			own, logs = logs[:n], logs[n:]
 		}
-		l.take(states[:n], own, first, 1)
+		for _, at := range past {
+			l.take(states[:n], own, at, 1)
+		}
 		states = states[n:]
 	}
 }
@@ -203,10 +212,11 @@ func (r *run) recall(id uint32, first int64) {
 func (r *run) decide(e *event) {
 	now := e.at
 	c := r.callers.of(e.id)
-	if c == nil && now <= 0 { // which a first cannot say
-		r.callers.makeBusy(r.callers.first(e.id))
+	if c == nil && now <= 0 { // a time that a trail cannot have
+		asked := r.callers.requests(e.id)
+		r.keep(e.id, r.callers.makeBusy(e.id))
 		c = r.callers.of(e.id)
-		c.requests = 1
+		c.requests = asked
 	}
 	r.land(now)
 	if r.requests == 0 {
@@ -215,21 +225,18 @@ func (r *run) decide(e *event) {
 	r.requests++
 	r.units = sum(r.units, e.cost)
 	r.last = now
-	window := r.rates.number(now)
-	if c == nil {
-		*r.callers.first(e.id) = uint64(now)
-	} else {
-		if window != c.window {
-			c.window, c.inWindow = window, 0
-		}
-		c.inWindow = add(c.inWindow, e.cost)
-		c.peak = max(c.peak, c.inWindow)
+	window := r.rates.number(now) // also of the first, from which periods are counted
+	if c != nil {
+		c.count(window, e.cost)
 	}
 	fine := r.fine.at(now)
 	fine.Requests++
 	r.history.add(e)
 
 	states, logs := r.states(e.id, c)
+	if c == nil {
+		r.callers.replayed(e.id, now)
+	}
 	minute := uint32(now/(60*1e6)) + 1
 	var refused [2]int
 	var held uint8
@@ -274,10 +281,11 @@ func (r *run) states(id uint32, c *caller) ([]state, []*algorithm.Log) {
 	if c == nil {
 		clear(r.scratch.states)
 		clear(r.scratch.logs)
+		r.recall(r.scratch.states, r.scratch.logs, r.callers.past(id))
 		return r.scratch.states, r.scratch.logs
 	}
 	if c.place == 0 {
-		c.place = r.places.place(uint32(*r.callers.first(id)))
+		c.place = r.places.place(uint32(*r.callers.word(id)))
 	}
 	return r.places.of(c.place)
 }
@@ -411,14 +419,26 @@ func (r *run) top(of func(refusals) int64) []Caller {
 }
 
 func (r *run) caller(id uint32) Caller {
-	c, n, no := r.callers.known(id), r.callers.named[id], peek(r.callers.no, id)
-	out := Caller{Key: n.key, Requests: int64(c.requests), Refused: int64(no.by[0]), Peak: int64(c.peak)}
+	n, no := r.callers.named[id], peek(r.callers.no, id)
+	out := Caller{Key: n.key, Requests: int64(r.callers.requests(id)), Refused: int64(no.by[0]), Peak: int64(r.peak(id))}
 	out.First, out.Last = when(n.first[0]), when(n.last[0])
 	if len(r.tallies) > 1 {
 		other := int64(no.by[1])
 		out.RefusedVersus = &other
 	}
 	return out
+}
+
+// peak returns the most that a caller asked for in one window.
+func (r *run) peak(id uint32) uint32 {
+	if c := r.callers.of(id); c != nil {
+		return c.peak
+	}
+	var c caller
+	for _, at := range r.callers.past(id) {
+		c.count(r.rates.number(at), 1)
+	}
+	return c.peak
 }
 
 // when is a time of a caller, nil if it is not known.
@@ -466,7 +486,7 @@ func (r *run) ratesOf() Rates {
 	}
 	counts := make([]int64, len(bounds)+1)
 	for id := range r.callers.n {
-		i, _ := slices.BinarySearch(bounds, int64(r.callers.known(id).peak))
+		i, _ := slices.BinarySearch(bounds, int64(r.peak(id)))
 		counts[i]++
 	}
 	last := len(counts) - 1
