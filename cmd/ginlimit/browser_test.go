@@ -69,9 +69,9 @@ type tab struct {
 }
 
 // open shows a file as somebody with this window and these colours sees it.
-func open(t *testing.T, browser context.Context, file string, width int64, colours string) *tab {
+func open(ctx context.Context, t *testing.T, file string, width int64, colours string) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser)
+	ctx, cancel := chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
 	p := &tab{t: t, ctx: ctx}
 	err := chromedp.Listen(ctx, func(event any) {
@@ -150,10 +150,10 @@ func (p *tab) picture(name string) {
 }
 
 // reportFile writes the page of a replay, and returns its path.
-func reportFile(t *testing.T, log string, args ...string) string {
+func reportFile(t *testing.T, content string, args ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "report.html")
-	mustRun(t, log, append([]string{"replay", "-", "-html", file}, args...)...)
+	mustRun(t, content, append([]string{"replay", "-", "-html", file}, args...)...)
 	return file
 }
 
@@ -169,15 +169,15 @@ var hostile = []string{
 }
 
 func hostileLog(t *testing.T) string {
-	var log strings.Builder
+	var all strings.Builder
 	for i := range 20 * len(hostile) {
 		line, err := json.Marshal(map[string]any{"ts": 1795953602 + i, "who": hostile[i%len(hostile)]})
 		if err != nil {
 			t.Fatal(err)
 		}
-		log.Write(append(line, '\n'))
+		all.Write(append(line, '\n'))
 	}
-	return log.String()
+	return all.String()
 }
 
 // What a chart is, as a browser has drawn it.
@@ -215,7 +215,7 @@ func TestPageInBrowser(t *testing.T) {
 		for _, width := range []int64{1000, 360} {
 			for colours, background := range map[string]string{"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"} {
 				t.Run(fmt.Sprintf("%s/%s/%d", name, colours, width), func(t *testing.T) {
-					p := open(t, ctx, file, width, colours)
+					p := open(ctx, t, file, width, colours)
 					p.picture(fmt.Sprintf("%s-%s-%d", name, colours, width))
 					drawn := ask[[]chart](p, strings.ReplaceAll(charts, "\n", " "))
 					if len(drawn) != 3 && (name != "none" || len(drawn) != 2) {
@@ -244,7 +244,7 @@ func TestPageInBrowser(t *testing.T) {
 
 // Keys are text, whatever is in them, and run nothing.
 func TestHostileKeysInBrowser(t *testing.T) {
-	p := open(t, browser(t), reportFile(t, hostileLog(t), "-limit", "2/h", "-by", "json:who", "-top", "20"), 1000, "light")
+	p := open(browser(t), t, reportFile(t, hostileLog(t), "-limit", "2/h", "-by", "json:who", "-top", "20"), 1000, "light")
 	got := ask[[]string](p, `[...document.querySelectorAll("td.key")].map(td => td.textContent)`)
 	want := make([]string, len(hostile))
 	for i, key := range hostile {
@@ -277,7 +277,7 @@ func TestKeyboardInBrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := open(t, browser(t), reportFile(t, string(content), "-limit", "5/m", "-vs", "6/m"), 360, "light")
+	p := open(browser(t), t, reportFile(t, string(content), "-limit", "5/m", "-vs", "6/m"), 360, "light")
 	reached := map[string]bool{}
 	for range 10 {
 		do(p, chromedp.KeyEvent(kb.Tab))
