@@ -126,7 +126,7 @@ func keysCommand(ctx context.Context, args []string, s streams) error {
 	}
 	_, _ = fmt.Fprintf(s.out, "%s of limiter %s\n", printable(f.key, 200), printable(f.limiter, 80))
 	if d.Banned {
-		_, _ = fmt.Fprintf(s.out, "  banned for another %s\n", wait(d.RetryAfter.Seconds()))
+		_, _ = fmt.Fprintf(s.out, "  banned for another %s, whatever the limits say\n", wait(d.RetryAfter.Seconds()))
 	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintf(w, "  limit\tused\tof\tleft\tnext request\tall back in\n")
