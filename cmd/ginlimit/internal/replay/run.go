@@ -355,7 +355,7 @@ func (r *run) report(sources []*source) (*Report, error) {
 		rep.Versus = &o
 		rep.Change = r.change()
 	}
-	r.places, r.callers.shards = nil, [shards]shard{} // the search needs the room
+	r.places, r.callers.shards, r.callers.few = nil, [shards]shard{}, nil // the search needs the room
 	rep.Smallest = r.smallest()
 	return rep, nil
 }
