@@ -193,8 +193,8 @@ func (c *callers) refusals(id uint32) uint64 {
 }
 
 // ask counts a request of a key, and returns the number of its caller. If that is kept whole from
-// now on, and was not before, past is the times of its requests that were replayed.
-func (c *callers) ask(key []byte, cost int64) (id uint32, past []int64) {
+// now on, and was not before, past is the times of its requests.
+func (c *callers) ask(key []byte, cost int64) (id uint32, past trail) {
 	id, added := c.id(key)
 	w := c.word(id)
 	asked := w.asked()
@@ -207,13 +207,13 @@ func (c *callers) ask(key []byte, cost int64) (id uint32, past []int64) {
 		past = c.makeBusy(id)
 		c.of(id).requests = asked
 	case asked == 0:
-		return id, nil
+		return id, past
 	default:
 		if asked == 1 {
 			*w = c.newTrail(int64(*w))
 		}
 		*w += 1 << askedBit
-		return id, nil
+		return id, past
 	}
 	k := c.of(id)
 	k.requests = add(k.requests, 1)
@@ -243,13 +243,17 @@ func (c *callers) newTrail(at int64) word {
 
 func (c *callers) trail(n uint32) *trail { return &c.few[n>>pageBits][n&(pageSize-1)] }
 
-// past returns the times of the requests of a caller of few that were replayed.
-func (c *callers) past(id uint32) []int64 {
+// past returns the times of the requests of a caller of few.
+func (c *callers) past(id uint32) trail {
 	w := *c.word(id)
-	t := trail{int64(w)}
 	if w&isFew != 0 {
-		t = *c.trail(uint32(w))
+		return *c.trail(uint32(w))
 	}
+	return trail{int64(w)}
+}
+
+// replayed returns the times that are known.
+func (t *trail) replayed() []int64 {
 	n := 0
 	for n < len(t) && t[n] != 0 {
 		n++
@@ -264,12 +268,12 @@ func (c *callers) replayed(id uint32, at int64) {
 		*w = word(at)
 		return
 	}
-	c.trail(uint32(*w))[len(c.past(id))] = at
+	t := c.trail(uint32(*w))
+	t[len(t.replayed())] = at
 }
 
-// makeBusy keeps a caller whole from now on. It returns the times of its requests that were
-// replayed.
-func (c *callers) makeBusy(id uint32) []int64 {
+// makeBusy keeps a caller whole from now on, and returns the times of its requests.
+func (c *callers) makeBusy(id uint32) trail {
 	w := c.word(id)
 	past := c.past(id)
 	if *w&isFew != 0 {

@@ -181,16 +181,16 @@ func (r *run) parse(e *accesslog.Entry) (event, bool) {
 }
 
 // keep makes the states of a caller that was kept as the times of its requests until now.
-func (r *run) keep(id uint32, past []int64) {
-	if len(past) == 0 {
+func (r *run) keep(id uint32, past trail) {
+	if past[0] == 0 {
 		return
 	}
 	c := r.callers.of(id)
-	for _, at := range past {
+	for _, at := range past.replayed() {
 		c.count(r.rates.number(at), 1)
 	}
 	states, logs := r.states(id, c)
-	r.recall(states, logs, past)
+	r.recall(states, logs, past.replayed())
 }
 
 // recall charges requests of one unit each once more, to states that are new. Nothing is counted.
@@ -281,7 +281,8 @@ func (r *run) states(id uint32, c *caller) ([]state, []*algorithm.Log) {
 	if c == nil {
 		clear(r.scratch.states)
 		clear(r.scratch.logs)
-		r.recall(r.scratch.states, r.scratch.logs, r.callers.past(id))
+		past := r.callers.past(id)
+		r.recall(r.scratch.states, r.scratch.logs, past.replayed())
 		return r.scratch.states, r.scratch.logs
 	}
 	if c.place == 0 {
@@ -435,7 +436,8 @@ func (r *run) peak(id uint32) uint32 {
 		return c.peak
 	}
 	var c caller
-	for _, at := range r.callers.past(id) {
+	past := r.callers.past(id)
+	for _, at := range past.replayed() {
 		c.count(r.rates.number(at), 1)
 	}
 	return c.peak
