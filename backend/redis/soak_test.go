@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/testserver"
 )
 
-// The soak: four instances under mixed load while one fault follows another at random. `make soak`
-// takes ten minutes.
+// The soak: four instances take, settle, take all or none, hold places and are banned, while one
+// fault follows another at random. `make soak` takes ten minutes.
 //
 // The server keeps its data over a kill -9, so that only FLUSHALL takes state away: what is
 // admitted is held to the limit between two of them. A call that failed may have charged or not;
@@ -37,6 +38,7 @@ const (
 	soakPeriod    = 2 * time.Second
 	soakCount     = 100   // of the short limits, in soakPeriod
 	soakTotal     = 2_000 // of the limits of an hour, between two losses of state
+	soakPlaces    = 50    // in flight
 )
 
 type soak struct {
@@ -46,11 +48,12 @@ type soak struct {
 	fallbacks [soakInstances]backend.Backend
 
 	calls, allowed, denied, cached, failed, fellBack atomic.Int64
-	slowest                                          atomic.Int64
+	slowest, inside, together, banned                atomic.Int64
 
 	mu       sync.Mutex
 	admitted map[string][]int64 // instants of the server's clock, in µs, by the key of a short limit
 	flushes  [][2]int64         // when each began and ended, by the same clock
+	bans     [][2]int64         // when a caller was told of a ban, and when that ends, by the same clock
 	totals   map[string]*soakCounts
 	faults   map[string]int
 }
@@ -118,9 +121,9 @@ func TestSoak(t *testing.T) {
 	s.admitted = nil
 	_, left := settled()
 	assert.Less(t, left, heap+32<<20, "bytes of heap")
-	t.Logf("%v, faults %v: %d calls, %d allowed, %d denied (%d of them locally), %d failed, %d decided by a fallback, the slowest took %v; %d windows "+
+	t.Logf("%v, faults %v: %d calls, %d allowed, %d denied (%d of them locally), %d failed, %d decided by a fallback, %d for three keys, %d bans, the slowest took %v; %d windows "+
 		"checked; goroutines %d, then %d; heap %d kB, then %d", length, s.faults, calls, s.allowed.Load(), s.denied.Load(), s.cached.Load(), s.failed.Load(),
-		s.fellBack.Load(), time.Duration(s.slowest.Load()).Round(time.Millisecond), admissions, goroutines, after, heap>>10, left>>10)
+		s.fellBack.Load(), s.together.Load(), s.banned.Load(), time.Duration(s.slowest.Load()).Round(time.Millisecond), admissions, goroutines, after, heap>>10, left>>10)
 }
 
 var soakAlgorithms = []backend.Algorithm{backend.TokenBucket, backend.SlidingWindow, backend.SlidingLog, backend.FixedWindow}
@@ -131,22 +134,35 @@ func soakShort(a backend.Algorithm) backend.Limit {
 
 var soakHour = backend.Limit{Count: soakTotal, Period: time.Hour, Algorithm: backend.FixedWindow}
 
+var soakFlight = backend.Limit{Count: soakPlaces, Period: 10 * time.Second, Algorithm: backend.Concurrency}
+
+var soakBan = []backend.Limit{soakShort(backend.SlidingLog), hourly(100, backend.FixedWindow).Banning(soakPeriod/2, 2*soakPeriod)}
+
 // call makes one call of a kind that the dice choose.
 func (s *soak) call(t *testing.T, r *rand.Rand, i, w int) {
 	b, key, limit := backend.Backend(s.instances[i]), "", soakShort(soakAlgorithms[r.IntN(4)])
 	kind := r.IntN(100)
 	switch {
-	case kind < 60: // twice as much as it may have, and more
+	case kind < 50: // twice as much as it may have, and more
 		key = fmt.Sprint("busy ", limit.Algorithm)
-	case kind < 70: // for each worker its own: at most a tenth of what it may have
+	case kind < 60: // for each worker its own: at most a tenth of what it may have
 		key, limit = fmt.Sprint("calm ", i, " ", w), soakShort(soakAlgorithms[w%4])
 		limit.Count *= 20
-	case kind < 85:
+	case kind < 68:
 		key, limit, b = "lease", soakHour, s.leases[i]
-	case kind < 95:
+	case kind < 75:
 		key, limit, b = "fallback", soakHour, s.fallbacks[i]
+	case kind < 80:
+		key, limit = "settled", soakHour
+	case kind < 87:
+		s.takeAll(t, i)
+		return
+	case kind < 93:
+		s.fly(t, r, i)
+		return
 	default:
-		key, limit = "refunded", soakHour
+		s.overdo(t, i)
+		return
 	}
 	start := time.Now()
 	res, err := b.Take(context.Background(), key, 1, limit)
@@ -155,18 +171,14 @@ func (s *soak) call(t *testing.T, r *rand.Rand, i, w int) {
 	for old := s.slowest.Load(); took > old && !s.slowest.CompareAndSwap(old, took); old = s.slowest.Load() {
 	}
 	switch {
-	case err != nil:
-		assert.ErrorIs(t, err, backend.ErrUnavailable)
-		assert.NotErrorIs(t, err, redis.ErrScript)
-		assert.NotErrorIs(t, err, redis.ErrForeign)
-		s.failed.Add(1)
+	case s.fails(t, err):
 		return
 	case !res.Allowed:
 		s.denied.Add(1)
 		if res.Source == backend.SourceDenyCache {
 			s.cached.Add(1)
 		}
-		if 60 <= kind && kind < 70 {
+		if 50 <= kind && kind < 60 {
 			t.Errorf("%q was refused, which never asks for what it may have: %+v", key, res)
 		}
 		return
@@ -188,15 +200,91 @@ func (s *soak) call(t *testing.T, r *rand.Rand, i, w int) {
 			c.store++
 		}
 	})
-	if key == "refunded" && r.IntN(2) == 0 {
-		err := b.Settle(context.Background(), key, res, 1, 0, limit)
+	if key == "settled" && r.IntN(2) == 0 {
+		actual := r.Int64N(4)
+		err := b.Settle(context.Background(), key, res, 1, actual, limit)
 		s.count(key, func(c *soakCounts) {
 			if err != nil {
-				c.unsure++
+				c.unsure += 3
 			} else {
-				c.store--
+				c.store += actual - 1
 			}
 		})
+	}
+}
+
+// fails reports whether a call failed, which a store may and its answer may not.
+func (s *soak) fails(t *testing.T, err error) bool {
+	if err == nil {
+		return false
+	}
+	assert.ErrorIs(t, err, backend.ErrUnavailable)
+	assert.NotErrorIs(t, err, redis.ErrScript)
+	assert.NotErrorIs(t, err, redis.ErrForeign)
+	s.failed.Add(1)
+	return true
+}
+
+// soakTogether is charged together: the first is the tightest.
+var soakTogether = []backend.Charge{
+	{Key: "together, tight", Cost: 1, Limits: []backend.Limit{soakShort(backend.SlidingLog)}},
+	{Key: "together, wide", Cost: 1, Limits: []backend.Limit{{Count: 2 * soakCount, Period: soakPeriod, Algorithm: backend.FixedWindow}}},
+	{Key: "together, hour", Cost: 1, Limits: []backend.Limit{soakHour.WithAlgorithm(backend.TokenBucket)}},
+}
+
+// takeAll makes one call for several keys.
+func (s *soak) takeAll(t *testing.T, i int) {
+	all, err := s.instances[i].TakeAll(context.Background(), soakTogether...)
+	s.calls.Add(1)
+	if s.fails(t, err) || !all[0].Allowed || !all[1].Allowed || !all[2].Allowed {
+		return
+	}
+	s.together.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.admitted[soakTogether[0].Key] = append(s.admitted[soakTogether[0].Key], all[0].At.UnixMicro())
+}
+
+// fly holds a place for a while.
+func (s *soak) fly(t *testing.T, r *rand.Rand, i int) {
+	b := s.instances[i]
+	res, err := b.Take(context.Background(), "places", 1, soakFlight)
+	s.calls.Add(1)
+	if s.fails(t, err) || !res.Allowed {
+		return
+	}
+	if n := s.inside.Add(1); n > soakPlaces {
+		s.mu.Lock()
+		lost := s.flushed(res.At.Add(-soakFlight.Period).UnixMicro(), s.time(t))
+		s.mu.Unlock()
+		assert.True(t, lost, "%d are inside at once", n)
+	}
+	time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+	s.inside.Add(-1)
+	if err := b.Settle(context.Background(), "places", res, 1, 1, soakFlight); err != nil {
+		assert.ErrorIs(t, err, backend.ErrUnavailable)
+	}
+}
+
+// overdo asks for more than is allowed until it is banned, and on.
+func (s *soak) overdo(t *testing.T, i int) {
+	res, err := s.instances[i].Take(context.Background(), "banned", 1, soakBan...)
+	s.calls.Add(1)
+	if s.fails(t, err) || res.Source != backend.SourceStore {
+		return
+	}
+	at := res.At.UnixMicro()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case res.Allowed:
+		s.admitted["banned"] = append(s.admitted["banned"], at)
+	case res.Banned():
+		if res.BanBegan() {
+			s.banned.Add(1)
+		}
+		assert.LessOrEqual(t, res.RetryAfter, 2*soakPeriod)
+		s.bans = append(s.bans, [2]int64{at, at + res.RetryAfter.Microseconds()})
 	}
 }
 
@@ -289,6 +377,8 @@ func (s *soak) judge(t *testing.T) {
 		"busy " + fmt.Sprint(backend.SlidingWindow): 2 * soakCount,
 		"busy " + fmt.Sprint(backend.SlidingLog):    soakCount,
 		"busy " + fmt.Sprint(backend.FixedWindow):   2 * soakCount,
+		soakTogether[0].Key:                         soakCount,
+		"banned":                                    soakCount,
 	}
 	for key, limit := range most {
 		at := s.admitted[key]
@@ -304,6 +394,18 @@ func (s *soak) judge(t *testing.T) {
 			}
 		}
 	}
+	// Between the moment at which a caller is told of a ban, and its end, nobody is admitted.
+	slices.SortFunc(s.bans, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	for _, ban := range s.bans {
+		first, _ := slices.BinarySearch(s.admitted["banned"], ban[0])
+		if at := s.admitted["banned"][first:]; len(at) > 0 && at[0] < ban[1] && !s.flushed(ban[0], at[0]) {
+			t.Errorf("a call was admitted %d µs before a ban ended", ban[1]-at[0])
+		}
+	}
+	require.Eventually(t, func() bool {
+		usage, err := s.instances[0].Usage(context.Background(), "places", soakFlight)
+		return err == nil && usage[0].Used() == 0
+	}, time.Minute, 100*time.Millisecond, "places that nobody holds")
 	time.Sleep(2*soakPeriod + 100*time.Millisecond) // then everything has recovered
 	for _, a := range soakAlgorithms {
 		for n := range soakCount {
