@@ -22,12 +22,12 @@ import (
 // one refuses. A limiter without [WithBackend] has one of its own.
 //
 // The response lists every policy, and speaks for the tightest. If limiters refuse, the tightest of
-// them answers. Each limiter's observers see one decision: of one that would have let the request
-// pass, while another refuses, the Outcome is "not_charged". A limiter that skips the request takes
-// no part, and one that runs dry is charged if the others let the request pass, and never refuses.
-// A request is held, as [WithMaxWait] says, if all that refuse it hold requests. Otherwise each
-// option does what it does in [Limiter.Handle]. A limiter that has charged the request already is
-// left out.
+// them answers. Each limiter's observers see one decision. If the limiter would have let the
+// request pass, and another refuses, the Outcome is "not_charged". A limiter that skips the request
+// takes no part. A limiter that runs dry never refuses, and is charged if the others let the
+// request pass. A request is held, as [WithMaxWait] says, if all that refuse it hold requests.
+// Otherwise each option does what it does in [Limiter.Handle]. A limiter that has charged the
+// request already is left out.
 //
 // All panics if there is no limiter, if one is nil or there twice, and if two have one name on one
 // backend, where they would share their counters.

@@ -16,15 +16,15 @@ import (
 //	ginlimit.WithBan(ginlimit.PerHour(100), time.Minute, 24*time.Hour)
 //
 // after is any limit of refusals in a time. A ban that ends before the limit that was spent has
-// room again changes nothing for the caller: choose first longer than the limit's wait. A ban
-// stands under the same key as the limits, wherever the limiter's backend has it, and so holds for
-// all instances, for all tiers, and after a restart. [Limiter.Reset] lifts it everywhere, and
+// room again changes nothing for the caller: choose a first that is longer than the limit's wait. A
+// ban stands under the same key as the limits, wherever the limiter's backend has it, and so holds
+// for all instances, for all tiers, and after a restart. [Limiter.Reset] lifts it everywhere, and
 // [Limiter.Ban] bans by hand. A dry run bans nobody. The durations are 1 ms to 366 days. The
 // default is no bans.
 //
-// A ban by address is one of everybody behind it: of an office, a school or a mobile network. Ban
-// by user or API key where there is one, and exempt the addresses of partners by WithSkip and
-// [FromNetworks].
+// A ban by address bans everybody behind that address, such as an office, a school or a mobile
+// network. Ban by user or API key where there is one, and exempt the addresses of partners by
+// WithSkip and [FromNetworks].
 func WithBan(after Limit, first, longest time.Duration) Option {
 	return func(o *options) {
 		ban := after.Banning(first, longest)
@@ -37,11 +37,11 @@ func WithBan(after Limit, first, longest time.Duration) Option {
 	}
 }
 
-// Ban bans a key by hand, from now on until d is over, in place of a ban that is there: it is
+// Ban bans a key by hand for d from now on, in place of a ban that is there. A banned key is
 // refused whatever it asks for. Reset lifts the ban. The key is what the KeyFunc returns, such as
-// "ip:203.0.113.7"; Decision.Key has it. The limiter need not have [WithBan]. The duration is 1 ms to
-// 366 days in whole microseconds. A caller whose limits are all [Unlimited] is banned only if the
-// limiter has WithBan, because nothing is asked about it otherwise.
+// "ip:203.0.113.7"; Decision.Key has it. The limiter need not have [WithBan]. The duration is 1 ms
+// to 366 days in whole microseconds. A caller whose limits are all [Unlimited] is banned only if
+// the limiter has WithBan, because nothing is asked about it otherwise.
 //
 // It returns [ErrNoKey] if key is empty, and what the backend returns if it failed, cannot ban, or
 // has no room.

@@ -37,9 +37,9 @@ import (
 // A request without an address is ErrNoKey, and GINLIMIT008 says why. A request of http.NewRequest,
 // in a test, has none; that of httptest.NewRequest has one.
 //
-// A header that gin.Engine.TrustedPlatform names is believed whoever sends it. Set TrustedPlatform
-// only if nobody but the platform can reach the engine. An nginx on the same host that passes on
-// what clients send lets them forge the header.
+// A header that gin.Engine.TrustedPlatform names is believed, whatever client sends it. Set
+// TrustedPlatform only if nobody but the platform can reach the engine. An nginx on the same host
+// that passes on what clients send lets them forge the header.
 //
 // All KeyFuncs of ByIP share one table of recent addresses and their keys. It takes 32 KiB from the
 // first request of the process on, and 0.5 MB when it is full. A KeyFunc itself takes less than 0.1
@@ -75,8 +75,8 @@ func KeyOfIPPrefix(addr netip.Addr, v4Bits, v6Bits int) string {
 // engine that trusts everybody.
 //
 // Behind a proxy that the engine does not trust, or whose header cannot be read, it is the address
-// of the proxy. Therefore use [FromNetworks] for an exemption, which takes no proxy for its
-// clients.
+// of the proxy. Therefore use [FromNetworks] for an exemption. It does not take a proxy for the
+// proxy's clients.
 func Address(c *gin.Context) (netip.Addr, bool) {
 	text, _ := factsOf(c).addressOf(c)
 	addr, ok := parseAddr(text)
@@ -90,9 +90,9 @@ func Address(c *gin.Context) (netip.Addr, bool) {
 // The function looks at the address that [Address] returns, and reports false if that may be a
 // proxy's, not the caller's. This is so if a header shows that a proxy passed the request on, and
 // the header cannot be read, or the proxy has a private address and the engine does not trust it,
-// or reads none of its headers. They are X-Forwarded-For, -Proto and -Host, Forwarded, X-Real-IP
-// and Via. Otherwise a forgotten SetTrustedProxies would exempt everybody that comes through a
-// proxy on the same host. A proxy that writes no header cannot be told from a caller.
+// or reads none of its headers. Such headers are X-Forwarded-For, -Proto and -Host, Forwarded,
+// X-Real-IP and Via. Otherwise a forgotten SetTrustedProxies would exempt everybody that comes
+// through a proxy on the same host. A proxy that writes no header cannot be told from a caller.
 //
 // An IPv6 address with IPv4 inside, such as one of NAT64, is in networks of both, unless the IPv4
 // is private.

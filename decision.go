@@ -49,8 +49,8 @@ func (d *Decision) passes() bool {
 
 // Status returns 0 if the request passes, and otherwise the HTTP status that answers it: 429 if a
 // limit is spent, 400 if the request has no key or a negative cost, 503 if no decision was reached
-// and the failure policy does not let the request pass. FailClosed never does. FailOpen does not
-// where the caller gave up, or where the limits that it gave are not valid.
+// and the failure policy does not let the request pass. FailClosed lets no request pass. FailOpen
+// lets none pass whose caller gave up, or gave limits that are not valid.
 func (d Decision) Status() int { return d.status() }
 
 func (d *Decision) status() int {

@@ -69,7 +69,7 @@ type engineFacts struct {
 
 	trusting  bool           // anybody's word is taken for the client's address
 	trusted   []netip.Prefix // ranges
-	platforms []string       // header fields that are believed whoever sends them; canonical names
+	platforms []string       // header fields that are believed of any client; canonical names
 	fields    []string       // header fields that are believed of a trusted proxy, in order; canonical names
 	byGin     bool           // Gin is not known, so that it is asked
 

@@ -9,8 +9,9 @@
 // Peek and Reset for operators.
 //
 // Counters are kept in the process or, by [WithBackend], where all instances of an application see
-// them: package backend/redis, or the module backend/postgres. They count units, 1 for a request
-// unless [WithCost] says otherwise. Times are time.Duration. Errors begin with "ginlimit: ".
+// them: package backend/redis, or the module backend/goredis or backend/postgres. They count units,
+// 1 for a request unless [WithCost] says otherwise. Times are time.Duration. Errors begin with
+// "ginlimit: ".
 package ginlimit
 
 import (
@@ -78,10 +79,10 @@ func PerCalendarWeek(n int64) Limit { return backend.PerCalendarWeek(n) }
 func PerCalendarMonth(n int64) Limit { return backend.PerCalendarMonth(n) }
 
 // InFlight returns a limit of n requests at the same time. A request holds its units until its
-// handlers end, in whatever way: they return, panic, or stream to a client that leaves. Units that
-// a process holds which dies come back after the limit's Period, one minute unless it is changed;
-// those of a request that takes longer are renewed in time. RetryAfter of a refusal is one second
-// by convention, because nobody knows when another request ends.
+// handlers end, in whatever way: they return, panic, or stream to a client that leaves. The units
+// of a process that dies come back after the limit's Period, one minute unless it is changed. Those
+// of a request that takes longer are renewed in time. RetryAfter of a refusal is one second by
+// convention, because nobody knows when another request ends.
 //
 // It goes with other limits in one limiter, in one decision. Handle and All give units back by
 // themselves. After [Limiter.Check], Allow or Wait, call [Limiter.Settle].

@@ -18,12 +18,12 @@ import (
 // concurrent use.
 //
 // An error that is ErrNoKey, or an empty key, refuses the request with 400, so that leaving a
-// header out is no way around a limit; ErrSkip lets it pass uncharged; any other error is left to
-// the [FailurePolicy]. Keys may hold any bytes. Those of the By… functions begin with their kind,
-// "ip:" or "user:" for example.
+// header out is no way around a limit. ErrSkip lets the request pass uncharged. Any other error is
+// left to the [FailurePolicy]. Keys may hold any bytes. Those of the By… functions begin with their
+// kind, "ip:" or "user:" for example.
 //
-// A limiter asks once for a request, and a few times in its life once more after the handlers ran,
-// to notice that authentication comes too late (GINLIMIT004).
+// A limiter calls its KeyFunc once for a request. A few times in its life it calls it once more
+// after the handlers ran, to notice that authentication comes too late (GINLIMIT004).
 //
 // [Limiter.Reset], [Limiter.Peek] and [Limiter.Allow] take the key as text. Decision.Key has the
 // key of a request. Outside a request, a function makes it from a value, whichever KeyFunc the
@@ -58,10 +58,10 @@ var (
 // keys has a budget for each.
 //
 // Each spelling of a value is a caller of its own. If authentication takes one key in several
-// spellings, its caller has several budgets. Two differences do not count: spaces around the value
-// and, in Authorization and Proxy-Authorization, the case of the scheme and the number of spaces
-// after it. Make everything else normal before ByAPIKey, such as the case of keys that are compared
-// without it, or a prefix that may be left out.
+// spellings, the key's owner has several budgets. Two differences do not count: spaces around the
+// value and, in Authorization and Proxy-Authorization, the case of the scheme and the number of
+// spaces after it. Make everything else normal before ByAPIKey, such as the case of keys that are
+// compared without it, or a prefix that may be left out.
 //
 // Do not use ByAPIKey for JSON Web Tokens and Basic credentials: lenient decoders of Base64 take up
 // to 16 spellings of each, and a caller may have many valid tokens. Let authentication run first,
@@ -103,8 +103,8 @@ func isCredentials(header string) bool {
 // ByUserID keys by the value that authentication set with c.Set(name, …). Authentication has to run
 // before the limiter. The value is a string, an integer, a whole float below 2^53, which is what a
 // JSON number becomes, or anything with a String method. A request without it is ErrNoKey. So is
-// one whose value is empty or of another type; diagnostic GINLIMIT008 names the type. It panics if
-// name is empty.
+// one whose value is empty or of another type; diagnostic GINLIMIT008 names the type. ByUserID
+// panics if name is empty.
 //
 // All IDs are of one kind. To keep the users and the services of one limiter apart, make the IDs
 // differ, or write a KeyFunc.
@@ -181,7 +181,7 @@ func wholeNumber(rv reflect.Value) (string, bool) {
 }
 
 // ByRoute keys by method and route pattern, such as "GET /users/:id". HEAD counts as GET. All
-// requests that match no route share one key, so that nobody makes keys up.
+// requests that match no route share one key, so that nobody can make keys up.
 func ByRoute() KeyFunc {
 	return func(c *gin.Context) (string, error) { return KeyOfRoute(c.Request.Method, c.FullPath()), nil }
 }
@@ -207,8 +207,8 @@ func Global() KeyFunc {
 func KeyOfGlobal() string { return "global:" }
 
 // Join keys by all of keys at once: Join(ByUserID("user"), ByRoute()) is a budget for each user on
-// each route. It fails with the first of them that does. Lists that differ never share a key. It
-// panics if there is none, or one is nil.
+// each route. Join fails with the first of keys that fails. Lists that differ never share a key.
+// Join panics if there is no KeyFunc, or one is nil.
 func Join(keys ...KeyFunc) KeyFunc {
 	mustHave("Join", keys)
 	return func(c *gin.Context) (string, error) {
@@ -252,10 +252,10 @@ func JoinKeys(keys ...string) string {
 	return b.String()
 }
 
-// FirstOf keys by the first of keys that has one, that is, does not say ErrNoKey:
-// FirstOf(ByUserID("user"), ByIP()) gives users their own budget and the others one for each
-// address. Diagnostic GINLIMIT008 says so if it goes on because of the type or the shape of a
-// value. It panics if there is none, or one is nil.
+// FirstOf keys by the first of keys that does not return ErrNoKey: FirstOf(ByUserID("user"),
+// ByIP()) gives users their own budget and the others one for each address. If a KeyFunc finds no
+// key because of the type or the shape of a value, diagnostic GINLIMIT008 says so. FirstOf panics
+// if there is no KeyFunc, or one is nil.
 func FirstOf(keys ...KeyFunc) KeyFunc {
 	mustHave("FirstOf", keys)
 	return func(c *gin.Context) (string, error) {

@@ -64,9 +64,9 @@ func (o *options) fail(format string, args ...any) {
 }
 
 // WithName names the limiter: in Decision, in diagnostics, in the headers of its only limit, and in
-// the keys of a shared backend. Limiters with one name on one backend share their counters.
-// Printable ASCII only, and not empty, because the RateLimit fields can hold nothing else. The
-// default is "default"; where several limiters guard one request, names tell their policies apart.
+// the keys of a shared backend. Limiters with one name on one backend share their counters. A name
+// is printable ASCII and not empty, because the RateLimit fields can hold nothing else. The default
+// is "default". Where several limiters guard one request, names tell their policies apart.
 func WithName(name string) Option {
 	return func(o *options) { o.name, o.named = name, true }
 }
@@ -79,13 +79,13 @@ func WithLimits(limits ...Limit) Option {
 
 // WithTier sets a look-up of the limits for the caller of a request: by plan, by customer, from a
 // database. It runs on every request, after the key and before anything is charged, so that it
-// should be fast; authentication has to run before the limiter. As the KeyFunc, it is asked a few
-// times in the limiter's life once more after the handlers ran.
+// should be fast; authentication has to run before the limiter. Like the KeyFunc, it is called once
+// more after the handlers ran a few times in the limiter's life.
 //
-// The zero Tier means the limiter's own limits: never no limit, which is [Unlimited]. ErrSkip lets
-// the request pass uncharged. Any other error, which is then Decision.TierErr, and a tier with a
-// limit that is not valid, mean the tier that the key had last. The limiter remembers that of some
-// ten thousand keys for ten minutes. Otherwise its own limits decide.
+// The zero Tier means the limiter's own limits. For no limit return [Unlimited]. ErrSkip lets the
+// request pass uncharged. Any other error, which is then Decision.TierErr, and a tier with a limit
+// that is not valid, mean the tier that the key had last. The limiter remembers the last tiers of
+// some ten thousand keys for ten minutes. For any other key the limiter's own limits decide.
 //
 // A caller whose tier changes takes along what was used. The tier must follow from the key: for one
 // that depends on the route too, Join the route to the key, or use two limiters. The default is no
@@ -112,17 +112,18 @@ func WithCost(cost func(*gin.Context) int64) Option {
 	}
 }
 
-// WithSettle sets what a request really cost, in units, asked after the handlers ran: the tokens of
-// a language model, the bytes of a response. [WithCost] says what is charged at the start, which is
-// held while the handlers run, and which the response's headers show: they are written before.
+// WithSettle sets a function that returns what a request really cost, in units: the tokens of a
+// language model, the bytes of a response. It is called after the handlers ran. [WithCost] says
+// what is charged at the start. That charge is held while the handlers run, and the response's
+// headers show it.
 //
-// Less gives the difference back. More takes it, also beyond what is left: then the caller is in
-// debt, at most by one capacity, and waits until it is paid. A stream is asked about when it ends.
-// A handler that panics is not asked about: the request costs what it was charged, as it does if
-// actual returns a negative number. What could not be settled, because the backend failed, stays as
-// it was charged.
+// If the request cost less, the difference is given back. If it cost more, the difference is taken,
+// also beyond what is left. Then the caller is in debt, by one capacity at most, and waits until
+// the debt is paid. For a stream actual is called when it ends. After a panic it is not called: the
+// request costs what it was charged, as it does if actual returns a negative number. What could not
+// be settled, because the backend failed, stays as it was charged.
 //
-// Handle and All ask. The default is what was charged.
+// Handle and All call actual. The default is what was charged.
 func WithSettle(actual func(*gin.Context) int64) Option {
 	return func(o *options) {
 		o.settle = func(c *gin.Context, _ int64) int64 { return actual(c) }
@@ -150,8 +151,8 @@ func WithRefundIf(refund func(*gin.Context) bool) Option {
 }
 
 // WithMaxWait holds a request that is refused until it fits: for up to longest, and no longer than
-// its context lives. 0, the default, refuses at once. With burst 1 that is the leaky bucket:
-// requests go on at an even rate.
+// the request's context lives. 0, the default, refuses at once. With burst 1 that is the leaky
+// bucket: requests go on at an even rate.
 //
 // Requests with one key go on in the order in which they came. A limiter holds at most 1,024
 // requests, and 128 per key; the rest are refused at once. When it is full, a request whose key
@@ -195,8 +196,8 @@ type FailurePolicy uint8
 
 const (
 	// FailOpen lets the request pass, without headers. It is the default. If the KeyFunc fails and
-	// the request's context is done, the request gets 503 all the same: otherwise to hang up, or to
-	// choose a short deadline, would be a way past the limit.
+	// the request's context is done, the request gets 503 all the same. Otherwise hanging up, or a
+	// short deadline, would be a way past the limit.
 	FailOpen FailurePolicy = iota
 	// FailClosed answers 503 with Retry-After: for a log-in that must not be guessed at while Redis
 	// is down.
@@ -239,20 +240,20 @@ func WithHeaders(h Headers) Option {
 }
 
 // WithLateHeaders writes the header fields when the header of the response is written, and not
-// before the handlers run: where a handler brings fields of its own, as a reverse proxy to a
+// before the handlers run. Use it where a handler brings fields of its own, as a reverse proxy to a
 // service with limits does, a page cache that replays what it kept, or an engine that is mounted in
-// this one. Each field is there once then, and the limiter's prevail; RateLimit-Policy lists the
+// this one. Each field is then there once, and the limiter's prevail. RateLimit-Policy lists the
 // policies of both. Where Check charges more meanwhile, the fields show what is left then. A
 // Retry-After of the handler's stays, unless the limiter knows of a longer wait.
 //
-// Only with this option a writer of the limiter's own stands in c.Writer while the handlers run.
-// The default is false.
+// With this option, and only with it, c.Writer is a writer of the limiter's own while the handlers
+// run. The default is false.
 func WithLateHeaders(on bool) Option {
 	return func(o *options) { o.late = on }
 }
 
-// WithDenyHandler sets what answers a request that does not pass, be it with 429, 400 or 503:
-// Decision.Status and Decision.Err tell them apart. RetryAfter is 0 unless the status is 429, and
+// WithDenyHandler sets what answers a request that does not pass, with 429, 400 or 503.
+// Decision.Status and Decision.Err tell these apart. RetryAfter is 0 unless the status is 429, and
 // [backend.Never] if waiting is no use. Status and headers are set before: Retry-After of the
 // response has whole seconds, and heeds other limiters of the request. The handlers after the
 // limiter do not run. The default is a problem document (RFC 9457).
@@ -264,11 +265,12 @@ func WithDenyHandler(deny func(*gin.Context, Decision)) Option {
 	}
 }
 
-// WithObserver adds a function that is told of every decision once: of Handle, Check and Allow,
-// also without a key and when the backend failed; not of Peek, Reset and skipped requests. It runs
-// on the request's goroutine, and has to be safe for concurrent use. It gets the request's context
-// and no gin.Context: to log a decision with the route and the status, call [FromContext] in a
-// middleware. Decision.Key may identify a person. The default is none.
+// WithObserver adds a function that is told once of every decision of Handle, All, Check, Allow and
+// Wait, also without a key and when the backend failed. It is not told of Peek, Usage, Settle,
+// Reset and skipped requests. It runs on the request's goroutine, and has to be safe for concurrent
+// use. It gets the request's context and no gin.Context: to log a decision with the route and the
+// status, call [FromContext] in a middleware. Decision.Key may identify a person. The default is
+// none.
 func WithObserver(observe func(context.Context, Decision)) Option {
 	return func(o *options) {
 		if observe == nil {

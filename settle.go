@@ -14,9 +14,9 @@ import (
 // that it returned, whose Cost is actual.
 //
 // A handler passes its *gin.Context as ctx: then Handle knows that the request was settled, and
-// with [WithLateHeaders] the fields show it. It returns an error, and settles nothing, if actual is
-// negative, d is of another limiter, or the backend failed; then the charge stays as it was. That
-// ctx is done does not matter.
+// with [WithLateHeaders] the fields show it. Settle returns an error, and the charge stays as it
+// was, if actual is negative, d is of another limiter, or the backend failed. It does not matter
+// whether ctx is done.
 func (l *Limiter) Settle(ctx context.Context, d Decision, actual int64) (Decision, error) {
 	switch {
 	case actual < 0:

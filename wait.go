@@ -157,13 +157,14 @@ func (l *Limiter) hold(gone <-chan struct{}, d *Decision, a attempt, longest tim
 
 // Wait is [Limiter.Allow] that waits until cost fits: for calls to a service that has a limit.
 // Callers with one key go on in the order in which they came, together with the requests that
-// [WithMaxWait] holds; one of them asks the backend at a time. Decision.Waited says how long it
-// took.
+// [WithMaxWait] holds. Only one of them asks the backend at a time. Decision.Waited says how long
+// it took.
 //
-// Besides the errors of Allow it returns one if ctx ends before it is its turn, which has the
-// context's in its chain; if cost is above a limit's capacity; and if 128 callers wait for the key
-// already, or 1,024 for the limiter. The Decision is the last refusal then, and nothing is charged.
-// Decision.Passes applies the failure policy, as it does after Allow.
+// Besides the errors of Allow, Wait returns one if ctx ends before its turn comes, with the
+// context's error in its chain. It also returns one if cost is above a limit's capacity, and if 128
+// callers wait for the key already, or 1,024 for the limiter. Then the Decision is the last
+// refusal, and nothing is charged. Decision.Passes applies the failure policy, as it does after
+// Allow.
 func (l *Limiter) Wait(ctx context.Context, key string, cost int64, limits ...Limit) (d Decision, err error) {
 	l.begin(&d)
 	if l.replace(&d, limits) && l.keyed(&d, key, nil) && l.costs(&d, cost) {
