@@ -66,17 +66,18 @@ type limitUsage struct {
 }
 
 // UsageHandler answers GET /usage: a JSON document of every limit of the caller, of each limiter
-// that does not skip the request. It charges nothing. For each limit it has the name, the unit
-// ("requests", or "units" where WithCost counts something else), the limit (what can be taken at
-// once), what is used of it, which is more while the caller is in debt, what remains, and in how
-// many seconds all of it is back ("reset"), and when ("reset_at", RFC 3339). An unlimited limit has
-// "unlimited": true and zeros.
+// that does not skip the request. It charges nothing. For each limit the document has the name and
+// the unit: that of [Limit.Counting], and otherwise "units" with [WithCost] and "requests" without.
+// It has the limit, which is what can be taken at once, what is used of it, which is more while the
+// caller is in debt, and what remains. It says in how many seconds all of it is back ("reset"), and
+// when ("reset_at", RFC 3339). An unlimited limit has "unlimited": true and zeros.
 //
 //	{"limiters":[{"name":"api","tier":"pro","limits":[{"name":"100-per-1m","unit":"requests","limit":100,
 //	"used":3,"remaining":97,"reset":2,"reset_at":"2026-11-29T12:00:02Z"}]}]}
 //
-// A caller without a key gets 400, and 503 if a backend cannot say, whatever the failure policy:
-// there is no request to let pass. UsageHandler panics if there is no limiter, or one is nil.
+// A caller without a key gets 400. If a backend fails the answer is 503, whatever the failure
+// policy: there is no request to let pass. UsageHandler panics if there is no limiter, or one is
+// nil.
 func UsageHandler(limiters ...*Limiter) gin.HandlerFunc {
 	limiters = slices.Clone(limiters)
 	if len(limiters) == 0 {

@@ -182,7 +182,7 @@ type Limit struct {
 	// math.MaxInt64 is unlimited.
 	Count int64
 	// Period is 1 ms to 366 days, in whole microseconds. A CalendarWindow has none. For Concurrency
-	// it says how long a unit is held that nobody gives back, because its process died; 0 means
+	// it is how long a unit is held that nobody gives back, because its process died. 0 means
 	// DefaultHold.
 	Period    time.Duration
 	Burst     int64     // TokenBucket only: units at once, at most MaxCount; 0 means Count
@@ -208,10 +208,11 @@ func InFlight(n int64) Limit {
 // ban says for how long a key is refused.
 type ban struct{ first, longest time.Duration }
 
-// Banning returns the limit of refusals: a key that is refused more often than l allows is refused
-// for first, whatever it asks for, and each time that this happens again within longest of the end
-// of its last ban for twice as long, up to longest. It stands at the end of the limits of a Take,
-// and is no limit by itself. It is what ginlimit.WithBan asks a backend with.
+// Banning returns the limit of refusals. A key that is refused more often than l allows is banned
+// for first: it is refused, whatever it asks for. Each time that this happens again within longest
+// of the end of its last ban, the ban is twice as long, up to longest. The limit stands at the end
+// of the limits of a Take, and is no limit by itself. It is what ginlimit.WithBan asks a backend
+// with.
 func (l Limit) Banning(first, longest time.Duration) Limit {
 	l.ban = unique.Make(ban{first, longest})
 	return l

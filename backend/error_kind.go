@@ -7,11 +7,12 @@ import (
 	"net"
 )
 
-// ErrorKind returns why no decision was reached, in one word that is fit for a metric's label: what
-// an error in err's chain says of itself by a method Kind() string, as those of this module's
-// backends do; "timeout" or "canceled" if a context or a connection timed out or was given up;
-// "unreachable" for other errors of a network; "unavailable" for any other of a store; "other" for
-// the rest, and "" for nil. It is never part of an error's text.
+// ErrorKind returns why no decision was reached, in one word that is fit for a metric's label. An
+// error in err's chain with a method Kind() string says its own word, as those of this module's
+// backends do. Otherwise the word is "timeout" or "canceled" if a context or a connection timed out
+// or was given up, "unreachable" for other errors of a network, "unavailable" for any other error
+// of a store, and "other" for the rest. It is "" for nil. The word is never part of an error's
+// text.
 func ErrorKind(err error) string {
 	var k interface{ Kind() string }
 	var network net.Error

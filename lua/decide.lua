@@ -32,11 +32,11 @@ local function judge(key, cost, from, n, raw)
 end
 
 -- answer charges what was judged, if that is wanted and the cost is not 0, and returns the reply.
--- It is the value that the key has now, or for what was not charged "-", the time, and the key's
--- value: the instant of the last write, "0 0" if there is none, and the slots, each under its own
--- rule. A refusal that counts for a ban is written, and has "!" in place of "-". The caller works out of them, with the Go
--- functions, why it was refused and for how long. In both, a log is shortened to what an answer
--- needs.
+-- For a charge the reply is the value that the key has now. Otherwise it is "-", the time, and the
+-- key's value: the instant of the last write, "0 0" if there is none, and the slots, each under its
+-- own rule. A refusal that counts for a ban is written, and has "!" in place of "-". From the slots
+-- the caller works out, with the Go functions, why the cost was refused and for how long. In every
+-- reply a log is shortened to what an answer needs.
 local function answer(p, wanted)
   local slots, beside, base, value = p.slots, p.beside, p.base, nil
   local charged = wanted and p.cost > 0

@@ -78,8 +78,8 @@ type QuickKey struct {
 
 var quick = template.Must(template.New("quick.lua.tmpl").Funcs(words(nil)).ParseFS(files, "quick.lua.tmpl"))
 
-// words returns how quick.lua.tmpl writes arguments, which are counted from 1: where they are, or
-// if args are not nil what they are.
+// words returns how quick.lua.tmpl writes arguments, which are counted from 1: as their places, or
+// as their values if args are not nil.
 func words(args []string) template.FuncMap {
 	word := func(i int) string {
 		if args == nil {
@@ -120,8 +120,8 @@ func QuickTake(key QuickKey, args []string) string {
 	return v.script(fmt.Sprintf("local n = %d\n", v.general-1), "take", args)
 }
 
-// QuickTakeAll is TakeAll for calls that have just these keys. The common
-// case is decided first, as in QuickTake.
+// QuickTakeAll is TakeAll for calls that have just these keys. The common case is decided first, as
+// in QuickTake.
 func QuickTakeAll(keys []QuickKey, args []string) string {
 	v := view{general: 1}
 	for _, key := range keys {

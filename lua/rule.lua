@@ -126,13 +126,15 @@ local function dated(r, text)
   return now >= r.start * 1000000 and now < r.stop * 1000000
 end
 
--- new_rules returns the rules of limits, whose n words begin at an index; whether any keeps a
--- state:
--- "u", which is unlimited, and "0", which blocks everything, do not; what the last word says of a
--- ban, if it does: "!", and with one between them the rule of refusals, or "0", how long the first
--- ban is and the longest, in microseconds, how many refusals nobody has counted yet and, for a
--- calendar, its window; and whether now is in the windows of all calendars, each of which follows
--- its rule.
+-- new_rules returns four values of n words that begin at an index:
+--
+--   the rules of the limits
+--   whether any keeps a state: "u", which is unlimited, and "0", which blocks everything, do not
+--   what the last word says of a ban, nil if it says nothing. Such a word is "!" and, with one
+--   between them, the rule of refusals, or "0"; how long the first ban is; the longest, both in
+--   microseconds; how many refusals nobody has counted yet; and the window if that rule is of a
+--   calendar
+--   whether now is in the windows of all calendars. Each window follows its rule
 local function new_rules(texts, from, n)
   local rules, keep, ban, timely = {}, false, nil, true
   for i = from, from + n - 1 do

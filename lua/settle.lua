@@ -11,8 +11,8 @@
 local held = ARGV[#ARGV] + 0.0
 
 -- refund gives cost, charged at an instant, back to the slots of rules, each under its own rule,
--- and reports whether there was anything. A slot of another algorithm than the rule's gives nothing
--- back.
+-- and reports whether anything was given back. A slot of another algorithm than the rule's gives
+-- nothing back.
 local function refund(slots, rules, found, now, charged, cost)
   local given = false
   for i = 1, #rules do

@@ -53,9 +53,8 @@ local function sliding_log_find(log, at)
   return first
 end
 
--- sliding_log_skip returns the index of the first entry, not before from, before which there are
--- units, of which there are sum before from, or the index to if that is smaller; and the sum before
--- it.
+-- sliding_log_skip returns the index of the first entry from from on that has units or more before
+-- it, but to at most, and how many units are before that entry. sum is how many are before from.
 local function sliding_log_skip(st, from, sum, units, to)
   if st.used == #st.log / 8 then -- one for each entry
     from = math.max(from, math.min(units, to))

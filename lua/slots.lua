@@ -2,12 +2,11 @@
 -- backend/algorithm/take.go. A slot is a state and the rule that it was charged under, or empty,
 -- without a rule.
 --
--- The row of an algorithm has the functions of its Go twin in the same order, but until and reset:
--- how long a cost has to wait, what remains and when nothing will be in use the caller works out
--- with the Go functions, and checks the verdict by them. Here it is enough to know what is in use
--- now.
+-- The row of an algorithm has the functions of its Go twin in the same order, but until and reset.
+-- With the Go functions the caller works out how long a cost has to wait, what remains and when
+-- nothing will be in use, and checks the verdict. Here it is enough to know what is in use now.
 
--- rows has those that were made. Making one takes longer than what it is asked for.
+-- rows has the rows that were made. Making one takes longer than what it is asked for.
 local rows = {}
 
 row = function(letter)
@@ -38,7 +37,7 @@ local function expiry(slot)
 end
 
 -- load brings slots up to now, each under its own rule. A state that says nothing any more begins
--- anew under its rule: its limit finds it, and not what another was charged.
+-- anew under its rule, so that its limit finds it, and not what another limit was charged.
 local function load(slots, now)
   for i = 1, #slots do
     local slot = slots[i]

@@ -22,10 +22,10 @@ local banned = {
   row = {expiry = function(r, slot) return slot.time + slot.rest end},
 }
 
--- read returns the slots of limits that a value has; those of bans beside them, as refusals and
--- ban; the instant that their times are relative to; and whether that is not the one it was written
--- at, because the clock went back: then no time has passed since. It returns nothing if the value
--- is not one of ours. Rules are those that slots are likely to be of.
+-- read returns the slots of limits that a value has, the slots of bans beside them as refusals and
+-- ban, and the instant that their times are relative to. The last result tells whether the clock
+-- went back, so that this is not the instant of the write: then no time has passed since. read
+-- returns nothing if the value is not one of ours. rules are those that slots are likely to be of.
 local function read(raw, rules)
   local sec, usec, pos = string.match(raw, '^(%d+) (%d+)()')
   if not sec or #sec > 10 or #usec > 6 then

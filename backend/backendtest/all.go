@@ -150,7 +150,7 @@ var allRules = []rule{{
 	},
 }, {
 	name:   "all or none, at once",
-	demand: "Of any number of callers at one instant who take of several keys at once exactly as many are admitted as every key has room for, and no key is charged for one that another refused.",
+	demand: "of any number of callers at one instant that take of several keys at once exactly as many are admitted as every key has room for, and no key is charged for one that another refused.",
 	run: func(e *env) {
 		limits := map[string]backend.Limit{"ann": per(120, hour), "bob": log(90, hour), "team": window(150, hour), "all": sliding(100, hour)}
 		sets := [][]string{{"ann", "team", "all"}, {"all", "bob", "team"}, {"team", "ann"}, {"bob", "all"}, {"all", "ann"}}

@@ -11,10 +11,10 @@ import (
 	"github.com/ginlimit/ginlimit/backend"
 )
 
-// Crowd has as many callers want one of 100 places in flight again and again, while restart kills
-// the store and starts it anew, three times. It fails t if more than 100 callers are inside at
-// once, if nobody gets in after a restart, or if more places are lost than calls failed. It is for
-// stores that keep on disk what they answered, before they answer.
+// Crowd lets as many goroutines as callers says take one of 100 places in flight and give it back,
+// again and again. Meanwhile it calls restart three times, which kills the store and starts it
+// anew. Crowd fails t if more than 100 are inside at once, if nobody gets in after a restart, or if
+// more places are lost than calls failed. It is for stores that write to disk before they answer.
 func Crowd(t *testing.T, b backend.Backend, callers int, restart func()) {
 	t.Helper()
 	const places = 100

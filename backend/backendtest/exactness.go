@@ -49,7 +49,7 @@ var exactnessRules = []rule{{
 	},
 }, {
 	name:   "windows do not drift",
-	demand: "A caller who takes all there is as soon as there is any gets Count units each Period, for ever.",
+	demand: "A caller that takes all there is as soon as there is any gets Count units each Period, for ever.",
 	run: func(e *env) {
 		for _, limit := range []backend.Limit{window(7, 999_983*µs), log(7, 999_983*µs), window(1, 31*day), log(3, 31*day)} {
 			start := e.now

@@ -634,7 +634,7 @@ var changeTraces = []trace{{
 	},
 }, {
 	name:   "then the same algorithm and Period",
-	demand: "Where no numbers are the same, a limit's past is what counts as it does over the same Period: at its own place, or else the first.",
+	demand: "Where no numbers are the same, a limit's past is what counts as it does over the same Period: at its own place, and otherwise at the first.",
 	limits: one(window(5, 10*sec)),
 	steps: []step{
 		take{0, 1, yes, 4, 0, 10 * sec},
@@ -674,7 +674,7 @@ var changeTraces = []trace{{
 	},
 }, {
 	name:   "then the same Period",
-	demand: "Where no algorithm and Period are the same, a limit's past is what counts over the same Period: at its own place, or else the first.",
+	demand: "Where no algorithm and Period are the same, a limit's past is what counts over the same Period: at its own place, and otherwise at the first.",
 	limits: []backend.Limit{per(10, 20*sec), window(7, 10*sec)},
 	steps: []step{
 		by{0, 4, yes, 3, 0, 10 * sec, 1},

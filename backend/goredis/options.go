@@ -8,8 +8,8 @@ import (
 )
 
 // DefaultTimeout is the time budget of a decision unless [WithTimeout] says otherwise. Within it a
-// lost packet is sent again, and a server on another continent answers. A server that hangs makes
-// those wait that come in that time, for half of it on average; then the breaker opens.
+// lost packet is sent again, and a server on another continent answers. Callers that come within
+// that time wait for a server that hangs, for half of it on average. Then the breaker opens.
 const DefaultTimeout = redisstore.DefaultTimeout
 
 // Option changes a default of [New] or [NewTiers]. One that is not valid, or that means nothing

@@ -37,12 +37,12 @@ var _ interface {
 // the time of [WithTimeout], to say in the log if they do not suit a limiter. The documentation of
 // [Dial] lists the rights that client's user needs.
 //
-// Whether a server answers is measured where calls end, because New does not see client's
-// connections: by the time in which this process lets its goroutines run, none of them is answered.
+// New does not see client's connections, so that a server counts as silent if no call ends within
+// the time of WithTimeout. Only time in which this process lets its goroutines run is counted.
 // Dial's connections tell more, and sooner.
 //
 // Make one Backend for each client, and take its Tiers from it: the number of calls under way is
-// bounded for each Backend, and what several of them ask of one client may together be more than it
+// bounded for each Backend, and the calls of several Backends together may be more than one client
 // takes. Then callers wait for seconds if the server hangs, whatever [WithTimeout] says.
 //
 // A client that is made for this should have AlwaysPipelining set and short time-outs: Dial's
