@@ -149,7 +149,7 @@ type doubt uint8
 const (
 	certain    doubt = iota
 	passedOn         // a proxy passed the request on, which has a local address and is not trusted
-	unreadable       // a trusted proxy wrote what is no address, so that it is that of the connection
+	unreadable       // a trusted proxy wrote what is no address, so that the address is that of the connection
 	noPlatform       // there is no address, because that of the trusted platform cannot be read
 )
 

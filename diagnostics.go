@@ -206,7 +206,7 @@ type orderChecks struct {
 // firstChecks is how many requests are looked at before any is passed over.
 const firstChecks = 8
 
-// due reports whether a request is to be looked at that was decided at an instant.
+// due reports whether a request that was decided at an instant is to be looked at.
 func (o *orderChecks) due(at int64) bool {
 	next := o.next.Load()
 	if at < next {

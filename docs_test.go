@@ -201,6 +201,64 @@ func TestDocsLink(t *testing.T) {
 	}
 }
 
+// TestDocsCommands finds in the folder of each go test command of the pages a test or a benchmark
+// that its -run or -bench asks for.
+func TestDocsCommands(t *testing.T) {
+	command := regexp.MustCompile(`(?:cd ([\w/.]+) && )?go test ([^\x60#|]*)`)
+	flag := regexp.MustCompile(`-(run|bench) '?([A-Za-z]\w*)`)
+	folder := regexp.MustCompile(`(?:^| )(?:\./(\w[\w/]*)|\.)(?: |$)`)
+	commands := 0
+	for _, page := range pages(t) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range command.FindAllStringSubmatch(strings.Join(strings.Fields(string(text)), " "), -1) {
+			from := m[1]
+			if from == "" && strings.HasSuffix(page, "/README.md") {
+				from = filepath.Dir(page) // of a module
+			}
+			if f := folder.FindStringSubmatch(m[2]); f != nil {
+				from = filepath.Join(from, f[1])
+			}
+			for _, f := range flag.FindAllStringSubmatch(m[2], -1) {
+				kind := map[string]string{"run": "Test", "bench": "Benchmark"}[f[1]]
+				if f[2] == "NAME" {
+					continue // the page says which
+				}
+				commands++
+				if !slices.ContainsFunc(functionsIn(t, from), func(name string) bool {
+					return strings.HasPrefix(name, kind) && strings.Contains(name, f[2])
+				}) {
+					t.Errorf("%s: %q finds nothing in %q", page, m[0], from)
+				}
+			}
+		}
+	}
+	if commands == 0 {
+		t.Fatal("there is no command")
+	}
+}
+
+// functionsIn returns the names of the functions in a folder's tests.
+func functionsIn(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllStringSubmatch(string(source), -1) {
+			names = append(names, m[1])
+		}
+	}
+	return names
+}
+
 // anchorOf returns the anchor that GitHub gives a heading.
 func anchorOf(heading string) string {
 	var b strings.Builder
@@ -366,7 +424,7 @@ func trimLines(s string) string {
 
 // What the documentation says, and no other test shows.
 
-// TestFirstMinute counts what a caller who never stops gets in its first minute.
+// TestFirstMinute counts what a caller that never stops gets in its first minute.
 func TestFirstMinute(t *testing.T) {
 	for _, tt := range []struct {
 		limit ginlimit.Limit

@@ -131,7 +131,7 @@ func (l *Limiter) renewOne(f *flight) {
 	}
 }
 
-// land gives back what a request still holds whose handlers have ended, in whatever way.
+// land gives back what a request still holds once its handlers have ended, in whatever way.
 func (l *Limiter) land(c *gin.Context, r *record) {
 	if r.flight == nil {
 		return

@@ -50,7 +50,7 @@ type policy struct {
 	hold      time.Duration // the shortest Period of limits of requests in flight; 0 without
 }
 
-// datedText is a text from an instant on, before another.
+// datedText is a text that holds from one instant on, and before another.
 type datedText struct {
 	from, to time.Time
 	text     string
@@ -380,8 +380,9 @@ func (v *fieldValues) format(r *record, never bool) {
 	v.of[valueRate], v.of[valueRemaining], v.of[valueReset] = s[:rate], s[from:remaining], s[again:]
 }
 
-// writeHeaders puts the fields for all records from the index made on into a response, which the
-// last answers if it is refused. It returns the value of Retry-After, "" if there is none.
+// writeHeaders puts the fields for all records from the index made on into a response. If the
+// request is refused, the last record answers it. writeHeaders returns the value of Retry-After, ""
+// if there is none.
 func writeHeaders(h http.Header, all []*record, made, status int) (retryAfter string) {
 	if status != 0 {
 		h[fieldCache] = []string{"no-store"}
@@ -419,8 +420,8 @@ func writeHeaders(h http.Header, all []*record, made, status int) (retryAfter st
 	return retryAfter
 }
 
-// retryAfterOf returns the seconds that a client is to wait which is refused by the last of all, 0
-// if that is not to be said. Another limiter may have given its last unit.
+// retryAfterOf returns how many seconds a client that the last of all refuses is to wait, 0 if the
+// response is not to say so. Another limiter may have given its last unit.
 func retryAfterOf(status int, all []*record) (wait int64) {
 	switch status {
 	case http.StatusTooManyRequests:
@@ -435,7 +436,7 @@ func retryAfterOf(status int, all []*record) (wait int64) {
 }
 
 // secondsUntilNext returns for how many seconds no request of the same cost fits, as far as records
-// tell. What a limiter that settles has charged it may give back.
+// tell. A limiter that settles may give back what it charged.
 func secondsUntilNext(all []*record) (wait int64) {
 	for _, r := range all {
 		if r.decided() && (!r.Allowed || r.limiter.settle == nil) {

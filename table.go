@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// table has room for 16,384 values, four of which share the places of a hash. It grows with use: an
-// empty one takes 512 bytes, a full one 128 KiB and the values. The zero table is empty, and safe
-// for concurrent use.
+// table has room for 16,384 values, with four places for each hash. It grows with use: an empty one
+// takes 512 bytes, a full one 128 KiB and the values. The zero table is empty, and safe for
+// concurrent use.
 type table[V any] struct {
 	pages [tablePages]atomic.Pointer[[tablePage]atomic.Pointer[V]]
 }

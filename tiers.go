@@ -84,7 +84,7 @@ func (m *tierMemory) last(key string) *lastTier {
 
 // remember puts a key's tier in. Where all its places are taken, the oldest goes; but a tier whose
 // limits are the limiter's own takes no place of another, so that a flood of unknown callers makes
-// nobody's be forgotten.
+// no other tier be forgotten.
 func (m *tierMemory) remember(key, tier string, p *policy, other bool) {
 	now := time.Since(m.made)
 	places := m.places(key)

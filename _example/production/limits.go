@@ -42,7 +42,7 @@ func defaultRates() rates {
 // limiters are all limits of the service. They are built once, at the start: one that is built for
 // each request would limit nothing.
 type limiters struct {
-	address   *ginlimit.Limiter // each address, whoever it says it is
+	address   *ginlimit.Limiter // each address, whatever user it claims
 	client    *ginlimit.Limiter // each caller
 	clientDay *ginlimit.Limiter // each caller, on trial
 	login     *ginlimit.Limiter // failures to log in, by address

@@ -69,9 +69,9 @@ func newRouter(db *database, cache planCache) *gin.Engine {
 	return r
 }
 
-// authenticate lets callers without an API key pass as nobody. A key that is wrong is an error, or
-// whoever invents keys would be somebody new with each. (See the login example for how to limit
-// that.)
+// authenticate lets callers without an API key pass as nobody. A key that is wrong is an error.
+// Otherwise a caller that invents keys would be a new one with each. (See the login example for how
+// to limit that.)
 func authenticate(db *database) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		key := c.GetHeader("X-API-Key")

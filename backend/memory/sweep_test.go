@@ -29,7 +29,7 @@ func charge(t *testing.T, b *Backend, key string, limits ...backend.Limit) backe
 	return res
 }
 
-// held reports whether key has an entry, or else shares a bucket or is not known.
+// held reports whether key has an entry. Otherwise the key shares a bucket or is not known.
 func (b *Backend) held(key string) bool {
 	h := b.hash(key)
 	_, found := b.shard(h).table.find(h)

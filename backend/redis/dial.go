@@ -251,7 +251,7 @@ func validDB(s string) bool {
 
 // validAddr reports whether addr is host:port; the port may be missing if that is optional.
 func validAddr(addr string, optional bool) bool {
-	if strings.ContainsAny(addr, "@/?# ") { // a password may stand before it, and would be sent to whoever resolves names
+	if strings.ContainsAny(addr, "@/?# ") { // a password may stand before it, and would be sent to the resolver of names
 		return false
 	}
 	host, port, err := net.SplitHostPort(addr)

@@ -12,8 +12,8 @@ import (
 	"github.com/ginlimit/ginlimit/internal/gate"
 )
 
-// denials remembers refusals until their wait is over, so that a caller who is over the limit costs
-// Redis next to nothing.
+// denials remembers refusals until their wait is over, so that a caller that is over the limit
+// costs Redis next to nothing.
 //
 // A refusal changes nothing in Redis, so the key's value stays as it is until somebody changes it
 // or it expires, and each of these is pushed to every client that read it under CLIENT TRACKING.
