@@ -145,9 +145,10 @@ func NewLimiter(limit Limit, key KeyFunc, opts ...Option) (*Limiter, error) {
 	return l, nil
 }
 
-// Limiter limits requests. It is immutable, safe for concurrent use, starts no goroutine and has
-// nothing to close. The same Limiter may stand on the engine, a group and a route: a request is
-// charged once.
+// Limiter limits requests. It is immutable, safe for concurrent use and has nothing to close. It
+// starts no goroutine, but while requests hold units of a limit of requests in flight, a timer
+// renews these in goroutines that end. The same Limiter may stand on the engine, a group and a
+// route: a request is charged once.
 type Limiter struct {
 	options
 	key       KeyFunc

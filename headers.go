@@ -119,7 +119,8 @@ func (p *policy) policyText(at time.Time) string {
 	return d.text
 }
 
-// newText returns the RateLimit-Policy of all limits. The window of a calendar has so many seconds.
+// newText returns the RateLimit-Policy of all limits. calendar says how many seconds the window of
+// a calendar has.
 func (p *policy) newText(calendar func(*Limit) int64) string {
 	var text []byte
 	for i := range p.limits {
@@ -446,7 +447,7 @@ func secondsUntilNext(all []*record) (wait int64) {
 	return wait
 }
 
-// postpone makes a Retry-After that a handler brought say no less than so many seconds.
+// postpone makes a Retry-After that a handler brought say wait seconds or more.
 func postpone(h http.Header, wait int64) {
 	theirs := h.Get(fieldRetry)
 	said, err := strconv.ParseInt(theirs, 10, 64)

@@ -70,8 +70,8 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 }
 
 // WithAllowedEvents adds an event to the span for requests that pass as well: what they have left,
-// and who decided. The default is none for those, because they are the most, and a span that has
-// nothing to say about a limit was not limited.
+// and what decided. The default is none, because most requests pass, and a span without a word
+// about a limit was not limited.
 func WithAllowedEvents() Option {
 	return func(o *Observer) error {
 		o.allowed = true
@@ -84,9 +84,9 @@ const minSecret = 16
 
 // WithHashedKey adds to spans, not to metrics, the attribute ginlimit.key.hash: the first 16 bytes
 // of the HMAC-SHA-256 of the key, in hexadecimal, so that the requests of one caller can be found
-// without a trace saying who it is. Who has the secret can find out, by trying all addresses or
-// users; so does who guesses it: it is 16 random bytes or more. With a new secret the hashes of a
-// caller before and after have nothing in common.
+// without a trace saying who it is. With the secret one can find out who it is, by trying all
+// addresses or users. So that nobody can guess it, the secret is 16 random bytes or more. With a
+// new secret the hashes of a caller before and after have nothing in common.
 func WithHashedKey(secret []byte) Option {
 	return func(o *Observer) error {
 		if len(secret) < minSecret {
@@ -106,10 +106,9 @@ const (
 // WithCardinalityLimit sets how many combinations of a limiter's, a tier's and a limit's name and
 // an error's type the metrics tell apart, 1 to 2,000; the default is 200. Names of tiers often come
 // from a database, and each would be more series for as long as the process lives. Of those that
-// come later the tier and the limit are "_OTHER", and if even limiters come without end, they are
-// too; so are types of errors after the first 50. The SDK has a limit of its own, for all
-// attributes together and by default 2,000 of each instrument, above which it drops them all, the
-// limiter too.
+// come later the tier and the limit are "_OTHER", and of limiters without end the limiter too. So
+// are types of errors after the first 50. The SDK has a limit of its own, by default 2,000 sets of
+// attributes for each instrument, above which it drops all attributes, the limiter too.
 func WithCardinalityLimit(n int) Option {
 	return func(o *Observer) error {
 		if o.series.most = n; n < 1 || n > maxCardinality {
@@ -225,10 +224,10 @@ func (o *Observer) observeFlights(_ context.Context, told metric.Int64Observer) 
 //
 // Metrics: each decision is counted and timed. Span: nothing if it passed at once, unless
 // [WithAllowedEvents] says so. Otherwise an event, ginlimit.decision, of which a span may have any
-// number, so that several limiters of one request do not overwrite each other; and, if the request
-// was refused, the same as attributes of the span, which is what can be searched for. Only one of
-// the limiters in front of a handler refuses; of several refusals by Check the last stays. The
-// span's status is left to who answers the request.
+// number, so that several limiters of one request do not overwrite each other. If the request was
+// refused, the span has the same attributes, which can be searched for. Only one of the limiters in
+// front of a handler refuses. Of several refusals by Check the last stays. The span's status is
+// left to the middleware that started the span.
 func (o *Observer) Observe(ctx context.Context, d ginlimit.Decision) {
 	s := o.series.of(labelsOf(&d))
 	o.decisions.Add(ctx, 1, s.decision...)
