@@ -47,8 +47,8 @@ func (r *record) appendViolated(b []byte) []byte {
 	return b[:len(b)-1]
 }
 
-// tighter reports whether a says less of what is left than b: refusals first, then the longest wait
-// or the least that remains; dry runs and failures last.
+// tighter reports whether a stands before b: refusals first, then the longest wait or the least
+// that remains. Dry runs and failures are last.
 func (r *record) tighter(than *record) bool {
 	if a, b := r.rank(), than.rank(); a != b {
 		return a > b

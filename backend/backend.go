@@ -53,9 +53,9 @@ type Backend interface {
 	// one key are an error, as is no charge, or one that Take would not accept.
 	TakeAll(ctx context.Context, charges ...Charge) ([]Result, error)
 
-	// Settle corrects a charge once it is known what it really cost: taken is the Result of the
-	// Take, or of the charge in a TakeAll; cost and limits are what that was called with; actual is
-	// what it should have been. It does nothing if taken is a refusal, and sends nothing if actual
+	// Settle corrects a charge once it is known what it really cost. taken is the Result of the
+	// Take, or of the charge in a TakeAll. cost and limits are those of that call. actual is what
+	// the cost should have been. It does nothing if taken is a refusal, and sends nothing if actual
 	// is cost and no place in flight is held. To correct once more, pass the actual of the last
 	// time as cost.
 	//

@@ -52,7 +52,7 @@ func WithLeaseKeys(n int) LeaseOption { return func(c *leaseConfig) { c.maxKeys 
 // A key is hot while it has about 4 requests or more within the lease time, which is 100 ms by
 // default; any other costs what it costs without Lease. A lease grows with the key's rate. It is
 // never more than the eighth part of what remains, so that instances share the last units of a
-// limit: limits of fewer than 8 units are not leased at all, nor are those with a Period below 10
+// limit. Limits of fewer than 8 units are not leased at all, nor are those with a Period below 10
 // ms, those of requests in flight, and those with a ban. A cost above n/2 is always asked of b.
 //
 // Units are charged before they are spent, so that no number of instances spends more than the
@@ -70,9 +70,10 @@ func WithLeaseKeys(n int) LeaseOption { return func(c *leaseConfig) { c.maxKeys 
 // What was decided here has [SourceLease]. Its Remaining is what remained in the store after the
 // charge, and what is left of the lease; what others took since, or was refilled, for the lease
 // time at most, is not in it. Its ResetAfter counts down from the charge, as if all of the lease
-// were spent. Its At is the instant of the charge, because Settle needs it: units come from the
-// lease, and go back into it, while that lasts; afterwards b settles. A refusal is always one of b.
-// So is every decision of TakeAll, and what Usage says, which has the whole lease as used.
+// were spent. Its At is the instant of the charge, because Settle needs that. Settle takes units
+// from the lease, and gives them back into it, for as long as the lease lasts. Afterwards b
+// settles. A refusal is always one of b. So is every decision of TakeAll, and what Usage says,
+// which has the whole lease as used.
 //
 // When a lease is used up one request fetches the next, and others of the key wait for it until
 // their contexts end. A refusal then goes to all with the same cost, a failure of the store to all.

@@ -1,4 +1,4 @@
--- Ban: the twin of algorithm.Ban: it bans a key by hand.
+-- Ban: the twin of algorithm.Ban, which bans a key by hand.
 --
 -- KEYS[1]  the key's state
 -- ARGV     for how many microseconds

@@ -1,4 +1,4 @@
--- Concurrency: the twin of backend/algorithm/concurrency.go: a log of the units that are held.
+-- Concurrency: the twin of backend/algorithm/concurrency.go, a log of the units that are held.
 -- Another period leaves the instants of the charges as they are, because a Settle finds them by
 -- those.
 

@@ -1,5 +1,5 @@
--- Renew: the twin of algorithm.Renew: it holds units of a limit of requests in flight for another
--- period.
+-- Renew: the twin of algorithm.Renew, which holds units of a limit of requests in flight for
+-- another period.
 --
 -- KEYS[1]  the key's state
 -- ARGV     how many units; each limit's rule, as for take.lua; and the instant of the charge in

@@ -50,8 +50,8 @@ local function mul_add_div(a, b, c, d)
 end
 
 -- A span is a length of time as a token bucket measures it, in two numbers: whole microseconds, and
--- 1/count of one, below count. span_of returns that in which units are refilled, which must not be
--- above the capacity: then it is below MaxRefill.
+-- 1/count of one, below count. span_of returns the span in which units are refilled. The units must
+-- not be above the capacity, so that the span is below MaxRefill.
 local function span_of(r, units)
   return mul_add_div(units, r.period, 0, r.count)
 end

@@ -1,7 +1,7 @@
 package algorithm
 
-// Concurrency: the units that are held, as charges of a log, each until it is settled or one Period
-// old: see sliding_log.go.
+// Concurrency keeps the units that are held as charges of a log, each until it is settled or one
+// Period old. See sliding_log.go.
 
 var concurrency = row{
 	age: slidingLogAge, used: slidingLogUsed, until: concurrencyUntil, reset: slidingLogReset, expiry: slidingLogReset,

@@ -2,7 +2,7 @@ package algorithm
 
 import "github.com/ginlimit/ginlimit/backend"
 
-// FixedWindow: Used units since Time, the key's first hit; the window is over one Period later.
+// FixedWindow: Used units since Time, the key's first hit. The window is over one Period later.
 // What was used above Count goes into the next window. A window all of whose charges were refunded
 // still runs: a refund never moves a window.
 

@@ -26,8 +26,8 @@ import (
 type State struct {
 	Time int64 // an instant: a bucket's arrival time, or the start of the current window
 	Used int64 // units charged in the current window, or in the log
-	// Rest is what a bucket's Time lacks, in 1/Count of a µs; for a sliding window the units
-	// charged in the window before; and for a log how many charges at its front have left.
+	// Rest is what a bucket's Time lacks, in 1/Count of a µs. For a sliding window it is the units
+	// charged in the window before, and for a log how many charges at its front have left.
 	Rest int64
 	Log  *Log
 }

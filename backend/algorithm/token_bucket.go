@@ -3,10 +3,10 @@ package algorithm
 import "github.com/ginlimit/ginlimit/backend"
 
 // TokenBucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the state is one instant,
-// the theoretical arrival time, at which the bucket will be full again: Time µs and Rest/Count of a
-// µs. What lies between now and then is the debt; each unit adds Period/Count to it, and it may not
-// exceed the capacity's own refill time. In 1/Count of a µs every step is an integer, so that no
-// rate ever drifts.
+// the theoretical arrival time, at which the bucket will be full again. It is Time µs and
+// Rest/Count of a µs. What lies between now and then is the debt; each unit adds Period/Count to
+// it, and it may not exceed the capacity's own refill time. In 1/Count of a µs every step is an
+// integer, so that no rate ever drifts.
 
 var tokenBucket = row{
 	age: tokenBucketAge, used: tokenBucketUsed, until: tokenBucketUntil, reset: tokenBucketReset, expiry: tokenBucketReset,

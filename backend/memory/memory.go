@@ -26,7 +26,7 @@ type Option func(*config)
 type config struct{ maxKeys int64 }
 
 // WithMaxKeys sets how many keys are held at most; the default is [DefaultMaxKeys], less than 1
-// panics in [New]. One TokenBucket, SlidingWindow or FixedWindow costs about 44 bytes a key; a key
+// panics in [New]. One TokenBucket, SlidingWindow or FixedWindow costs about 44 bytes a key. A key
 // with several limits or a SlidingLog costs more: about 100 bytes a limit, and 16 to 26 bytes for
 // each charge in a log.
 //

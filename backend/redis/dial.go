@@ -133,8 +133,8 @@ func clientOption(rawURL string, change []func(*rueidis.ClientOption)) (rueidis.
 	option.Dialer.KeepAlive = time.Second
 	// One connection for each server: its batches are the largest, and it carries more than a
 	// server can decide. On two cores it decided 13 % more with 64 goroutines than two connections,
-	// and 26 to 30 % more than four and eight; with 512, 6 to 21 %: benchmarks/cmd/bench -only
-	// connections. Many cores may differ.
+	// and 26 to 30 % more than four and eight. With 512 goroutines it decided 6 to 21 % more
+	// (benchmarks/cmd/bench -only connections). Many cores may differ.
 	option.PipelineMultiplex = -1
 	option.ReadBufferEachConn, option.WriteBufferEachConn = 32<<10, 32<<10
 	option.CacheSizeEachConn = 16 << 20

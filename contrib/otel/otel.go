@@ -106,9 +106,9 @@ const (
 // WithCardinalityLimit sets how many combinations of a limiter's, a tier's and a limit's name and
 // an error's type the metrics tell apart, 1 to 2,000; the default is 200. Names of tiers often come
 // from a database, and each would be more series for as long as the process lives. Of those that
-// come later the tier and the limit are "_OTHER", and of limiters without end the limiter too. So
-// are types of errors after the first 50. The SDK has a limit of its own, by default 2,000 sets of
-// attributes for each instrument, above which it drops all attributes, the limiter too.
+// come later the tier and the limit are "_OTHER", and after twice as many combinations the limiter
+// too. So are types of errors after the first 50. The SDK has a limit of its own, by default 2,000
+// sets of attributes for each instrument, above which it drops all attributes, the limiter too.
 func WithCardinalityLimit(n int) Option {
 	return func(o *Observer) error {
 		if o.series.most = n; n < 1 || n > maxCardinality {
