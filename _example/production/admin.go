@@ -3,12 +3,10 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -53,49 +51,22 @@ func onLoopback(h http.Handler) http.Handler {
 	})
 }
 
-// tierRequest is a tier as the operator writes it:
-// {"name":"pro","limits":[{"count":500,"period":"1s","burst":1000}]}
-//
-// There are only token buckets. What a caller has used is carried over by place and algorithm, so
-// that limits of a kind should stand at the same place in all tiers, and client's own limit is a
-// token bucket.
-type tierRequest struct {
-	Name   string `json:"name"`
-	Limits []struct {
-		Count  int64  `json:"count"`
-		Period string `json:"period"`
-		Burst  int64  `json:"burst"`
-	} `json:"limits"`
-}
-
-func (t tierRequest) tier() (ginlimit.Tier, error) {
-	tier := ginlimit.Tier{Name: t.Name}
-	for i, l := range t.Limits {
-		period, err := time.ParseDuration(l.Period)
-		if err != nil {
-			return tier, fmt.Errorf("limit %d: %w", i+1, err)
-		}
-		tier.Limits = append(tier.Limits, ginlimit.Per(l.Count, period).WithBurst(l.Burst))
-	}
-	if len(tier.Limits) == 0 { // it would mean client's own limit, which is hardly what was meant
-		return tier, errors.New("a tier needs a limit; to take a tier away, use DELETE")
-	}
-	return tier, nil
-}
-
-// setTier gives a user limits of their own. They count on the next request, on every instance: a
+// setTier gives a user limits of their own, as the operator writes them:
+// {"name":"pro","limits":["500/s burst 1000"]}. They count on the next request, on every instance: a
 // user who was over the old limit goes on at once.
+//
+// What a caller has used is carried over by place and algorithm, so that limits of a kind should
+// stand at the same place in all tiers, and client's own limit is a token bucket.
 func (a *app) setTier(c *gin.Context) {
-	var req tierRequest
-	body := json.NewDecoder(http.MaxBytesReader(c.Writer, c.Request.Body, 64<<10))
-	body.DisallowUnknownFields() // a "perod" that is ignored is a limit that nobody wanted
-	err := body.Decode(&req)
 	var tier ginlimit.Tier
-	if err == nil {
-		tier, err = req.tier()
+	body := json.NewDecoder(http.MaxBytesReader(c.Writer, c.Request.Body, 64<<10))
+	body.DisallowUnknownFields() // a "limit" that is ignored is a limit that nobody wanted
+	err := body.Decode(&tier)
+	if err == nil && len(tier.Limits) == 0 { // it would mean client's own limit, which is hardly what was meant
+		err = errors.New("a tier needs a limit; to take a tier away, use DELETE")
 	}
 	if err == nil {
-		err = a.tiers.Set(c.Request.Context(), c.Param("id"), tier) // which checks the numbers
+		err = a.tiers.Set(c.Request.Context(), c.Param("id"), tier) // which checks the names
 	}
 	answer(c, err)
 }

@@ -156,7 +156,7 @@ A search costs by the size of its answer:
 
 Give alice a limit of her own, on all instances, and take it away again:
 
-    curl -X PUT -d '{"name":"tiny","limits":[{"count":2,"period":"1m"}]}' http://%[2]s/tiers/alice
+    curl -X PUT -d '{"name":"tiny","limits":["2/m"]}' http://%[2]s/tiers/alice
     curl -X DELETE http://%[2]s/tiers/alice
 
 See what was decided:

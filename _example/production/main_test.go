@@ -311,7 +311,7 @@ func TestOperatorChangesLimitsAtRunTime(t *testing.T) {
 	want(t, other.get("/whoami", alice...), http.StatusTooManyRequests)
 	want(t, one.get("/whoami", alice...), http.StatusTooManyRequests)
 
-	one.operate(http.StatusNoContent, http.MethodPut, "/tiers/alice", `{"name":"pro","limits":[{"count":1000,"period":"1h"}]}`)
+	one.operate(http.StatusNoContent, http.MethodPut, "/tiers/alice", `{"name":"pro","limits":["1000/h"]}`)
 	var r reply
 	eventually(t, "the other instance knows the tier", func() bool {
 		r = other.get("/whoami", alice...)
@@ -346,10 +346,10 @@ func TestOperatorMakesMistakes(t *testing.T) {
 	i := newInstance(t, testserver.Redis(t), func(c *config) { c.proxies = []string{"127.0.0.1"} })
 	for _, body := range []string{
 		``, `{}`, `[]`, `{"name":"none","limits":[]}`,
-		`{"limits":[{"count":-1,"period":"1m"}]}`,
-		`{"limits":[{"count":1}]}`,
-		`{"limits":[{"count":1,"period":"1 minute"}]}`,
-		`{"limits":[{"count":1,"perod":"1m"}]}`,
+		`{"limits":["-1/m"]}`,
+		`{"limits":["1"]}`,
+		`{"limits":[{"count":1,"period":"1m"}]}`,
+		`{"limit":["1/m"]}`,
 	} {
 		i.operate(http.StatusBadRequest, http.MethodPut, "/tiers/alice", body)
 	}
@@ -439,7 +439,7 @@ func TestRedisGoesAndComes(t *testing.T) {
 			t.Error("503 without Retry-After")
 		}
 	}
-	i.operate(http.StatusServiceUnavailable, http.MethodPut, "/tiers/alice", `{"limits":[{"count":1,"period":"1s"}]}`)
+	i.operate(http.StatusServiceUnavailable, http.MethodPut, "/tiers/alice", `{"limits":["1/s"]}`)
 	i.operate(http.StatusServiceUnavailable, http.MethodPost, "/reset/client/user:alice", "")
 	for _, name := range []string{"client: error_passed", "client: tier not found out", "login: error_refused"} {
 		if i.count(name) < 5 {

@@ -13,7 +13,9 @@ import (
 // Tiers are tier records that live in Redis: which limits a customer has. They are the records of
 // redis.Tiers, which either package reads and writes:
 //
-//	SET gl1:tier:{customer-42} '{"name":"pro","limits":[{"count":100,"period":"1m","burst":20}]}'
+//	SET gl1:tier:{customer-42} '{"name":"pro","limits":["100/m burst 20","200000/month calendar"]}'
+//
+// A limit is what [backend.ParseLimit] reads.
 //
 // A client with client-side caching, which [New] describes, spares a Lookup the round trip once the
 // id was seen, and sees within milliseconds that a tier was changed anywhere. Without it every

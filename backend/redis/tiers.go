@@ -17,11 +17,9 @@ import (
 //
 // A record is a JSON text without an end to its life, which an operator can read and set too:
 //
-//	SET gl1:tier:{customer-42} '{"name":"pro","limits":[{"count":100,"period":"1m","burst":20}]}'
+//	SET gl1:tier:{customer-42} '{"name":"pro","limits":["100/m burst 20","200000/month calendar"]}'
 //
-// The other fields of a limit are "name", "algorithm" ("token bucket", which is the default,
-// "sliding window", "sliding log" or "fixed window") and "unlimited". All methods may be called
-// concurrently.
+// A limit is what [backend.ParseLimit] reads. All methods may be called concurrently.
 type Tiers struct{ store *redisstore.Tiers }
 
 // NewTiers returns the Tiers that client reads and writes. Use a client with client-side caching;

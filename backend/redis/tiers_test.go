@@ -31,6 +31,12 @@ var tierExamples = []backend.Tier{
 		{Count: backend.MaxCount, Period: backend.MaxPeriod, Algorithm: backend.FixedWindow},
 		{Count: 5, Period: time.Hour, Algorithm: backend.SlidingLog},
 	}},
+	{Name: "all kinds", Limits: []backend.Limit{
+		backend.PerCalendarMonth(200_000).In("Europe/Berlin").StartingOn(15).Named("month").Counting("tokens"),
+		backend.PerCalendarDay(5),
+		backend.InFlight(3),
+		{Name: `a "b" named c`, Count: 5, Period: time.Minute, Unit: "content-bytes"},
+	}},
 }
 
 // What Set wrote is what Lookup returns, with and without client-side caching.
@@ -103,16 +109,16 @@ func TestTiersAreCachedUntilTheyChange(t *testing.T) {
 func TestTiersThatCannotBeRead(t *testing.T) {
 	server, ctx := miniredis.RunT(t), context.Background()
 	tiers := redis.NewTiers(newClient(t, server.Addr(), false))
-	for _, text := range []string{"", "x", "[]", `{"limits":[{"count":-1,"period":"1m"}]}`, `{"limits":[{"count":1}]}`,
-		`{"limits":[{"count":1,"period":"1m","algorithm":"leaky"}]}`, `{"limits":[{"count":1,"period":"1y"}]}`,
-		`{"limits":[{"count":1.5,"period":"1m"}]}`, `{"limits":[{"count":1,"period":"1m","burst":2,"algorithm":"fixed window"}]}`} {
+	for _, text := range []string{"", "x", "[]", `{"limits":["-1/m"]}`, `{"limits":["1"]}`, `{"limits":[{"count":1,"period":"1m"}]}`,
+		`{"limits":["1/m leaky"]}`, `{"limits":["1/y"]}`, `{"limits":["1.5/m"]}`, `{"limits":["1/m burst 2 fixed-window"]}`,
+		`{"limits":["1/day Atlantis/Capital calendar"]}`, `{"limits":[1]}`, `{"limits":"1/m"}`} {
 		require.NoError(t, server.Set("gl1:tier:{c}", text))
 		tier, err := tiers.Lookup(ctx, "c")
 		require.ErrorIs(t, err, backend.ErrUnavailable, text)
 		assert.ErrorContains(t, err, "ginlimit: ", text)
 		assert.Equal(t, backend.Tier{}, tier)
 	}
-	require.NoError(t, server.Set("gl1:tier:{c}", `{"name":"pro","limits":[{"count":100,"period":"1m","burst":20}]}`))
+	require.NoError(t, server.Set("gl1:tier:{c}", `{"name":"pro","limits":["100/m burst 20"]}`))
 	tier, err := tiers.Lookup(ctx, "c")
 	require.NoError(t, err)
 	assert.Equal(t, backend.Tier{Name: "pro", Limits: []backend.Limit{{Count: 100, Period: time.Minute, Burst: 20}}}, tier)
@@ -133,6 +139,7 @@ func TestTiersRefuseWhatIsNotValid(t *testing.T) {
 	}
 	one := backend.Limit{Count: 1, Period: time.Second}
 	for problem, tier := range map[string]backend.Tier{
+		"limit 2 is that of a ban":  {Limits: []backend.Limit{one, one.Banning(time.Second, time.Minute)}},
 		"use UTF-8":                 {Name: "a\xff", Limits: []backend.Limit{one}},
 		`two limits are named "a";`: {Name: "pro", Limits: []backend.Limit{one.Named("a"), one, one, one.Named("a")}},
 	} {

@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -22,11 +21,9 @@ import (
 //
 // A record is a JSON text without an end to its life, which an operator can read and set too:
 //
-//	SET gl1:tier:{customer-42} '{"name":"pro","limits":[{"count":100,"period":"1m","burst":20}]}'
+//	SET gl1:tier:{customer-42} '{"name":"pro","limits":["100/m burst 20","200000/month calendar"]}'
 //
-// The other fields of a limit are "name", "algorithm" ("token bucket", which is the default,
-// "sliding window", "sliding log" or "fixed window") and "unlimited". All methods may be called
-// concurrently.
+// A limit is what [backend.ParseLimit] reads. All methods may be called concurrently.
 type Tiers struct {
 	Config
 	link   *link
@@ -142,28 +139,23 @@ func (t *Tiers) Delete(_ context.Context, id string) error {
 
 const tierKind = "tier:"
 
+// tierRecord is a tier as JSON. A limit is a text, which says all of it: see [backend.ParseLimit].
 type tierRecord struct {
-	Name   string        `json:"name,omitempty"`
-	Limits []limitRecord `json:"limits"`
-}
-
-type limitRecord struct {
-	Name      string `json:"name,omitempty"`
-	Count     int64  `json:"count"`
-	Period    string `json:"period,omitempty"`
-	Burst     int64  `json:"burst,omitempty"`
-	Algorithm string `json:"algorithm,omitempty"`
-	Unlimited bool   `json:"unlimited,omitempty"`
+	Name   string          `json:"name,omitempty"`
+	Limits []backend.Limit `json:"limits"`
 }
 
 func (c *Config) formatTier(tier backend.Tier) (string, error) {
 	if !utf8.ValidString(tier.Name) {
 		return "", fmt.Errorf("ginlimit: %s: tier set: the tier's name is %q; use UTF-8, because a record is JSON", c.Package, tier.Name)
 	}
-	r := tierRecord{Name: tier.Name, Limits: []limitRecord{}}
+	r := tierRecord{Name: tier.Name, Limits: []backend.Limit{}}
 	for i, l := range tier.Limits {
 		if err := l.Validate(); err != nil {
 			return "", err
+		}
+		if _, _, bans := l.Bans(); bans {
+			return "", fmt.Errorf("ginlimit: %s: tier set: limit %d is that of a ban; give the limiter WithBan, which holds for all tiers", c.Package, i+1)
 		}
 		if strings.ContainsFunc(l.Name, func(r rune) bool { return r < ' ' || r > '~' }) {
 			return "", fmt.Errorf("ginlimit: %s: tier set: a limit's name is %q; use printable ASCII, because it goes into header fields", c.Package, l.Name)
@@ -171,14 +163,7 @@ func (c *Config) formatTier(tier backend.Tier) (string, error) {
 		if l.Name != "" && slices.ContainsFunc(tier.Limits[:i], func(o backend.Limit) bool { return o.Name == l.Name }) {
 			return "", fmt.Errorf("ginlimit: %s: tier set: two limits are named %q; give each a name of its own", c.Package, l.Name)
 		}
-		lr := limitRecord{Name: l.Name, Unlimited: l.IsUnlimited()}
-		if !lr.Unlimited {
-			lr.Count, lr.Period, lr.Burst = l.Count, l.Period.String(), l.Burst
-		}
-		if l.Algorithm != backend.TokenBucket {
-			lr.Algorithm = l.Algorithm.String()
-		}
-		r.Limits = append(r.Limits, lr)
+		r.Limits = append(r.Limits, l)
 	}
 	text, err := json.Marshal(r)
 	return string(text), err
@@ -187,33 +172,10 @@ func (c *Config) formatTier(tier backend.Tier) (string, error) {
 func parseTier(text string) (backend.Tier, error) {
 	var r tierRecord
 	if err := json.Unmarshal([]byte(text), &r); err != nil {
-		return backend.Tier{}, fmt.Errorf("the record is not a tier: %w", err)
+		return backend.Tier{}, fmt.Errorf("the record is not a tier: %s", strings.TrimPrefix(err.Error(), "ginlimit: "))
 	}
-	tier := backend.Tier{Name: r.Name}
-	for _, lr := range r.Limits {
-		l := backend.Limit{Count: lr.Count, Burst: lr.Burst}
-		if lr.Unlimited {
-			l = backend.Unlimited()
-		} else {
-			var err error
-			if l.Period, err = time.ParseDuration(lr.Period); err != nil {
-				return backend.Tier{}, errors.New("the record's period is not a duration such as 1m or 24h")
-			}
-		}
-		l.Name = lr.Name
-		known := lr.Algorithm == ""
-		for a := backend.TokenBucket; a <= backend.FixedWindow; a++ {
-			if lr.Algorithm == a.String() {
-				l.Algorithm, known = a, true
-			}
-		}
-		if !known {
-			return backend.Tier{}, fmt.Errorf("the record's algorithm %q is not one of ours", lr.Algorithm)
-		}
-		if err := l.Validate(); err != nil {
-			return backend.Tier{}, fmt.Errorf("the record's limit is not valid: %w", err)
-		}
-		tier.Limits = append(tier.Limits, l)
+	if len(r.Limits) == 0 {
+		r.Limits = nil
 	}
-	return tier, nil
+	return backend.Tier(r), nil
 }
