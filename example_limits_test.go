@@ -120,7 +120,7 @@ func ExampleWithBan() {
 	// 429
 	// 429
 	// 429 300
-	// {"type":"https://iana.org/assignments/http-problem-types#abnormal-usage-detected","title":"Abnormal Usage Detected","status":429,"detail":"Requests are refused, because too many were refused before; try again in 300 seconds."}
+	// {"type":"https://iana.org/assignments/http-problem-types#abnormal-usage-detected","title":"Abnormal Usage Detected","status":429,"detail":"The caller is banned; try again in 300 seconds."}
 }
 
 func ExampleLimiter_Ban() {

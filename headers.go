@@ -601,9 +601,9 @@ func problem(r *record, status int, retryAfter string) []byte {
 		return problemUnavailable
 	}
 	if r.Result.Banned() {
-		b := append([]byte(problemBan), "Requests are refused, because too many were refused before"...)
+		b := append([]byte(problemBan), "The caller is banned"...) // because of WithBan, or by hand
 		if retryAfter != "" {
-			b = append(append(append(b, "; try again in "...), retryAfter...), " seconds"...)
+			b = appendTryAgain(b, retryAfter)
 		}
 		return append(b, `."}`...)
 	}
@@ -611,15 +611,19 @@ func problem(r *record, status int, retryAfter string) []byte {
 	b := make([]byte, 0, len(problemQuota)+2*len(name)+160)
 	b = append(append(b, problemQuota...), `The quota of policy \"`...)
 	b = append(append(b, name[1:len(name)-1]...), `\" `...)
-	switch retryAfter {
-	case "":
+	if retryAfter == "" {
 		b = append(b, "can never cover what this request costs."...)
-	case "1":
-		b = append(b, "is used up; try again in 1 second."...)
-	default:
-		b = append(append(b, "is used up; try again in "...), retryAfter...)
-		b = append(b, " seconds."...)
+	} else {
+		b = append(appendTryAgain(append(b, "is used up"...), retryAfter), '.')
 	}
 	b = append(b, `","violated-policies":[`...)
 	return append(r.appendViolated(b), "]}"...)
+}
+
+func appendTryAgain(b []byte, seconds string) []byte {
+	b = append(append(append(b, "; try again in "...), seconds...), " second"...)
+	if seconds != "1" {
+		b = append(b, 's')
+	}
+	return b
 }

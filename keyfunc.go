@@ -52,7 +52,8 @@ var (
 
 // ByAPIKey keys by the value of a request header, or by its first line if there are several. The
 // value is hashed (SHA-256, 128 bits of it), so that no secret reaches a backend, a log or a
-// metric. A request without the header is ErrNoKey. ByAPIKey panics if header is empty.
+// metric. A request without the header is ErrNoKey. ByAPIKey panics if header is empty or cannot be
+// the name of a header, as "X API Key" cannot.
 //
 // ByAPIKey does not check the value. Put a limit by IP before it, because a caller that invents
 // keys has a budget for each.
@@ -70,6 +71,9 @@ func ByAPIKey(header string) KeyFunc {
 	if header == "" {
 		panic(errors.New(`ginlimit: ByAPIKey(""): name the header that carries the key`))
 	}
+	if !isFieldName(header) {
+		panic(fmt.Errorf("ginlimit: ByAPIKey(%q): no header can have that name; use letters, digits and hyphens", header))
+	}
 	header = http.CanonicalHeaderKey(header)
 	return func(c *gin.Context) (string, error) {
 		key := KeyOfAPIKey(header, c.Request.Header.Get(header))
@@ -78,6 +82,13 @@ func ByAPIKey(header string) KeyFunc {
 		}
 		return key, nil
 	}
+}
+
+// isFieldName reports whether s is a token of RFC 9110, section 5.6.2, as the name of a field is.
+func isFieldName(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	})
 }
 
 // KeyOfAPIKey returns the key that [ByAPIKey] has for a value of a header, or "" if the value is

@@ -179,7 +179,7 @@ func (l *Limiter) Wait(ctx context.Context, key string, cost int64, limits ...Li
 
 func (l *Limiter) waitFor(ctx context.Context, d *Decision) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("ginlimit: waiting for %d units: %w", d.Cost, context.Cause(ctx))
+		return fmt.Errorf("ginlimit: waiting for a cost of %d: %w", d.Cost, context.Cause(ctx))
 	}
 	a := &single{l, ctx, d}
 	if neverFits(d) || d.Cost == 0 || !l.waitList().has(d.Key, d.Limits) {
@@ -192,7 +192,7 @@ func (l *Limiter) waitFor(ctx context.Context, d *Decision) error {
 	}
 	err := l.hold(ctx.Done(), d, a, math.MaxInt64)
 	if err == nil && !d.Allowed && d.Err == nil {
-		err = fmt.Errorf("ginlimit: waiting for %d units: %w", d.Cost, context.Cause(ctx))
+		err = fmt.Errorf("ginlimit: waiting for a cost of %d: %w", d.Cost, context.Cause(ctx))
 	}
 	return err
 }
