@@ -18,6 +18,7 @@ func ExampleNew() {
 		Addr:                  "127.0.0.1:6379",
 		ContextTimeoutEnabled: true,                                 // less work for each call
 		ClientSideCacheConfig: &redisclient.ClientSideCacheConfig{}, // refusals cost Redis nothing
+		DialerRetries:         1,                                    // a server that is down is known at once
 	})
 	defer client.Close()
 	b := goredis.New(client) // for ginlimit.WithBackend
