@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -181,4 +182,24 @@ func ExampleParseLimit() {
 	// calendar window 10000 <nil>
 	// concurrency 5 <nil>
 	// token bucket 100000 <nil>
+}
+
+// Limits of routes in a configuration: a Limit is a field like any other.
+func ExampleLimit_UnmarshalText() {
+	var routes []struct {
+		Path  string
+		Limit backend.Limit
+	}
+	file := `[{"path": "/items", "limit": "100/m"}, {"path": "/login", "limit": "5/15m sliding-log"}]`
+	err := json.Unmarshal([]byte(file), &routes)
+	for _, r := range routes {
+		fmt.Println(r.Path, r.Limit)
+	}
+	fmt.Println(err)
+	fmt.Println(json.Unmarshal([]byte(`[{"path": "/items", "limit": "-1/m"}]`), &routes))
+	// Output:
+	// /items 100/m
+	// /login 5/15m sliding-log
+	// <nil>
+	// ginlimit: limit -1/m: count is negative; use 0 to block everything
 }
