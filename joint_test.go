@@ -501,6 +501,7 @@ func TestWaitEnds(t *testing.T) {
 		assert.False(t, d.Allowed)
 		assert.Equal(t, time.Second, time.Since(start))
 		_, err = l.Wait(ctx, "new", 1)
+		assert.ErrorContains(t, err, "ginlimit: waiting for a cost of 1: ")
 		require.ErrorIs(t, err, context.DeadlineExceeded, "whose context is done is not charged")
 		assert.EqualValues(t, 1, left(t, l, "new"))
 
