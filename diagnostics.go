@@ -128,6 +128,23 @@ func (l *Limiter) report(c *gin.Context) {
 	}
 }
 
+// firstKeyless is how many requests have to come to a limiter without a key before any has one,
+// until that is no coincidence.
+const firstKeyless = 100
+
+// countKeyless counts a request without a key. A limiter that meets no other refuses everybody, or
+// in a dry run nobody.
+func (l *Limiter) countKeyless(c *gin.Context) {
+	if l.without.Load() < 0 || l.without.Add(1) != firstKeyless {
+		return
+	}
+	l.keyless.Do(func() {
+		l.warn(codeKeyless, "none of the first requests has a key, so that each is answered with 400, or passes in a dry run. "+
+			"See that clients send the header that the KeyFunc reads, and that the limiter stands after the authentication that sets "+
+			"the user", "requests", firstKeyless, "route", c.FullPath())
+	})
+}
+
 func (l *Limiter) reportEngine(s *said) {
 	if s.trust.log() {
 		l.warn(codeTrust, "the engine trusts every proxy, or a range that has room for anybody, so that any client could choose "+

@@ -229,6 +229,34 @@ func TestSkippedRequestsOfASafeEngine(t *testing.T) {
 	assert.Empty(t, log.String())
 }
 
+// TestNobodyHasAKey: a limiter whose requests all lack a key says so once, and one that met a key
+// does not.
+func TestNobodyHasAKey(t *testing.T) {
+	for name, tt := range map[string]struct {
+		first []func(*http.Request)
+		want  int
+	}{
+		"none":          {nil, 1},
+		"one had a key": {[]func(*http.Request){header("Key", "k")}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var logs bytes.Buffer
+			r := engine(ginlimit.New(ginlimit.PerMinute(1000), ginlimit.ByAPIKey("Key"),
+				logTo(&logs)))
+			if tt.first != nil {
+				send(r, tt.first...)
+			}
+			for i := range 300 {
+				if i == 99 {
+					assert.NotContains(t, logs.String(), "GINLIMIT008")
+				}
+				assert.Equal(t, http.StatusBadRequest, send(r).Code)
+			}
+			assert.Equal(t, tt.want, strings.Count(logs.String(), "code=GINLIMIT008"), logs.String())
+		})
+	}
+}
+
 // TestKeylessIsReported: what has no key because of its type or shape, and what falls through for
 // that reason, is said once for each limiter.
 func TestKeylessIsReported(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -165,6 +166,7 @@ type Limiter struct {
 
 	twice, early, keyless, negative sync.Once // diagnostics
 	order                           orderChecks
+	without                         atomic.Int64 // requests without a key, until one has one; negative from then on
 }
 
 // Handle is the middleware: it decides as Check does, writes the headers, and lets the request go
@@ -352,7 +354,13 @@ func (l *Limiter) identify(c *gin.Context, r *record) bool {
 		if c.Request.Context().Err() != nil {
 			r.failOpen = false // the client may have ended the look-up
 		}
+		if errors.Is(r.Err, ErrNoKey) {
+			l.countKeyless(c)
+		}
 		return false
+	}
+	if l.without.Load() >= 0 {
+		l.without.Store(math.MinInt64)
 	}
 	return l.tier == nil || l.lookUp(c, r)
 }
