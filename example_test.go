@@ -585,7 +585,7 @@ func ExampleNewLimiter() {
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, backend.ErrUnavailable))
 	// Output:
-	// ginlimit: limit 10/0s: period is not between 1ms and 8784h0m0s
+	// ginlimit: limit 10/0s: period is not between 1ms and 8784h0m0s; use one that is, as PerMinute(100) or Per(5, 15*time.Minute) do
 	// ginlimit: WithBackend needs WithName, so that two limiters never share counters by accident
 	// false
 }

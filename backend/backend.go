@@ -319,15 +319,15 @@ func (l Limit) Validate() error {
 	case l.Period == 0 && (l.Algorithm == CalendarWindow || l.Algorithm == Concurrency):
 		return nil
 	case l.Period < MinPeriod || l.Period > MaxPeriod:
-		return fmt.Errorf("ginlimit: limit %v: period is not between %v and %v", l, MinPeriod, MaxPeriod)
+		return fmt.Errorf("ginlimit: limit %v: period is not between %v and %v; use one that is, as PerMinute(100) or Per(5, 15*time.Minute) do", l, MinPeriod, MaxPeriod)
 	case l.Period%time.Microsecond != 0:
-		return fmt.Errorf("ginlimit: limit %v: period is not a whole number of microseconds", l)
+		return fmt.Errorf("ginlimit: limit %v: period is not a whole number of microseconds; round it", l)
 	case l.Burst < 0:
 		return fmt.Errorf("ginlimit: limit %v: burst is negative; use 0 for a burst as large as the count", l)
 	case l.Burst > MaxCount:
-		return fmt.Errorf("ginlimit: limit %v: burst is above %d", l, int64(MaxCount))
+		return fmt.Errorf("ginlimit: limit %v: burst is above %d; lower it", l, int64(MaxCount))
 	case l.Burst > 0 && l.Count == 0:
-		return fmt.Errorf("ginlimit: limit %v: a burst with count 0 would never be refilled", l)
+		return fmt.Errorf("ginlimit: limit %v: a burst with count 0 would never be refilled; use 0 for both to block everything", l)
 	}
 	if l.Algorithm == TokenBucket && l.Count > 0 {
 		// Capacity × Period has more than 64 bits.

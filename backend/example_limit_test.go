@@ -48,7 +48,7 @@ func ExampleLimit() {
 	// Output:
 	// 100/m burst 20
 	// 20 at once
-	// ginlimit: limit 0/0s: period is not between 1ms and 8784h0m0s
+	// ginlimit: limit 0/0s: period is not between 1ms and 8784h0m0s; use one that is, as PerMinute(100) or Per(5, 15*time.Minute) do
 }
 
 func ExampleLimit_WithBurst() {
