@@ -25,6 +25,7 @@ type Decision struct {
 
 	failOpen   bool // Err is of the kind that the failure policy lets pass, and it does
 	notCharged bool // it would have been, but another limiter of an All refuses
+	banBegan   bool // with an attempt before the one that Result is of
 
 	Err error // why no decision was reached, or nil; ErrSkip if none was wanted
 }
@@ -46,6 +47,10 @@ func (d *Decision) passes() bool {
 		return errors.Is(d.Err, ErrSkip)
 	}
 }
+
+// BanBegan reports whether this decision brought a ban about. A request that is held, by
+// [WithMaxWait] or [Limiter.Wait], is one decision: the ban may be over when it is made.
+func (d Decision) BanBegan() bool { return d.banBegan || d.Result.BanBegan() }
 
 // Status returns 0 if the request passes, and otherwise the HTTP status that answers it: 429 if a
 // limit is spent, 400 if the request has no key or a negative cost, 503 if no decision was reached

@@ -286,6 +286,39 @@ func TestBanLog(t *testing.T) {
 	})
 }
 
+// TestBanOfTheHeld: a ban is told once, although a request that is held asks again, when it is
+// banned already, or when the ban is over.
+func TestBanOfTheHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		var seen watch
+		options := []ginlimit.Option{ginlimit.WithBan(window(2, time.Hour), 2*time.Second, 2*time.Second), ginlimit.WithMaxWait(5 * time.Second),
+			ginlimit.WithObserver(seen.observe), ginlimit.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))}
+		outcome := func() string { return fmt.Sprint(seen.last().Outcome(), " ", seen.last().BanBegan()) }
+		l := limiterOn(nil, "one", window(1, time.Second), options...)
+		for _, r := range []http.Handler{engine(l.Handle), engine(ginlimit.All(l, limiterOn(nil, "two", window(100, time.Hour), ginlimit.WithMaxWait(5*time.Second))))} {
+			for _, want := range []string{"allowed false", "allowed false", "allowed true"} {
+				send(r, header("One", "a"), header("Two", "b"))
+				assert.Equal(t, want, outcome())
+			}
+			require.NoError(t, l.Reset(context.Background(), "a"))
+			time.Sleep(time.Minute)
+		}
+
+		l = limiterOn(nil, "one", window(1, time.Hour), append(options, ginlimit.WithBan(window(1, time.Hour), time.Hour, time.Hour))...)
+		wait := func() string {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			_, _ = l.Wait(ctx, "a", 1)
+			return outcome()
+		}
+		assert.Equal(t, "allowed false", wait())
+		assert.Equal(t, "banned true", wait())
+		assert.Equal(t, "banned false", wait())
+		assert.Equal(t, 3, strings.Count(log.String(), "callers were banned"), log.String())
+	})
+}
+
 // TestDryRunBansNobody: and a ban by hand shows in what would have been.
 func TestDryRunBansNobody(t *testing.T) {
 	var seen watch
