@@ -15,6 +15,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -116,10 +117,16 @@ func (c counter) cost(set ast.SelectionSet) (sum int64) {
 
 // times returns how many of a field the query asks for.
 func (c counter) times(f *ast.Field) int64 {
-	if first, isList := f.ArgumentMap(c.variables)["first"].(int64); isList {
-		return min(max(0, first), maxCost) // a negative number must not make other fields cheaper
+	first := f.ArgumentMap(c.variables)["first"]
+	if first == nil {
+		return 1
 	}
-	return 1
+	// A variable may be text, "700", which servers take for a number.
+	n, err := strconv.ParseInt(fmt.Sprint(first), 10, 64)
+	if err != nil {
+		return maxCost
+	}
+	return min(max(0, n), maxCost) // a negative number must not make other fields cheaper
 }
 
 // execute stands for your server of GraphQL. It says what the query cost, so that clients learn it.

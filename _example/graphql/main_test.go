@@ -58,6 +58,8 @@ func TestCost(t *testing.T) {
 		{"{ books(first: 100) { title author { name } } }", nil, 301},
 		{"{ books(first: 50) { author { books(first: 50) { title } } } }", nil, 2601},
 		{"query($n: Int!) { books(first: $n) { title } }", map[string]any{"n": 7}, 8},
+		{"query($n: Int!) { books(first: $n) { title } }", map[string]any{"n": "7"}, 8},
+		{"query($n: Int) { books(first: $n) { title } }", map[string]any{"n": "007"}, 8},
 		{"query($n: Int! = 3) { books(first: $n) { title } }", nil, 4},
 		{"{ a: books(first: 2) { ...b } b: books(first: 3) { ... on Book { ...b } } } fragment b on Book { title }", nil, 7},
 		{"{ books(first: -100) { title } }", nil, 1},
