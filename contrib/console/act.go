@@ -250,6 +250,9 @@ func (c *Console) ban(ctx context.Context, q *question) (answer, error) {
 	if err != nil || length <= 0 {
 		return answer{}, refusal{http.StatusBadRequest, "how long is the ban? Such as 10m or 24h"}
 	}
+	if length < backend.MinPeriod || length > backend.MaxPeriod || length%time.Microsecond != 0 {
+		return answer{}, refusal{http.StatusBadRequest, fmt.Sprintf("a ban for %v: use %v to %v, in whole microseconds", length, backend.MinPeriod, backend.MaxPeriod)}
+	}
 	var banned *ginlimit.Limiter
 	if err := c.each(q, func(l *ginlimit.Limiter) error { banned = l; return l.Ban(ctx, q.Key, length) }); err != nil {
 		return answer{}, err
@@ -269,13 +272,16 @@ func (c *Console) banned(l *ginlimit.Limiter, q *question, length time.Duration)
 	c.bans.put(ban{hash: c.hash(s.limiter, q.Key), source: s, key: textOf(q.Key), began: now, until: now + length})
 }
 
-// lifted forgets the ban of a caller, and that it was refused by one.
+// lifted forgets the ban of a caller, and that it was refused by one. Where there are too many
+// limiters or tiers, it may have been counted among the others.
 func (c *Console) lifted(l *ginlimit.Limiter, key string) {
-	counted, ok := c.limiters.all()[cut(l.Name())]
-	if !ok {
-		return
+	if counted, ok := c.limiters.all()[cut(l.Name())]; ok {
+		c.forgive(c.hash(counted, key))
 	}
-	h := c.hash(counted, key)
+	c.forgive(c.hash(c.other.limiter, key))
+}
+
+func (c *Console) forgive(h uint64) {
 	c.bans.lift(h)
 	p := &c.shards[h%numShards]
 	p.mu.Lock()

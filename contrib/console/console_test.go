@@ -71,7 +71,9 @@ func TestGuard(t *testing.T) {
 	anybody := console.WithAuth(func(*http.Request) bool { return true })
 	nobody := console.WithAuth(func(*http.Request) bool { return false })
 	bare := httptest.NewRequest(http.MethodGet, "/", nil)
-	bare.RemoteAddr = "127.0.0.1:1"
+	bare.RemoteAddr, bare.Host = "127.0.0.1:1", "127.0.0.1:8081"
+	misled := bare.Clone(t.Context())
+	misled.Host = "attacker.example"
 	for name, c := range map[string]struct {
 		request *http.Request
 		opts    []console.Option
@@ -85,6 +87,10 @@ func TestGuard(t *testing.T) {
 		"by IPv6 address":         {request: host("[::1]:8081"), want: 200},
 		"without a port":          {request: host("localhost"), want: 200},
 		"a program":               {request: bare, want: 200},
+		"a program that was led":  {request: misled, want: 403},
+		"without a host":          {request: host(""), want: 403},
+		"the unspecified address": {request: host("0.0.0.0:8081"), want: 403},
+		"an IPv6 zone":            {request: remote("[fe80::1%lo]:1"), want: 403},
 		"a link from elsewhere":   {request: header("Sec-Fetch-Site", "cross-site"), want: 200},
 		"another machine":         {request: remote("192.0.2.1:1"), want: 403},
 		"a private network":       {request: remote("10.0.0.1:1"), want: 403},
@@ -93,6 +99,7 @@ func TestGuard(t *testing.T) {
 		"X-Forwarded-For":         {request: header("X-Forwarded-For", "127.0.0.1"), want: 403},
 		"an empty field":          {request: header("X-Forwarded-For", ""), want: 403},
 		"Forwarded":               {request: header("Forwarded", "for=127.0.0.1"), want: 403},
+		"X-Forwarded-Server":      {request: header("X-Forwarded-Server", "proxy"), want: 403},
 		"X-Real-Ip":               {request: header("X-Real-IP", "127.0.0.1"), want: 403},
 		"Via":                     {request: header("Via", "1.1 proxy"), want: 403},
 		"another's name (rebind)": {request: host("attacker.example:8081"), want: 403},
@@ -471,7 +478,8 @@ func TestActions(t *testing.T) {
 	for question, want := range map[string]int{
 		`{"key":""}`: 400, `{"key":"a","limiter":"api"}`: 400, `{"key":"a","limiter":"api","for":"-1h"}`: 400, `{"key":"a","limiter":"api","for":"x"}`: 400,
 		`{"key":"a","limiter":"other","for":"1h"}`: 404, `{"id":"0123","for":"1h"}`: 404, `{"key":"a","for":"1h"}`: 400, `[`: 400, ``: 400,
-		`{"key":"a","limiter":"api","for":"20000h"}`: 502, `{"key":"` + strings.Repeat("k", 100_000) + `","limiter":"api","for":"1h"}`: 400,
+		`{"key":"a","limiter":"api","for":"20000h"}`: 400, `{"key":"a","limiter":"api","for":"1ns"}`: 400, `{"key":"a","limiter":"api","for":"1.0000001s"}`: 400,
+		byID + `0"}`: 400, `{"key":"` + strings.Repeat("k", 100_000) + `","limiter":"api","for":"1h"}`: 400,
 	} {
 		if code, s := ask(t, page, "ban", question); code != want || !strings.HasPrefix(s.Error, "ginlimit: ") {
 			t.Errorf("%.50s: %d, %+v, want %d", question, code, s, want)
@@ -486,6 +494,47 @@ func TestActions(t *testing.T) {
 	if code, _ := ask(t, reading, "lookup", `{"key":"a"}`); code != 200 || now(t, reading).Actions {
 		t.Error("a page that reads only does not read, or says that it acts")
 	}
+}
+
+// TestUnbanOfMany lifts a ban of a limiter that is counted among the others.
+func TestUnbanOfMany(t *testing.T) {
+	l := newLimiter(t, ginlimit.PerHour(10), ginlimit.WithName("late"))
+	page := console.New([]*ginlimit.Limiter{l}, console.WithKeys(true))
+	for i := range 100 {
+		page.Observe(t.Context(), ginlimit.Decision{Limiter: fmt.Sprint("l", i), Key: "a", Cost: 1})
+	}
+	for _, action := range []string{"ban", "unban"} {
+		if code, s := ask(t, page, action, `{"key":"a","limiter":"late","for":"1h"}`); code != 200 {
+			t.Fatalf("%s: %d, %+v", action, code, s)
+		}
+		if bans := now(t, page).Bans; (len(bans) == 1) != (action == "ban") {
+			t.Errorf("after %s there are the bans %+v", action, bans)
+		}
+	}
+}
+
+// TestShortBan shows a ban that is shorter than the limit's wait until a limit alone refuses.
+func TestShortBan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		page := console.New(nil)
+		l := newLimiter(t, ginlimit.PerDay(1), ginlimit.WithBan(ginlimit.PerDay(1), time.Minute, time.Hour), ginlimit.WithObserver(page.Observe))
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for i, want := range []int{0, 0, 1, 0} {
+			if i == 3 {
+				time.Sleep(time.Minute)
+			}
+			charge(t, l, "ip:203.0.113.7", 1)
+			message := answer(page, request(http.MethodGet, "/events", "").WithContext(gone)).Body.String()
+			var s state
+			if err := json.Unmarshal([]byte(strings.TrimPrefix(message, "data: ")), &s); err != nil {
+				t.Fatal(err, message)
+			}
+			if len(s.Bans) != want {
+				t.Errorf("after %d requests there are the bans %+v, want %d", i+1, s.Bans, want)
+			}
+		}
+	})
 }
 
 // TestTiers looks a caller up in its own tier, if a decision told it, and otherwise in all.

@@ -45,7 +45,7 @@ func FuzzAct(f *testing.F) {
 			t.Skip()
 		}
 		r := httptest.NewRequest(http.MethodPost, "/"+action, strings.NewReader(body))
-		r.RemoteAddr = "127.0.0.1:1"
+		r.RemoteAddr, r.Host = "127.0.0.1:1", "localhost"
 		w := httptest.NewRecorder()
 		c.ServeHTTP(w, r)
 		var said answer

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -24,7 +25,7 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, page bool) bool 
 	h.Set("Cache-Control", "no-store")
 	switch site := r.Header.Get("Sec-Fetch-Site"); {
 	case !c.allow(r):
-		http.Error(w, "ginlimit: this page is for its operators; without console.WithAuth they use it from the machine itself", http.StatusForbidden)
+		http.Error(w, "ginlimit: this page is for its operators; without console.WithAuth they use it on the machine itself, as localhost or 127.0.0.1, and not through a proxy", http.StatusForbidden)
 	case c.cross.Check(r) != nil || !page && (site == "cross-site" || site == "same-site"):
 		http.Error(w, "ginlimit: the request comes from another site", http.StatusForbidden)
 	default:
@@ -33,26 +34,23 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, page bool) bool 
 	return false
 }
 
-// forwards are the fields by which proxies say that a request is another's.
+// forwards are the fields by which proxies say that a request is another's, besides X-Forwarded-For
+// and all others that begin so.
 var forwards = []string{
-	"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via", "True-Client-Ip", "Cf-Connecting-Ip",
-	"X-Client-Ip", "X-Cluster-Client-Ip", "Fly-Client-Ip", "X-Original-Forwarded-For", "X-Azure-Clientip",
+	"Forwarded", "X-Real-Ip", "Via", "True-Client-Ip", "Cf-Connecting-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "Fly-Client-Ip",
+	"Fastly-Client-Ip", "X-Appengine-User-Ip", "X-Envoy-External-Address", "X-Original-Forwarded-For", "X-Azure-Clientip",
 }
 
 // local is who may use the page without WithAuth: a client on this machine, by the connection's
 // address, that asks for this machine by name. A name that its owner points at 127.0.0.1 (DNS
-// rebinding) is another's: only browsers can be led to it, and these say what they are.
+// rebinding) is another's.
 func local(r *http.Request) bool {
-	for _, name := range forwards {
-		if _, there := r.Header[name]; there {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Forwarded") || slices.Contains(forwards, name) {
 			return false
 		}
 	}
-	if !isLoopback(r.RemoteAddr) {
-		return false
-	}
-	browser := r.UserAgent() != "" || r.Header.Get("Accept-Encoding") != ""
-	return !browser || isLoopback(r.Host) || strings.EqualFold(hostOf(r.Host), "localhost")
+	return isLoopback(r.RemoteAddr) && (isLoopback(r.Host) || strings.EqualFold(hostOf(r.Host), "localhost"))
 }
 
 func isLoopback(hostport string) bool {

@@ -251,7 +251,9 @@ func (c *Console) top(all map[uint64]*listed, now time.Duration) []callerState {
 }
 
 // banStates returns the bans that stand, of those that began here or refused a caller of late. A
-// caller that was admitted since is banned no more: somebody lifted the ban elsewhere.
+// caller that was admitted since is banned no more, because somebody lifted the ban elsewhere. Nor
+// is one that a limit alone has refused since: of a ban that is shorter than the limit's wait, only
+// that wait is known.
 func (c *Console) banStates(now time.Duration, refused, admitted map[uint64]*listed) []callerState {
 	standing := map[uint64]ban{}
 	for _, b := range c.bans.standing(now) {
@@ -267,6 +269,10 @@ func (c *Console) banStates(now time.Duration, refused, admitted map[uint64]*lis
 		return cmp.Or(cmp.Compare(b.until, a.until), cmp.Compare(a.hash, b.hash))
 	}) {
 		if l := admitted[b.hash]; l != nil && l.last > b.began {
+			c.bans.lift(b.hash)
+			continue
+		}
+		if l := refused[b.hash]; l != nil && l.last > b.began && !l.banned {
 			c.bans.lift(b.hash)
 			continue
 		}

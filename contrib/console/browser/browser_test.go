@@ -262,6 +262,109 @@ func TestComesBack(t *testing.T) {
 	p.until(live)
 }
 
+// deaf is a connection that takes what is written, and delivers none of it once it is dead.
+type deaf struct {
+	http.ResponseWriter
+	dead *atomic.Bool
+}
+
+func (d deaf) Write(p []byte) (int, error) {
+	if d.dead.Load() {
+		return len(p), nil
+	}
+	return d.ResponseWriter.Write(p)
+}
+
+func (d deaf) Unwrap() http.ResponseWriter { return d.ResponseWriter }
+
+// TestDeadConnection has a stream that nobody ends, and in which nothing comes any more.
+func TestDeadConnection(t *testing.T) {
+	var streams atomic.Int32
+	var dead atomic.Bool // the first stream
+	view := console.New(nil)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/events") && streams.Add(1) == 1 {
+			w = deaf{w, &dead}
+		}
+		view.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	defer view.Close()
+	p := open(t, server.URL+"/")
+	p.until(`document.querySelector("#status").textContent === "Live"`)
+	p.run(do(`window.said = []; new MutationObserver(() => window.said.push(document.querySelector("#status").textContent))
+		.observe(document.querySelector("#status"), { childList: true, characterData: true, subtree: true })`))
+	dead.Store(true)
+	p.until(`window.said.some(text => text.includes("does not answer")) && document.querySelector("#status").textContent === "Live"`)
+	if streams.Load() < 2 {
+		t.Error("the page did not ask anew")
+	}
+	p.quiet()
+}
+
+// TestPauseWithoutProcess presses Pause twice while there is no process: that makes nothing live.
+func TestPauseWithoutProcess(t *testing.T) {
+	view := console.New(nil)
+	server := httptest.NewServer(view)
+	p := open(t, server.URL+"/")
+	p.until(`document.querySelector("#status").textContent === "Live"`)
+	view.Close()
+	server.Close()
+	p.until(`document.querySelector("#status").textContent.includes("does not answer")`)
+	p.run(chromedp.Click(chromedp.CSS("#pause")), chromedp.Click(chromedp.CSS("#pause")))
+	if text := p.text(); !strings.Contains(text, "does not answer") || strings.Contains(text, "NaN") {
+		t.Errorf("the page says %q", text)
+	}
+}
+
+// TestAnotherProcess has another process answer, as after a restart or behind a load balancer.
+func TestAnotherProcess(t *testing.T) {
+	var other atomic.Bool
+	view := func(name string) *console.Console {
+		c := console.New(nil)
+		l, err := ginlimit.NewLimiter(ginlimit.PerHour(1), ginlimit.Global(), ginlimit.WithName(name), ginlimit.WithObserver(c.Observe))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Watch(l)
+		return c
+	}
+	first := view("first")
+	time.Sleep(2 * time.Millisecond) // processes are told apart by when they started
+	second := view("second")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if other.Load() {
+			second.ServeHTTP(w, r)
+			return
+		}
+		first.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	defer second.Close()
+	p := open(t, server.URL+"/")
+	p.until(`series.has("first") && document.querySelector("#charted").options.length === 2`)
+	p.run(do(`const select = document.querySelector("#charted"); select.value = "first"; select.dispatchEvent(new Event("change"))`))
+	other.Store(true)
+	first.Close()
+	p.until(`series.has("second") && document.querySelector("#limiters").textContent.includes("second")`)
+	if !get[bool](p, `!series.has("first") && charted === ""`) {
+		t.Error("the chart has the seconds of two processes")
+	}
+	p.quiet()
+}
+
+// TestMenu opens the menu of the right button, whose press has no release.
+func TestMenu(t *testing.T) {
+	s := serve(t)
+	p := open(t, s.console())
+	p.until(`document.querySelector("#status").textContent === "Live"`)
+	p.run(do(`document.body.dispatchEvent(new PointerEvent("pointerdown", { bubbles: true, button: 2 }));
+		document.body.dispatchEvent(new MouseEvent("contextmenu", { bubbles: true, button: 2 }))`))
+	s.charge(t, "alice", 12)
+	p.until(`document.querySelector("#refused").textContent.includes("api")`)
+	p.quiet()
+}
+
 // TestOperate looks a caller up by its row, and by its key, and resets and bans it: with the
 // keyboard alone.
 func TestOperate(t *testing.T) {

@@ -49,9 +49,14 @@ function callers(id, list, columns, empty) {
 
 // The chart: [times, admitted, refused, neither], of each limiter and of all ("").
 const series = new Map();
-let chart, charted = "";
+let chart, charted = "", source;
 
 function remember(state) {
+	if (source !== state.process + state.started) { // the process has started anew, or this is another one
+		source = state.process + state.started;
+		series.clear();
+		last = null;
+	}
 	const lists = new Map([["", state.limiters.map(l => l.seconds)], ...state.limiters.map(l => [l.name, [l.seconds]])]);
 	for (const [name, seconds] of lists) {
 		if (!series.has(name)) series.set(name, [[], [], [], []]);
@@ -87,7 +92,7 @@ function makeChart() {
 function draw() {
 	const data = series.get(charted) || [[], [], [], []];
 	chart.setData(data);
-	if (chart.cursor.idx === null || chart.cursor.idx === undefined) chart.setLegend({ idx: data[0].length - 1 });
+	if (chart.cursor.idx === null || chart.cursor.idx === undefined) chart.setLegend({ idx: data[0].length > 0 ? data[0].length - 1 : null });
 }
 
 function options(select, names) {
@@ -129,6 +134,7 @@ function show(state) {
 	$("unobserved").hidden = silent.length === 0;
 	$("unobserved").textContent = "No decision was seen of " + silent.join(", ") + ". A limiter tells of them if it is made WithObserver(page.Observe).";
 	options($("charted"), state.limiters.map(l => l.name));
+	charted = $("charted").value; // its limiter may be gone
 	options($("limiter"), state.limiters.filter(l => l.watched).map(l => l.name));
 
 	const left = c => [cell(number(c.rate)), cell(c.capacity < 0 ? "unlimited" : c.remaining.toLocaleString("en") + " of " + c.capacity.toLocaleString("en"))];
@@ -219,33 +225,59 @@ $("charted").addEventListener("change", e => { charted = e.target.value; draw();
 $("pause").addEventListener("click", () => {
 	paused = !paused;
 	$("pause").setAttribute("aria-pressed", paused);
-	status(paused ? "Paused" : "Live", paused ? "" : "live");
+	tell();
 });
 // A row that is replaced between the press of a button and its release hears of no click.
 addEventListener("pointerdown", () => { held = true; });
-for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => { held = false; });
+// A press that opens a menu may have no release.
+for (const end of ["pointerup", "pointercancel", "contextmenu", "blur"]) addEventListener(end, () => { held = false; });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", makeChart);
 new ResizeObserver(() => { if (chart && $("chart").clientWidth !== chart.width) chart.setSize({ width: $("chart").clientWidth, height: 220 }); }).observe($("chart"));
 makeChart();
 
-// connect opens the stream. The process ends it every few minutes; that is not worth a word.
-let lost;
+// tell says how the page is: lost, if no state came for so long. The process ends the stream every
+// few minutes; that is not worth a word.
+const silence = 8000; // ms
+const noAnswer = "The process does not answer. Trying again …";
+let events, timer, lost = false, reason = noAnswer;
+
+function tell() {
+	if (lost) status(reason, "lost");
+	else if (paused) status("Paused", "");
+	else if (last) status("Live", "live");
+	else status("Connecting …", "");
+}
+
+function wait() {
+	clearTimeout(timer);
+	timer = setTimeout(() => {
+		lost = true;
+		tell();
+		if (events.readyState === EventSource.OPEN) connect(); // a connection that is dead, and that nobody ended
+		wait();
+	}, silence);
+}
+
 function connect() {
-	const events = new EventSource("events");
-	const say = text => { lost ??= setTimeout(() => status(text, "lost"), 3000); };
+	if (events) events.close();
+	events = new EventSource("events");
 	events.onmessage = e => {
-		clearTimeout(lost);
-		lost = undefined;
+		lost = false;
+		reason = noAnswer;
+		wait();
 		const state = JSON.parse(e.data);
 		remember(state);
-		if (paused || held) return;
-		show(state);
-		status("Live", "live");
+		if (!paused && !held) show(state);
+		tell();
 	};
 	events.onerror = () => {
-		if (events.readyState !== EventSource.CLOSED) return say("The process does not answer. Trying again …");
-		say("The stream was refused; there may be too many pages. Trying again …"); // or by a proxy, while the process starts
-		setTimeout(connect, 5000);
+		reason = noAnswer;
+		if (events.readyState === EventSource.CLOSED) {
+			reason = "The stream was refused; there may be too many pages. Trying again …"; // or by a proxy, while the process starts
+			setTimeout(connect, 5000);
+		}
+		tell();
 	};
 }
+wait();
 connect();
