@@ -15,12 +15,13 @@ import (
 //
 //	ginlimit.WithBan(ginlimit.PerHour(100), time.Minute, 24*time.Hour)
 //
-// after is any limit of refusals in a time. A ban that ends before the limit that was spent has
-// room again changes nothing for the caller: choose a first that is longer than the limit's wait. A
-// ban stands under the same key as the limits, wherever the limiter's backend has it, and so holds
-// for all instances, for all tiers, and after a restart. [Limiter.Reset] lifts it everywhere, and
-// [Limiter.Ban] bans by hand. A dry run bans nobody. The durations are 1 ms to 366 days. The
-// default is no bans.
+// after is any limit of refusals in a time. A request that [WithMaxWait] or [Limiter.Wait] holds
+// asks more than once, and each refusal counts, also if the request goes on at last. A ban that
+// ends before the limit that was spent has room again changes nothing for the caller: choose a
+// first that is longer than the limit's wait. A ban stands under the same key as the limits,
+// wherever the limiter's backend has it, and so holds for all instances, for all tiers, and after a
+// restart. [Limiter.Reset] lifts it everywhere, and [Limiter.Ban] bans by hand. A dry run bans
+// nobody. The durations are 1 ms to 366 days. The default is no bans.
 //
 // A ban by address bans everybody behind that address, such as an office, a school or a mobile
 // network. Ban by user or API key where there is one, and exempt the addresses of partners by

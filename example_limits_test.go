@@ -123,6 +123,25 @@ func ExampleWithBan() {
 	// {"type":"https://iana.org/assignments/http-problem-types#abnormal-usage-detected","title":"Abnormal Usage Detected","status":429,"detail":"The caller is banned; try again in 300 seconds."}
 }
 
+func ExampleDecision_BanBegan() {
+	// Somebody is told of each ban, once.
+	tell := func(_ context.Context, d ginlimit.Decision) {
+		if d.BanBegan() {
+			fmt.Printf("%s is banned for %v\n", d.Key, d.RetryAfter.Round(time.Minute))
+		}
+	}
+	r := gin.New()
+	r.SetTrustedProxies(nil)
+	r.Use(ginlimit.New(ginlimit.PerMinute(1), ginlimit.ByIP(), ginlimit.WithObserver(tell),
+		ginlimit.WithBan(ginlimit.PerHour(3), 5*time.Minute, 24*time.Hour),
+		ginlimit.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))))
+	for range 9 {
+		fetch(r, "/")
+	}
+	// Output:
+	// ip:192.0.2.1 is banned for 5m0s
+}
+
 func ExampleLimiter_Ban() {
 	l, err := ginlimit.NewLimiter(ginlimit.PerMinute(100), ginlimit.ByIP())
 	if err != nil {
