@@ -120,7 +120,7 @@ func keysCommand(ctx context.Context, args []string, s streams) error {
 	if err != nil {
 		return advise(err)
 	}
-	d, err := l.Peek(ctx, f.key) // a ban is no limit's usage
+	d, err := l.Peek(ctx, f.key, roomy) // a ban is no limit's usage
 	if err != nil {
 		return advise(err)
 	}
@@ -135,6 +135,9 @@ func keysCommand(ctx context.Context, args []string, s streams) error {
 	}
 	return w.Flush()
 }
+
+// roomy is a limit that always has room: what refuses under it is a ban, whose end is RetryAfter.
+var roomy = ginlimit.PerSecond(backend.MaxCount)
 
 func usageLine(res ginlimit.Result) string {
 	if res.Limit.IsUnlimited() {

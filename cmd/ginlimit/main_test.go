@@ -391,6 +391,19 @@ func TestBan(t *testing.T) {
 	do("user:alice of limiter api\n  limit ", keys...)
 	ask("user:alice", false, 4) // also what was used is forgotten
 
+	// How long a ban lasts does not depend on the limits, and what they wait for.
+	for left := range int64(4) {
+		ask("user:alice", false, 3-left)
+	}
+	do("is banned for 1m0s\n", append([]string{"ban", "-for", "1m"}, alice...)...)
+	for _, limit := range []string{"5/h sliding-log", "0/m", "unlimited"} {
+		args := append([]string{"keys", "-redis", at, "-limiter", "api", "-timeout", "30s", "-limit", limit}, alice...)
+		if out := mustRun(t, "", args...); !strings.Contains(out, "banned for another 1m0s") && !strings.Contains(out, "banned for another 5") {
+			t.Errorf("got %s", out)
+		}
+	}
+	do("starts anew", append([]string{"unban"}, alice...)...)
+
 	do("ip:2001:db8::/64 of limiter api is banned for 1h0m0s\n", "ban", "-ip", "2001:db8::7", "-for", "1h")
 	ask("ip:2001:db8::/64", true, 0)
 	do("ip:2001:db8::/64 of limiter api starts anew", "reset", "-ip", "2001:db8::7")

@@ -177,7 +177,7 @@ func (c *Console) usage(ctx context.Context, l *ginlimit.Limiter, tier tierLimit
 		u.Error = c.errorText(err, q)
 		return u
 	}
-	if d, err := l.Peek(ctx, q.Key, tier.limits...); err == nil && d.Banned { // Usage is of limits alone
+	if d, err := l.Peek(ctx, q.Key, roomy); err == nil && d.Banned { // Usage is of limits alone
 		u.Ban = d.RetryAfter.Seconds()
 	}
 	for _, res := range all {
@@ -189,6 +189,9 @@ func (c *Console) usage(ctx context.Context, l *ginlimit.Limiter, tier tierLimit
 	}
 	return u
 }
+
+// roomy is a limit that always has room: what refuses under it is a ban, whose end is RetryAfter.
+var roomy = ginlimit.PerSecond(backend.MaxCount)
 
 // tierLimits is a tier to ask with. Without limits, it stands for a limiter's own.
 type tierLimits struct {

@@ -452,7 +452,7 @@ func TestActions(t *testing.T) {
 	if d, _ := login.Peek(t.Context(), key); !d.Banned {
 		t.Error("not banned")
 	}
-	if _, s := ask(t, page, "lookup", byID+`}`); s.Limiters[0].Ban < 5000 {
+	if _, s := ask(t, page, "lookup", byID+`}`); s.Limiters[0].Ban < 5000 || s.Limiters[0].Ban > 5400 {
 		t.Errorf("%+v", s)
 	}
 	charge(t, login, key, 1) // refused by the ban
@@ -493,6 +493,19 @@ func TestActions(t *testing.T) {
 	}
 	if code, _ := ask(t, reading, "lookup", `{"key":"a"}`); code != 200 || now(t, reading).Actions {
 		t.Error("a page that reads only does not read, or says that it acts")
+	}
+}
+
+// TestLookUpOfABan says how long a ban lasts, whatever the limits wait for.
+func TestLookUpOfABan(t *testing.T) {
+	for name, limit := range map[string]ginlimit.Limit{"spent": ginlimit.PerDay(1), "blocked": ginlimit.PerMinute(0), "unlimited": ginlimit.Unlimited()} {
+		l := newLimiter(t, limit, ginlimit.WithBan(ginlimit.PerDay(10), time.Hour, time.Hour))
+		page := console.New([]*ginlimit.Limiter{l})
+		charge(t, l, "a", 1)
+		ask(t, page, "ban", `{"key":"a","limiter":"default","for":"1m"}`)
+		if code, s := ask(t, page, "lookup", `{"key":"a"}`); code != 200 || s.Limiters[0].Ban <= 0 || s.Limiters[0].Ban > 60 {
+			t.Errorf("%s: %d, %+v", name, code, s)
+		}
 	}
 }
 
