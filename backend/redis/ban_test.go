@@ -92,3 +92,34 @@ func TestPlaceIsFreeAtOnce(t *testing.T) {
 	require.NoError(t, one.Settle(ctx, "k", renewed, 1, 1, places))
 	require.Eventually(t, func() bool { return decide(t, one, "k", 1, places).Allowed }, soon, time.Millisecond)
 }
+
+// TestBanOfBriefRefusals: refusals that the process remembered count for a ban also after they are
+// over, after a charge, and after a Settle, until Reset.
+func TestBanOfBriefRefusals(t *testing.T) {
+	t.Parallel()
+	const refusals = 30
+	ctx := t.Context()
+	b := newInstance(t, testserver.Redis(t).Addr(), prefix())
+	limits := []backend.Limit{
+		{Count: 1, Period: 20 * time.Millisecond, Algorithm: backend.FixedWindow},
+		hourly(refusals, backend.FixedWindow).Banning(time.Hour, 2*time.Hour),
+	}
+	for _, settles := range []bool{false, true} {
+		refused, cached := 0, 0
+		for refused <= refusals {
+			res := decide(t, b, "key", 1, limits...)
+			if !res.Allowed {
+				refused++
+			} else if settles {
+				require.NoError(t, b.Settle(ctx, "key", res, 1, 2, limits...))
+			}
+			if res.Source == backend.SourceDenyCache {
+				cached++
+			}
+			require.Equal(t, refused > refusals, res.BanBegan(), "refusal %d, %d of them remembered", refused, cached)
+			time.Sleep(2 * time.Millisecond)
+		}
+		t.Log(cached, "of", refused, "refusals were remembered")
+		require.NoError(t, b.Reset(ctx, "key"))
+	}
+}

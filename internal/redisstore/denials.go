@@ -40,6 +40,7 @@ type denials struct {
 type denial struct {
 	cached   atomic.Int64 // until when the client's cache should have the value, in ns since sent
 	refused  atomic.Int64 // here, of which a ban counts each, and the server knows of none
+	over     atomic.Bool  // it refuses nobody, and stands for what the server has to be told of
 	recheck  atomic.Int64 // when to ask the server again, in ns since sent; 0 is recheckAfter
 	plan     *plan
 	cost     int64         // refused, as is every larger one; at least 1
@@ -93,7 +94,7 @@ func (d *denials) of(key string, p *plan, cost int64) *denial {
 	sh.Lock()
 	den := sh.keys[key]
 	sh.Unlock()
-	if den == nil || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost || cost > den.cost && den.charges() > 0 {
+	if den == nil || den.over.Load() || den.plan != p && !den.plan.is(p.limits) || max(cost, 1) < den.cost || cost > den.cost && den.charges() > 0 {
 		return nil
 	}
 	age := time.Since(den.sent)
@@ -158,10 +159,13 @@ func (d *denials) uncounted(key string) int64 {
 	}
 	sh := &d.shards[maphash.String(d.seed, key)%denialShards]
 	sh.Lock()
+	defer sh.Unlock()
 	den := sh.keys[key]
-	sh.Unlock()
 	if den == nil {
 		return 0
+	}
+	if den.over.Load() {
+		d.remove(sh.keys, key)
 	}
 	return den.refused.Swap(0)
 }
@@ -176,11 +180,13 @@ func (d *denials) remember(key string, den *denial) {
 	sh := &d.shards[maphash.String(d.seed, key)%denialShards]
 	sh.Lock()
 	defer sh.Unlock()
-	_, known := sh.keys[key]
-	if !known && len(sh.keys) >= maxDenials/denialShards {
-		d.makeRoom(sh.keys, den.received)
-	}
-	if !known {
+	old := sh.keys[key]
+	if old != nil {
+		den.refused.Add(old.refused.Swap(0))
+	} else {
+		if len(sh.keys) >= maxDenials/denialShards {
+			d.makeRoom(sh.keys, den.received)
+		}
 		d.len.Add(1)
 	}
 	sh.keys[strings.Clone(key)] = den // key may be a part of something long
@@ -224,13 +230,24 @@ func (d *denials) forget(key string) {
 	d.forgetThis(key, nil)
 }
 
-// forgetThis drops what is remembered of key, if it is den or den is nil.
+// forgetThis drops what is remembered of key, if it is den or den is nil. How many were refused here
+// stays, until the server is told.
 func (d *denials) forgetThis(key string, den *denial) {
 	sh := &d.shards[maphash.String(d.seed, key)%denialShards]
 	sh.Lock()
-	if have := sh.keys[key]; have != nil && (den == nil || have == den) {
-		delete(sh.keys, key)
-		d.len.Add(-1)
+	defer sh.Unlock()
+	have := sh.keys[key]
+	switch {
+	case have == nil || den != nil && have != den:
+	case have.refused.Load() > 0:
+		have.over.Store(true)
+	default:
+		d.remove(sh.keys, key)
 	}
-	sh.Unlock()
+}
+
+// remove takes a key out of those of a shard, which is locked.
+func (d *denials) remove(keys map[string]*denial, key string) {
+	delete(keys, key)
+	d.len.Add(-1)
 }

@@ -332,6 +332,7 @@ func (b *Backend) Reset(_ context.Context, key string) error {
 		return err
 	}
 	t.worked()
+	b.denials.uncounted(key) // what was refused here is forgiven too
 	b.denials.forget(key)
 	return nil
 }
