@@ -823,7 +823,7 @@ func TestBodilessResponses(t *testing.T) {
 // 3.1 and 3.3).
 type sfItem struct {
 	value  string
-	params map[string]int64
+	params map[string]any // int64 or string
 }
 
 // parseSFList parses a list of strings in the one form that section 4.1 lets a sender write: ", "
@@ -848,7 +848,7 @@ func parseSFItem(s string) (item sfItem, rest string, err error) {
 	if item.value, s, err = parseSFString(s); err != nil {
 		return item, "", err
 	}
-	item.params = map[string]int64{}
+	item.params = map[string]any{}
 	for strings.HasPrefix(s, ";") {
 		s = s[1:]
 		n := 0
@@ -860,16 +860,21 @@ func parseSFItem(s string) (item sfItem, rest string, err error) {
 		if n == 0 || !strings.HasPrefix(s[n:], "=") {
 			return item, "", fmt.Errorf("want a key and a value at %q", s)
 		}
-		s = s[n+1:]
+		if _, twice := item.params[key]; twice {
+			return item, "", fmt.Errorf("parameter %q stands there twice", key)
+		}
+		if s = s[n+1:]; strings.HasPrefix(s, `"`) {
+			if item.params[key], s, err = parseSFString(s); err != nil {
+				return item, "", err
+			}
+			continue
+		}
 		for n = 0; n < len(s) && (s[n] >= '0' && s[n] <= '9' || n == 0 && s[n] == '-'); {
 			n++
 		}
 		number, err := strconv.ParseInt(s[:n], 10, 64)
 		if err != nil || strconv.FormatInt(number, 10) != s[:n] || len(strings.TrimPrefix(s[:n], "-")) > 15 {
-			return item, "", fmt.Errorf("want an integer at %q", s)
-		}
-		if _, twice := item.params[key]; twice {
-			return item, "", fmt.Errorf("parameter %q stands there twice", key)
+			return item, "", fmt.Errorf("want an integer or a string at %q", s)
 		}
 		item.params[key], s = number, s[n:]
 	}
@@ -900,17 +905,17 @@ func parseSFString(s string) (value, rest string, err error) {
 }
 
 func TestParseSFList(t *testing.T) {
-	list, err := parseSFList(`"a \"b\" \\";q=100;w=60, "";x*_-.9=-5, "c"`)
+	list, err := parseSFList(`"a \"b\" \\";q=100;w=60, "";x*_-.9=-5, "c";q=5;qu="\"u"`)
 	assert.NoError(t, err)
 	assert.Equal(t, []sfItem{
-		{`a "b" \`, map[string]int64{"q": 100, "w": 60}},
-		{"", map[string]int64{"x*_-.9": -5}},
-		{"c", map[string]int64{}},
+		{`a "b" \`, map[string]any{"q": int64(100), "w": int64(60)}},
+		{"", map[string]any{"x*_-.9": int64(-5)}},
+		{"c", map[string]any{"q": int64(5), "qu": `"u`}},
 	}, list)
 	for _, bad := range []string{
 		``, ` `, `a`, `"a`, `"a" `, ` "a"`, `"a","b"`, `"a" , "b"`, `"a",  "b"`, `"a", `, `"a",`, `"a"; q=1`,
 		`"a";q =1`, `"a";q= 1`, `"a";Q=1`, `"a";1=1`, `"a";q`, `"a";q=`, `"a";q=-`, `"a";q=+1`, `"a";q=01`, `"a";q=-0`,
-		`"a";q=1.5`, `"a";q=1;q=1`,
+		`"a";q=1.5`, `"a";q=1;q=1`, `"a";qu="`, `"a";qu="u`, `"a";qu="u"v`, `"a";qu="u";qu="u"`,
 		`"a";q=1000000000000000`, "\"\x7f\"", "\"\n\"", `"é"`, `"\n"`, `"\`, `"a"x`, `a="b"`,
 	} {
 		_, err := parseSFList(bad)

@@ -32,9 +32,9 @@ const (
 // panels are those of the dashboard that are drawn.
 var panels = []string{
 	"Refusals by limiter, tier and limit", "Share refused, by limiter",
-	"Requests by outcome", "Keys denied in the last minute",
+	"Requests by outcome", "Keys denied in the last minute", "Bans", "Share refused by a ban",
 	"Not decided", "Errors by kind", "Time of a decision, by who decided", "Who decided",
-	"Near the limit", "Over the limit",
+	"Near the limit", "Over the limit", "Requests by tier", "Requests in flight",
 }
 
 func main() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -66,14 +67,18 @@ func Open(ctx context.Context, redisURL string) (*Shop, error) {
 	ok := func(c *gin.Context) { c.Status(http.StatusNoContent) }
 	r.GET("/api", use("trial", window(30), ginlimit.WithDryRun(true)),
 		use("api", window(10), ginlimit.WithBackend(backend.Lease(store, 50)), ginlimit.WithTier(plan)), ok)
-	r.GET("/login", use("login", window(10), ginlimit.WithBackend(store), ginlimit.WithFailurePolicy(ginlimit.FailClosed)), ok)
+	r.GET("/login", use("login", window(10), ginlimit.WithBackend(store), ginlimit.WithFailurePolicy(ginlimit.FailClosed),
+		ginlimit.WithBan(ginlimit.Per(50, 5*time.Second), time.Second, 8*time.Second)), ok)
 	checkout, err := ginlimit.NewLimiter(ginlimit.InFlight(50), ginlimit.Global(), ginlimit.WithName("checkout"),
 		ginlimit.WithLogger(quiet), ginlimit.WithObserver(metrics.Observe))
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	metrics.Watch(checkout)
-	r.GET("/checkout", checkout.Handle, ok)
+	r.GET("/checkout", checkout.Handle, func(c *gin.Context) {
+		time.Sleep(50 * time.Millisecond) // the shop pays
+		ok(c)
+	})
 	r.GET("/search", use("search", window(50), ginlimit.WithBackend(backend.Fallback(store, memory.New()))), ok)
 	r.GET("/export", use("export", ginlimit.PerSecond(20).WithBurst(1), ginlimit.WithMaxWait(time.Second)), ok)
 
@@ -130,17 +135,21 @@ var (
 	Calm = []Callers{
 		{"/api", "free", "free", false, 6, 4}, {"/api", "pro", "pro", false, 2, 20},
 		{"/login", "visitor", "", false, 3, 2}, {"/search", "visitor", "", false, 3, 5}, {"/export", "batch", "", true, 3, 4},
+		{"/checkout", "visitor", "", false, 3, 5},
 	}
 	// Near is callers who use most of what they have.
 	Near = []Callers{
 		{"/api", "free", "free", false, 6, 19}, {"/api", "pro", "pro", false, 2, 55},
 		{"/login", "visitor", "", false, 3, 4}, {"/search", "visitor", "", false, 3, 10}, {"/export", "batch", "", true, 4, 8},
+		{"/checkout", "visitor", "", false, 8, 10},
 	}
-	// Over is callers who want more than they have, one of whom does not take no for an answer.
+	// Over is callers who want more than they have. Some do not take no for an answer, and one of
+	// these is banned.
 	Over = []Callers{
 		{"/api", "free", "free", false, 6, 30}, {"/api", "pro", "pro", false, 2, 55}, {"/api", "rude", "free", true, 3, 60},
 		{"/api", "odd", "?", false, 1, 5}, {"/api", "", "", true, 1, 10},
-		{"/login", "visitor", "", false, 3, 15}, {"/search", "visitor", "", false, 3, 10}, {"/export", "batch", "", true, 4, 8},
+		{"/login", "visitor", "", false, 3, 15}, {"/login", "guess", "", true, 1, 60}, {"/search", "visitor", "", false, 3, 10}, {"/export", "batch", "", true, 4, 8},
+		{"/checkout", "visitor", "", false, 12, 15},
 	}
 )
 
@@ -177,7 +186,13 @@ func (s *Shop) Serve(ctx context.Context, callers []Callers, length time.Duratio
 
 // call asks until ctx ends.
 func (s *Shop) call(ctx context.Context, c Callers, name string) error {
-	ticks := time.NewTicker(time.Duration(float64(time.Second) / c.Rate))
+	every := time.Duration(float64(time.Second) / c.Rate)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(rand.N(every)): // callers do not come all at once
+	}
+	ticks := time.NewTicker(every)
 	defer ticks.Stop()
 	for {
 		select {
